@@ -1,0 +1,154 @@
+"""EventV1: one thing that happened in a run (RQ4 §2.2–2.4).
+
+It travels between nodes, rests in the JSONL log, and is what CLI, API, SDK and console show. Its identity is ``id``,
+made by the node where it happened; copies on other nodes keep that id. Order within a run is ``(lamport, ts, id)``: the
+lamport count follows cause and effect across nodes even when a clock is an hour off.
+
+The older record of RQ4 §2.4 (``event_type``, ``message``) is promoted by ``store.promote`` when a log is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from agentmesh.errors import DecodeError
+
+Kind = Literal["status", "message", "artifact", "tool", "reasoning", "error"]
+KINDS: tuple[str, ...] = get_args(Kind)
+#: States of a task, spelled as A2A does without its prefix.
+TaskState = Literal["submitted", "working", "input-required", "completed", "failed", "canceled", "rejected"]
+TERMINAL_STATES = frozenset({"completed", "failed", "canceled", "rejected"})
+
+EVENT_BYTES_MAX = 8 * 1024 * 1024
+SCHEMA_VERSION = "1"
+
+
+class EventV1(msgspec.Struct, kw_only=True, omit_defaults=False):
+    """One event.
+
+    Attributes:
+        schema_version: "1".
+        id: 32 hex digits, random, made where the event happened.
+        ts: Wall clock of that node, integer microseconds since 1970 UTC. For people, never for order.
+        kind: status, message, artifact, tool, reasoning or error.
+        run_id: The run: everything that one outside request caused. 32 hex digits.
+        task_id: The call within the run that this event belongs to.
+        parent_task_id: The call that caused this call, if any.
+        team_run_id: The team run, if any.
+        step: The team step, if any.
+        node_id: did:key of the node where it happened.
+        agent_id: did:key of the called agent, if known.
+        agent: Its name, for people.
+        lamport: Logical time within the run, ≥ 0.
+        payload: By kind. status ``{state, …}``; message ``{role, parts, delta?}``; artifact ``{artifact_id, parts, name?,
+            append?, last?}``; tool ``{name, args?, result?}``; reasoning ``{text}``; error ``{type, code, message, hint?}``.
+            ``parts`` are A2A 1.0 parts in JSON form (``{"text": …}``, ``{"data": …}``, ``{"url"|"raw": …, "mediaType": …}``).
+        metadata: Anything else, JSON-ready.
+        seq: Position in this node's own log, ≥ 1, given by the log; 0 before. Not part of the event's identity.
+    """
+
+    id: str
+    ts: int
+    kind: Kind
+    run_id: str
+    task_id: str | None = None
+    parent_task_id: str | None = None
+    team_run_id: str | None = None
+    step: str | None = None
+    node_id: str = ""
+    agent_id: str | None = None
+    agent: str | None = None
+    lamport: int = 0
+    payload: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    schema_version: str = SCHEMA_VERSION
+    seq: int = 0
+
+
+_json_decoder = msgspec.json.Decoder(EventV1)
+_json_encoder = msgspec.json.Encoder()
+_ID_CHARS_MAX = 128
+
+
+def encode_json(event: EventV1) -> bytes:
+    """Encode as one JSON line without the newline."""
+    return _json_encoder.encode(event)
+
+
+def decode_json(line: bytes) -> EventV1:
+    """Decode one JSON line.
+
+    Raises:
+        DecodeError: not an event of this version. No state changed.
+    """
+    if len(line) > EVENT_BYTES_MAX:
+        raise DecodeError(f"event of {len(line)} bytes, at most {EVENT_BYTES_MAX} are read", code="event.too_large")
+    try:
+        return check(_json_decoder.decode(line))
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise DecodeError(f"not an event: {error}", code="event.malformed") from error
+
+
+def check(event: EventV1) -> EventV1:
+    """Return the event if its own fields make sense.
+
+    Raises:
+        DecodeError: unknown version, empty or overlong id, negative time. No state changed.
+    """
+    if event.schema_version != SCHEMA_VERSION:
+        raise DecodeError(
+            f"event schema {event.schema_version[:20]!r}, this version reads '1'",
+            code="event.version",
+            hint="upgrade agentmesh on this machine",
+        )
+    for text in (event.id, event.run_id):
+        if not text or len(text) > _ID_CHARS_MAX:
+            raise DecodeError("event without a usable id or run_id", code="event.malformed")
+    if event.ts < 0 or event.lamport < 0 or event.lamport > 2**53:
+        raise DecodeError("event with a time out of range", code="event.malformed")
+    return event
+
+
+def order_key(event: EventV1) -> tuple[int, int, str]:
+    """Return the sort key within a run."""
+    return (event.lamport, event.ts, event.id)
+
+
+def digest(events: Iterable[EventV1]) -> str:
+    """Return the digest of a run's events: ``9c1f-77e0``.
+
+    SHA-256 over ``(id, kind, ts, SHA-256 of the payload)`` of each event in order; two readers that print the same digest
+    hold the same list. Duplicates of one id count once.
+    """
+    total = hashlib.sha256()
+    seen: set[str] = set()
+    for event in sorted(events, key=order_key):
+        if event.id in seen:
+            continue
+        seen.add(event.id)
+        body = hashlib.sha256(msgspec.json.encode(event.payload, order="deterministic")).digest()
+        total.update(f"{event.id}\n{event.kind}\n{event.ts}\n".encode())
+        total.update(body)
+    text = total.hexdigest()
+    return f"{text[:4]}-{text[4:8]}"
+
+
+def text_of(parts: object) -> str:
+    """Join the text parts of a message or artifact; data parts appear as compact JSON, files as their name or URL."""
+    if not isinstance(parts, list):
+        return ""
+    out: list[str] = []
+    for part in parts:  # pyright: ignore[reportUnknownVariableType]
+        if not isinstance(part, dict):
+            continue
+        if isinstance(part.get("text"), str):  # pyright: ignore[reportUnknownMemberType]
+            out.append(part["text"])  # pyright: ignore[reportUnknownArgumentType]
+        elif "data" in part:
+            out.append(msgspec.json.encode(part["data"]).decode())
+        elif "url" in part or "raw" in part:
+            out.append(f"[{part.get('filename') or part.get('url') or 'file'}]")  # pyright: ignore[reportUnknownMemberType]
+    return "".join(out)

@@ -1,0 +1,254 @@
+"""Wire messages between nodes, version 1 (docs/spec/wire.md).
+
+Each message is a MessagePack map with a tag; decoding is strict about types and sizes. A link carries one control
+stream (opened by the dialler, first message ``Hello`` on both sides) and any number of request streams whose first
+message says what they are (``CallOpen``, ``TraceQuery``). Unknown tags close the stream with ``VersionError``; unknown
+fields are ignored, so that fields can be added.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from agentmesh.errors import DecodeError, VersionError
+
+WIRE_VERSION = 1
+#: Control messages are small; what is larger is refused before decoding.
+CONTROL_BYTES_MAX = 1024 * 1024
+#: One call message: an event or the opening of a call.
+CALL_BYTES_MAX = 9 * 1024 * 1024
+#: Largest manifest record, in bytes of JSON.
+MANIFEST_BYTES_MAX = 64 * 1024
+#: Entries per control message; more are split.
+BATCH_MAX = 256
+
+
+class Hello(msgspec.Struct, tag="hello", kw_only=True, forbid_unknown_fields=False):
+    """First message on the control stream, from both sides.
+
+    Attributes:
+        v: Wire version.
+        version: AgentMesh version, for people.
+        name: Node name, for people; never trusted.
+        addresses: Where the sender can be dialled.
+        clock_ms: Sender's wall clock, to tell the operator of skew; never used to decide.
+    """
+
+    v: int
+    version: str = ""
+    name: str = ""
+    addresses: list[str] = []
+    clock_ms: int = 0
+
+
+class Lease(msgspec.Struct, array_like=True):
+    """That an agent is alive: ``age_ms`` since its owner last renewed, as the sender knows it.
+
+    Attributes:
+        agent_id: The agent.
+        seq: Of the manifest or tombstone the sender holds.
+        age_ms: ≥ 0; grows on every hop, so that nobody can keep a dead agent alive by passing it on.
+        healthy: The owner's last health check.
+        gone: True for a tombstone.
+    """
+
+    agent_id: str
+    seq: int
+    age_ms: int
+    healthy: bool = True
+    gone: bool = False
+
+
+class Digest(msgspec.Struct, tag="digest", kw_only=True):
+    """What the sender holds; the receiver asks for what is newer with ``Want``. ``full`` = the list is complete."""
+
+    leases: list[Lease]
+    full: bool = False
+
+
+class Want(msgspec.Struct, tag="want", kw_only=True):
+    """Ask for the records of these agents."""
+
+    agent_ids: list[str]
+
+
+class Records(msgspec.Struct, tag="records", kw_only=True):
+    """Signed records as JSON bytes: manifests (AgentCards) and tombstones, with their lease."""
+
+    records: list[tuple[bytes, Lease]]
+
+
+class PeerHint(msgspec.Struct, array_like=True):
+    """A node the sender is connected to and where it can be dialled."""
+
+    node_id: str
+    addresses: list[str]
+
+
+class Peers(msgspec.Struct, tag="peers", kw_only=True):
+    """Peer exchange: nodes the sender knows, connected ones first; hints, never trust."""
+
+    peers: list[PeerHint]
+
+
+class Ping(msgspec.Struct, tag="ping", kw_only=True):
+    """Ask for a ``Pong`` with the same nonce."""
+
+    nonce: int
+
+
+class Pong(msgspec.Struct, tag="pong", kw_only=True):
+    """Answer to ``Ping``, with the sender's wall clock."""
+
+    nonce: int
+    clock_ms: int = 0
+
+
+class Bye(msgspec.Struct, tag="bye", kw_only=True):
+    """The sender leaves on purpose."""
+
+    reason: str = ""
+
+
+class CallOpen(msgspec.Struct, tag="call", kw_only=True):
+    """First message of a call stream (see ``node.door.Invocation`` for the fields)."""
+
+    v: int
+    task_id: str
+    run_id: str
+    agent_id: str
+    parts: list[dict[str, Any]]
+    skill: str | None = None
+    context_id: str | None = None
+    parent_task_id: str | None = None
+    caller: str = ""
+    caller_name: str = ""
+    deadline_ms: int = 60_000
+    lamport: int = 0
+    hops: list[str] = []
+    traceparent: str | None = None
+    metadata: dict[str, Any] = {}
+
+
+class CallAccepted(msgspec.Struct, tag="accepted", kw_only=True):
+    """The callee's node took the call: from here on it may have done work, so the caller must not try a replica."""
+
+
+class CallEvent(msgspec.Struct, tag="event", kw_only=True):
+    """One or more events of the call, each an encoded EventV1."""
+
+    events: list[msgspec.Raw]
+
+
+class CallCancel(msgspec.Struct, tag="cancel", kw_only=True):
+    """The caller wants the task stopped."""
+
+    reason: str = ""
+
+
+class CallEnd(msgspec.Struct, tag="end", kw_only=True):
+    """Last message of a call: terminal state, and the error (``errors.to_wire``) if there was one."""
+
+    state: str
+    error: dict[str, Any] | None = None
+
+
+class TraceQuery(msgspec.Struct, tag="trace", kw_only=True):
+    """First message of a trace stream: the events of a run that the asking node took part in."""
+
+    v: int
+    run_id: str
+
+
+class TraceEvents(msgspec.Struct, tag="trace_events", kw_only=True):
+    """Events of the run, and whether more follow."""
+
+    events: list[msgspec.Raw]
+    more: bool = False
+
+
+ControlMessage = Hello | Digest | Want | Records | Peers | Ping | Pong | Bye
+RequestMessage = CallOpen | TraceQuery
+CallReply = CallAccepted | CallEvent | CallEnd
+TraceReply = TraceEvents | CallEnd
+AnyMessage = (
+    Hello
+    | Digest
+    | Want
+    | Records
+    | Peers
+    | Ping
+    | Pong
+    | Bye
+    | CallOpen
+    | CallAccepted
+    | CallEvent
+    | CallCancel
+    | CallEnd
+    | TraceQuery
+    | TraceEvents
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_control = msgspec.msgpack.Decoder(ControlMessage)
+_request = msgspec.msgpack.Decoder(RequestMessage)
+_call_reply = msgspec.msgpack.Decoder(CallReply)
+_call_input = msgspec.msgpack.Decoder(CallCancel)
+_trace_reply = msgspec.msgpack.Decoder(TraceReply)
+
+
+def encode(message: AnyMessage) -> bytes:
+    """Encode any message."""
+    return _encoder.encode(message)
+
+
+def _decode(decoder: Any, payload: bytes, bytes_max: int) -> Any:
+    if len(payload) > bytes_max:
+        raise DecodeError(f"message of {len(payload)} bytes, at most {bytes_max} are read", code="wire.too_large")
+    try:
+        return decoder.decode(payload)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise DecodeError(f"not a message of this protocol: {error}", code="wire.malformed") from error
+
+
+def decode_control(payload: bytes) -> ControlMessage:
+    """Decode a message of the control stream. Raises DecodeError."""
+    return _decode(_control, payload, CONTROL_BYTES_MAX)
+
+
+def decode_request(payload: bytes) -> RequestMessage:
+    """Decode the first message of a request stream.
+
+    Raises:
+        DecodeError: not a message.
+        VersionError: a wire version we do not speak.
+    """
+    message: RequestMessage = _decode(_request, payload, CALL_BYTES_MAX)
+    check_version(message.v)
+    return message
+
+
+def decode_call_reply(payload: bytes) -> CallReply:
+    """Decode what the callee's node sends on a call stream. Raises DecodeError."""
+    return _decode(_call_reply, payload, CALL_BYTES_MAX)
+
+
+def decode_call_input(payload: bytes) -> CallCancel:
+    """Decode what the caller's node sends after the opening. Raises DecodeError."""
+    return _decode(_call_input, payload, CONTROL_BYTES_MAX)
+
+
+def decode_trace_reply(payload: bytes) -> TraceReply:
+    """Decode an answer to TraceQuery. Raises DecodeError."""
+    return _decode(_trace_reply, payload, CALL_BYTES_MAX)
+
+
+def check_version(v: int) -> None:
+    """Raise VersionError unless ``v`` is the version spoken here."""
+    if v != WIRE_VERSION:
+        raise VersionError(
+            f"the peer speaks wire version {v}, this node version {WIRE_VERSION}",
+            hint="upgrade agentmesh on the machine with the older version",
+        )
