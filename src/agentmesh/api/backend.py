@@ -1,0 +1,164 @@
+"""What the HTTP API asks of the node beside it.
+
+``node.Node`` is the real one; tests put a double in its place. Everything here runs on the daemon's one event loop, so a
+method without ``async`` must return at once (it reads memory, never a disk or a socket).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from agentmesh.sdk.types import (
+    AgentDetail,
+    AgentView,
+    CallRequest,
+    CancelResult,
+    PeerView,
+    RegisterRequest,
+    Reply,
+    RunView,
+    StatusView,
+    Stored,
+    TraceView,
+)
+from agentmesh.wire.event import EventV1
+
+
+class Call(Protocol):
+    """One call under way. Iterate it for its events, or ask for its reply; both may be done, in any order."""
+
+    @property
+    def run_id(self) -> str:
+        """The run it belongs to."""
+        ...
+
+    @property
+    def task_id(self) -> str:
+        """The task; known before the agent answers."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[EventV1]:
+        """Yield every event of this task as it happens; ends after the terminal one. Never raises for a failed call."""
+        ...
+
+    async def reply(self) -> Reply:
+        """Wait for the outcome.
+
+        Raises:
+            AgentFailed: the agent failed or was canceled (AgentCanceled); the text is its own.
+            Timeout: the deadline passed.
+            NoRoute, Closed: no replica could be reached, or the link broke mid-call.
+            Refused: the other side said a lawful no.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Give the call up: cancel it if it still runs. Idempotent; harmless after the end."""
+        ...
+
+
+class Backend(Protocol):
+    """The node as the API sees it."""
+
+    def status(self) -> StatusView:
+        """Return the state of this node. ``port`` and ``pid`` may be overwritten by the API."""
+        ...
+
+    def agents(self, query: str = "", name: str = "", include_unhealthy: bool = True) -> list[AgentView]:
+        """Return the agents that match, by name; all when neither query nor name is given."""
+        ...
+
+    def agent(self, ref: str) -> AgentDetail:
+        """Return one agent by name, ``name@node`` or id.
+
+        Raises:
+            AgentNotFound: no such agent; carries near names.
+        """
+        ...
+
+    async def register(self, request: RegisterRequest) -> list[AgentView]:
+        """Register the agents behind a URL, replacing what was registered under it.
+
+        Raises:
+            UsageError: the URL or the request makes no sense. No state changed.
+            Unauthorized: unsigned while signatures are required. No state changed.
+            SignatureError: the given card does not verify. No state changed.
+            NoRoute, Timeout, AgentFailed: nothing usable answers at the URL. No state changed.
+            StoreError: it could not be saved; it is not registered.
+        """
+        ...
+
+    async def deregister(self, ref: str) -> AgentView:
+        """Withdraw a local agent by name or id and return its last view.
+
+        Raises:
+            AgentNotFound: no such agent on this node.
+        """
+        ...
+
+    async def renew(self, agent_id: str) -> bool:
+        """Keep an ephemeral agent alive. False means unknown: register again."""
+        ...
+
+    async def call(self, request: CallRequest) -> Call:
+        """Start a call and return once it is admitted.
+
+        Raises:
+            AgentNotFound, NoRoute, Refused, UsageError, LimitError: it never started.
+        """
+        ...
+
+    async def cancel(self, task_id: str) -> CancelResult:
+        """Ask a running task to stop.
+
+        Raises:
+            RunNotFound: no such task here.
+        """
+        ...
+
+    async def trace(self, ref: str, after: int = 0, remote: bool = True) -> TraceView:
+        """Return a run in order.
+
+        Args:
+            ref: Run or task id, a unique prefix, "last" or "last~N".
+            after: Leave out events whose local ``seq`` is not larger.
+            remote: Also ask the other nodes that took part.
+
+        Raises:
+            RunNotFound: no run matches.
+            UsageError: the prefix fits more than one run.
+        """
+        ...
+
+    async def runs(self, limit: int) -> list[RunView]:
+        """Return the newest runs first, at most ``limit``."""
+        ...
+
+    async def ingest(self, events: list[EventV1]) -> Stored:
+        """Store events and return after they are on disk.
+
+        Raises:
+            StoreError: nothing was acknowledged.
+        """
+        ...
+
+    def follow(self, after_seq: int, run_id: str | None = None) -> AsyncIterator[EventV1]:
+        """Yield the log from after ``after_seq``, then live, without loss; of one run only when ``run_id`` is given."""
+        ...
+
+    async def task_events(self, task_id: str) -> list[EventV1]:
+        """Return the events of one task in order; empty when it is unknown."""
+        ...
+
+    def peers(self) -> list[PeerView]:
+        """Return every known node."""
+        ...
+
+    async def add_seeds(self, seeds: list[str]) -> None:
+        """Add static seeds and begin to dial them.
+
+        Raises:
+            ConfigError, UsageError: a seed cannot be read. None was added.
+        """
+        ...
