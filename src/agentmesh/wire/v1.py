@@ -3,7 +3,8 @@
 Each message is a MessagePack map with a tag; decoding is strict about types and sizes. A link carries one control
 stream (opened by the dialler, first message ``Hello`` on both sides) and any number of request streams whose first
 message says what they are (``CallOpen``, ``TraceQuery``). Unknown tags close the stream with ``VersionError``; unknown
-fields are ignored, so that fields can be added.
+fields are ignored, so that fields can be added. Messages of the core machines are defined beside the machine that sends
+them; this module says under which tags they travel.
 """
 
 from __future__ import annotations
@@ -12,6 +13,11 @@ from typing import Any
 
 import msgspec
 
+from agentmesh.core.directory.messages import BATCH_MAX as BATCH_MAX
+from agentmesh.core.directory.messages import Digest, Records, Want
+from agentmesh.core.directory.messages import Lease as Lease
+from agentmesh.core.exchange.messages import Bye, Peers, Ping, Pong
+from agentmesh.core.exchange.messages import PeerHint as PeerHint
 from agentmesh.errors import DecodeError, VersionError
 
 WIRE_VERSION = 1
@@ -21,8 +27,6 @@ CONTROL_BYTES_MAX = 1024 * 1024
 CALL_BYTES_MAX = 9 * 1024 * 1024
 #: Largest manifest record, in bytes of JSON.
 MANIFEST_BYTES_MAX = 64 * 1024
-#: Entries per control message; more are split.
-BATCH_MAX = 256
 
 
 class Hello(msgspec.Struct, tag="hello", kw_only=True, forbid_unknown_fields=False):
@@ -41,75 +45,6 @@ class Hello(msgspec.Struct, tag="hello", kw_only=True, forbid_unknown_fields=Fal
     name: str = ""
     addresses: list[str] = []
     clock_ms: int = 0
-
-
-class Lease(msgspec.Struct, array_like=True):
-    """That an agent is alive: ``age_ms`` since its owner last renewed, as the sender knows it.
-
-    Attributes:
-        agent_id: The agent.
-        seq: Of the manifest or tombstone the sender holds.
-        age_ms: ≥ 0; grows on every hop, so that nobody can keep a dead agent alive by passing it on.
-        healthy: The owner's last health check.
-        gone: True for a tombstone.
-    """
-
-    agent_id: str
-    seq: int
-    age_ms: int
-    healthy: bool = True
-    gone: bool = False
-
-
-class Digest(msgspec.Struct, tag="digest", kw_only=True):
-    """What the sender holds; the receiver asks for what is newer with ``Want``. ``full`` = the list is complete."""
-
-    leases: list[Lease]
-    full: bool = False
-
-
-class Want(msgspec.Struct, tag="want", kw_only=True):
-    """Ask for the records of these agents."""
-
-    agent_ids: list[str]
-
-
-class Records(msgspec.Struct, tag="records", kw_only=True):
-    """Signed records as JSON bytes: manifests (AgentCards) and tombstones, with their lease."""
-
-    records: list[tuple[bytes, Lease]]
-
-
-class PeerHint(msgspec.Struct, array_like=True):
-    """A node the sender is connected to and where it can be dialled."""
-
-    node_id: str
-    addresses: list[str]
-
-
-class Peers(msgspec.Struct, tag="peers", kw_only=True):
-    """Peer exchange: nodes the sender knows, connected ones first; hints, never trust."""
-
-    peers: list[PeerHint]
-
-
-class Ping(msgspec.Struct, tag="ping", kw_only=True):
-    """Ask for a ``Pong`` with the same nonce."""
-
-    nonce: int
-
-
-class Pong(msgspec.Struct, tag="pong", kw_only=True):
-    """Answer to ``Ping``, with the sender's wall clock."""
-
-    nonce: int
-    clock_ms: int = 0
-
-
-class Bye(msgspec.Struct, tag="bye", kw_only=True):
-    """The sender leaves on purpose."""
-
-    reason: str = ""
 
 
 class CallOpen(msgspec.Struct, tag="call", kw_only=True):
