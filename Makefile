@@ -1,0 +1,82 @@
+# The commands of this project. `make demo` and `make test` need only git, make and Python 3.11 or later.
+#   make demo    two nodes, three agents, one chained call, on this machine
+#   make test    everything: tests, with what they need installed first
+#   make check   format, lint, types, quick tests
+#   make bench   measure, and write docs/reference/benchmarks.md
+#   make soak    the long runs: kill -9 a hundred times, fuzzing
+# Variables: PYTHON=python3.12 chooses the interpreter, VENV=dir the environment, ARGS="-k name" goes to pytest.
+
+SHELL := /bin/sh
+VENV ?= .venv
+JOBS ?= 2
+ARGS ?=
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types bench soak fmt pins dist clean
+
+help:
+	@sed -n '2,7s/^# \{0,1\}//p' Makefile
+
+# -- environment: each stamp is younger than the files that decide what is installed --
+$(STAMPS)/venv: tools/venv.sh
+	@sh tools/venv.sh $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/runtime: $(STAMPS)/venv requirements/runtime.txt pyproject.toml
+	@echo "installing AgentMesh into $(VENV) (once; a minute or so)"
+	@$(PIP) install -r requirements/runtime.txt </dev/null
+	@$(PIP) install --no-deps --editable . </dev/null
+	@touch $@
+
+$(STAMPS)/test: $(STAMPS)/runtime requirements/test.txt
+	@echo "installing what the tests need"
+	@$(PIP) install -r requirements/test.txt </dev/null
+	@touch $@
+
+$(STAMPS)/bench: $(STAMPS)/runtime requirements/bench.txt
+	@echo "installing the rivals to measure against"
+	@$(PIP) install -r requirements/bench.txt </dev/null
+	@touch $@
+
+# -- what people run --
+demo: $(STAMPS)/runtime
+	@$(BIN)/agentmesh demo
+
+test: $(STAMPS)/test
+	@$(PYTEST) -q -n $(JOBS) --dist worksteal $(ARGS) </dev/null
+
+lint: $(STAMPS)/test
+	@$(BIN)/ruff format --check --quiet . || { echo "next: make fmt" >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+
+types: $(STAMPS)/test
+	@$(BIN)/python -m pyright --pythonpath $(BIN)/python
+
+check: lint types
+	@$(PYTEST) -q -n $(JOBS) --dist worksteal -m "not e2e and not slow and not multicast" $(ARGS) </dev/null
+
+fmt: $(STAMPS)/test
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(STAMPS)/bench
+	@$(BIN)/python -m bench --write $(ARGS)
+
+soak: $(STAMPS)/test
+	@AGENTMESH_SOAK=1 $(PYTEST) -v -m soak --timeout 7200 $(ARGS) </dev/null
+
+pins: $(STAMPS)/venv
+	@$(BIN)/python tools/pins.py
+
+dist: $(STAMPS)/test
+	@rm -rf dist
+	@$(BIN)/python -m build --outdir dist .
+
+clean:
+	@rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
