@@ -1,0 +1,144 @@
+"""The home directory: where everything of one node lives, so that many nodes run side by side on one machine.
+
+    config.toml  bootstrap.json            what people write
+    identity/    api.token                 secrets, mode 0600 in a 0700 directory
+    events/      state.sqlite              what the node remembers
+    daemon.json  daemon.lock  daemon.log   the running daemon
+    home_version                           layout version, "1"
+
+``$AGENTMESH_HOME`` moves it; otherwise it is the platform's user data directory.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from agentmesh.errors import ConfigError, Full
+
+HOME_VERSION = 1
+_VERSION_BYTES_MAX = 32
+
+
+def default_home() -> Path:
+    """Return the platform's user data directory for AgentMesh (no directory is made)."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("agentmesh", appauthor=False))
+
+
+class Home:
+    """Paths in one home directory. Making a ``Home`` touches nothing.
+
+    Args:
+        path: The directory; made absolute, ``~`` expanded.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(os.path.abspath(Path(path).expanduser()))
+        self.config = self.path / "config.toml"
+        self.bootstrap = self.path / "bootstrap.json"
+        self.identity = self.path / "identity"
+        self.node_key = self.identity / "node.key"
+        self.agent_keys = self.identity / "agents"
+        self.tls_pem = self.identity / "tls.pem"
+        self.api_token = self.path / "api.token"
+        self.events = self.path / "events"
+        self.state = self.path / "state.sqlite"
+        self.runfile = self.path / "daemon.json"
+        self.lock = self.path / "daemon.lock"
+        self.log = self.path / "daemon.log"
+        self.version_file = self.path / "home_version"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def check(self) -> None:
+        """Refuse a home that a newer AgentMesh made. A home that does not exist yet is fine.
+
+        Raises:
+            ConfigError: newer layout, or no version number where one belongs. No state changed.
+            Full: the home cannot be read. No state changed.
+        """
+        try:
+            with open(self.version_file, "rb") as file:
+                text = file.read(_VERSION_BYTES_MAX)
+        except FileNotFoundError:
+            return
+        except NotADirectoryError as error:
+            raise ConfigError(f"{self.path} is not a directory", code="home.not_a_directory") from error
+        except OSError as error:
+            raise storage_error(error, self.version_file) from error
+        try:
+            version = int(text.strip())
+        except ValueError as error:
+            raise ConfigError(
+                f"{self.version_file} holds no version number",
+                code="home.unreadable",
+                hint=f"if this home was made by this version: echo {HOME_VERSION} > {self.version_file}",
+            ) from error
+        if version > HOME_VERSION:
+            raise ConfigError(
+                f"the home {self.path} was made by a newer AgentMesh",
+                code="home.newer",
+                why=f"its layout version is {version}, this program knows {HOME_VERSION}",
+                hint="upgrade agentmesh on this machine, or pass --home DIR for another home",
+            )
+
+    def prepare(self) -> None:
+        """Make the home (mode 0700) and its version file if they are missing; check that we may write there.
+
+        Raises:
+            ConfigError: made by a newer version, or not a directory. No state changed.
+            Full: read-only, no permission, or the disk is full.
+        """
+        self.check()
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self.version_file.exists():
+                write_atomic(self.version_file, f"{HOME_VERSION}\n".encode())
+            else:
+                with tempfile.TemporaryFile(dir=self.path) as probe:
+                    probe.write(b"x")
+        except FileExistsError as error:
+            raise ConfigError(f"{self.path} is not a directory", code="home.not_a_directory") from error
+        except OSError as error:
+            raise storage_error(error, self.path) from error
+
+
+def storage_error(error: OSError, path: Path) -> Full:
+    """Turn an OSError of the home into the error people see, with the cause and the next step."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Full(f"no space left for {path}", code="store.full", why=str(error), hint=f"df -h {path.parent}")
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return Full(
+            f"cannot write to {path}" if error.errno != errno.EACCES else f"no permission for {path}",
+            code="store.read_only",
+            why=error.strerror or str(error),
+            hint=f"ls -ld {path}    or use another home: --home DIR",
+        )
+    return Full(f"{path}: {error.strerror or error}", code="store.failed", hint=f"ls -ld {path}")
+
+
+def write_atomic(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replace a file so that readers see the old or the new content, never half of it.
+
+    Raises:
+        Full: disk full, read-only or no permission. The old content stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise storage_error(error, path) from error

@@ -1,0 +1,289 @@
+"""The table of settings: each field of ``Settings`` says what it does, when to change it and where its default comes from.
+
+Everything else is drawn from it: parsing, names of environment variables, flags of ``agentmeshd start``,
+``agentmesh config explain`` and ``docs/reference/configuration.md``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
+
+import msgspec
+
+from agentmesh.daemon.home import Home
+from agentmesh.errors import ConfigError
+
+ENV_PREFIX = "AGENTMESH_"
+
+
+class Knob(NamedTuple):
+    """What a person should know about one setting.
+
+    Attributes:
+        effect: What it does.
+        when: When to change it, and what it is related to.
+        origin: Where the default comes from.
+        unit: Unit of the value, "" if it has none.
+        flag: Name of the flag without dashes, when it is not the field's name.
+    """
+
+    effect: str
+    when: str
+    origin: str
+    unit: str = ""
+    flag: str = ""
+
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Scheme = Literal["iroh", "tls", "ws"]
+Level = Literal["debug", "info", "warning", "error"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that can be set. Each field carries a ``Knob``; see the module docstring for the sources."""
+
+    home: Annotated[
+        Path,
+        Knob(
+            effect="Directory of identity, token, events and state; one home is one node.",
+            when="To run several nodes on one machine. Not allowed in config.toml, which lies inside it.",
+            origin="the platform's user data directory",
+        ),
+    ]
+    name: Annotated[
+        str,
+        Knob(
+            effect="Name of this node, as people see it and type it in agent@node.",
+            when="When host names repeat or say nothing.",
+            origin="the host name",
+        ),
+    ] = ""
+    port: Annotated[
+        Port,
+        Knob(
+            effect="HTTP port on 127.0.0.1 and ::1 for CLI, SDK and A2A clients; 0 takes any free one.",
+            when="When another program owns it for good; a port that is taken only now is stepped over.",
+            origin="MESH on a telephone keypad",
+        ),
+    ] = 6374
+    port_strict: Annotated[
+        bool,
+        Knob(
+            effect="Fail when the port is taken instead of taking the next free one.",
+            when="When other programs have the port written down.",
+            origin="off, so that a second node just starts",
+        ),
+    ] = False
+    transports: Annotated[
+        tuple[Scheme, ...],
+        Knob(
+            effect="Ways to reach other nodes, most wanted first: iroh (QUIC over UDP), tls (TCP), ws (WebSocket).",
+            when="Add tls or ws where UDP is blocked or no iroh wheel exists.",
+            origin="iroh needs no open port and finds its way through NAT",
+        ),
+    ] = ("iroh",)
+    listen: Annotated[
+        str,
+        Knob(
+            effect="Address and UDP port of iroh; the next free port when taken.",
+            when="127.0.0.1:0 keeps the node on this machine; a fixed port helps a firewall rule.",
+            origin="same number as the HTTP port, so there is one to remember",
+        ),
+    ] = "0.0.0.0:6374"
+    listen_tls: Annotated[
+        str,
+        Knob(
+            effect="Address and TCP port of the tls transport, if it is in transports.",
+            when="As for listen.",
+            origin="one above listen",
+        ),
+    ] = "0.0.0.0:6375"
+    listen_ws: Annotated[
+        str,
+        Knob(
+            effect="Address and TCP port of the ws transport, if it is in transports.",
+            when="As for listen; behind a reverse proxy bind 127.0.0.1.",
+            origin="two above listen",
+        ),
+    ] = "0.0.0.0:6376"
+    ws_public_url: Annotated[
+        str,
+        Knob(
+            effect="URL under which others reach the ws transport, such as wss://host/mesh; empty: by address.",
+            when="When a reverse proxy stands in front of it.",
+            origin="empty: most nodes have no proxy",
+        ),
+    ] = ""
+    mdns: Annotated[
+        bool,
+        Knob(
+            effect="Announce this node on the LAN and look for others; a hint about addresses, never trust.",
+            when="Off on networks where multicast is unwelcome, and in containers.",
+            origin="RQ0 §4: nodes on one LAN find each other by themselves",
+        ),
+    ] = True
+    seeds: Annotated[
+        tuple[str, ...],
+        Knob(
+            effect="Nodes to connect to at start: did:key:…@host:port, with iroh:, tls: or ws: before it if need be.",
+            when="When nodes are not on one LAN; one seed is enough, peers pass on the rest.",
+            origin="none: nothing is contacted unless asked",
+            flag="seed",
+        ),
+    ] = ()
+    relays: Annotated[
+        tuple[str, ...],
+        Knob(
+            effect="URLs of iroh relays for peers that no direct path reaches.",
+            when="When nodes sit behind NATs that do not let them meet; run your own.",
+            origin="none: no outside service is used unless asked",
+            flag="relay",
+        ),
+    ] = ()
+    require_signed_registration: Annotated[
+        bool,
+        Knob(
+            effect="Refuse agents whose manifest is not signed, here and from peers.",
+            when="Off admits them as low trust, for experiments.",
+            origin="RQ0 §4.1",
+        ),
+    ] = True
+    health_interval_s: Annotated[
+        Seconds,
+        Knob(
+            effect="Time between health checks of each local agent.",
+            when="Raise it when agents pay for every request.",
+            origin="RQ2: 10 s",
+            unit="s",
+        ),
+    ] = 10.0
+    lease_renew_s: Annotated[
+        Seconds,
+        Knob(
+            effect="How often the leases of our agents are renewed at the peers.",
+            when="Raise it, with lease_gone_s, in meshes of thousands of agents.",
+            origin="issue 2: a third of lease_gone_s, so two renewals may be lost",
+            unit="s",
+        ),
+    ] = 30.0
+    lease_gone_s: Annotated[
+        Seconds,
+        Knob(
+            effect="An agent whose lease was not renewed for this long is dropped from the directory.",
+            when="At least twice lease_renew_s.",
+            origin="issue 2: 90 s",
+            unit="s",
+        ),
+    ] = 90.0
+    call_timeout_s: Annotated[
+        Seconds,
+        Knob(
+            effect="Time that a whole call may take when the caller names none.",
+            when="Raise it for agents that think long; a caller can always name its own.",
+            origin="a guess: a minute is what a person waits",
+            unit="s",
+        ),
+    ] = 60.0
+    agent_concurrency_max: Annotated[
+        Count,
+        Knob(
+            effect="Calls running at once per local agent that declares no limit itself; more are refused as busy.",
+            when="Lower it for agents that share one GPU.",
+            origin="a guess: enough for 64 callers with several calls each",
+        ),
+    ] = 256
+    links_max: Annotated[
+        Count,
+        Knob(
+            effect="Connections to peers at once, both directions; more are refused.",
+            when="Raise it on a node that many use as seed; each costs about 100 kB.",
+            origin="a guess: a LAN or a team",
+        ),
+    ] = 256
+    events_bytes_max: Annotated[
+        int,
+        Knob(
+            effect="Size of the event log from which status and doctor warn; nothing is ever deleted by itself.",
+            when="Raise it on a large disk.",
+            origin="a guess: about ten million events",
+            unit="bytes",
+        ),
+        msgspec.Meta(ge=1_000_000),
+    ] = 4 * 1024**3
+    log_level: Annotated[
+        Level,
+        Knob(
+            effect="What daemon.log tells: debug, info, warning or error.",
+            when="debug while hunting a fault.",
+            origin="info: a few lines per minute",
+        ),
+    ] = "info"
+
+    @property
+    def paths(self) -> Home:
+        """The files in the home directory."""
+        return Home(self.home)
+
+
+class Row(NamedTuple):
+    """One setting as the table describes it."""
+
+    key: str
+    kind: Any
+    default: Any
+    knob: Knob
+    env: str
+    flag: str
+    many: bool
+
+
+_TABLE: list[Row] = []
+
+
+def table() -> list[Row]:
+    """Return the table of settings, in the order in which ``Settings`` declares them."""
+    if not _TABLE:
+        hints = get_type_hints(Settings, include_extras=True)
+        for field in msgspec.structs.fields(Settings):
+            kind = hints[field.name]
+            knob = next(m for m in kind.__metadata__ if isinstance(m, Knob))
+            many = getattr(kind.__origin__, "__origin__", None) is tuple
+            default = None if field.default is msgspec.NODEFAULT else field.default
+            flag = "--" + (knob.flag or field.name).replace("_", "-")
+            _TABLE.append(Row(field.name, kind, default, knob, ENV_PREFIX + field.name.upper(), flag, many))
+    return _TABLE
+
+
+def row_of(key: str) -> Row:
+    """Return one row. Raises ConfigError with near names."""
+    for row in table():
+        if row.key == key:
+            return row
+    raise unknown_key(key, "")
+
+
+def show_value(value: Any) -> str:
+    """Return a value as it is written in the environment or on the command line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ",".join(str(v) for v in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def unknown_key(key: str, where: str) -> ConfigError:
+    """Build the error for a key that is not in the table, with near names."""
+    near = difflib.get_close_matches(key[:100], [row.key for row in table()], n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "agentmesh config explain   lists every setting"
+    return ConfigError(
+        f"{where + ': ' if where else ''}unknown setting {key[:100]!r}",
+        code="config.key",
+        hint=hint,
+        extra={"key": key[:100], "did_you_mean": near},
+    )

@@ -1,0 +1,378 @@
+"""Where settings come from. The table itself is in ``knobs``; a value comes from the first of these that has it:
+
+    flag  >  environment AGENTMESH_*  >  [profile.NAME] in config.toml  >  config.toml  >  default
+
+``bootstrap.json`` adds seeds to whatever ``seeds`` is. Every value remembers where it came from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import platform
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import msgspec
+
+from agentmesh.daemon.home import Home, default_home, storage_error, write_atomic
+from agentmesh.daemon.knobs import Row, Settings, row_of, show_value, table, unknown_key
+from agentmesh.errors import ConfigError, DecodeError
+from agentmesh.ids import is_name, parse_node_id
+
+CONFIG_BYTES_MAX = 1024 * 1024
+SEEDS_MAX = 256
+#: Environment variables with our prefix that are no settings of the daemon.
+ENV_OTHERS = frozenset({"AGENTMESH_HOME", "AGENTMESH_PROFILE", "AGENTMESH_LANG"})
+_SEED_SCHEMES = ("iroh", "tls", "ws")
+
+
+class Explained(NamedTuple):
+    """One setting with its present value and where that came from."""
+
+    row: Row
+    value: Any
+    source: str
+
+
+class Loaded(NamedTuple):
+    """Checked settings and, per key, where each value came from."""
+
+    settings: Settings
+    sources: dict[str, str]
+
+    def explain(self) -> list[Explained]:
+        """Return every setting in table order with value and source."""
+        return [Explained(row, getattr(self.settings, row.key), self.sources[row.key]) for row in table()]
+
+
+def find_home(flag: str | Path | None = None, environ: Mapping[str, str] | None = None) -> tuple[Home, str]:
+    """Return the home and where its path came from: the flag, ``AGENTMESH_HOME``, or the platform's default."""
+    environ = os.environ if environ is None else environ
+    if flag:
+        return Home(flag), "flag --home"
+    if environ.get("AGENTMESH_HOME"):
+        return Home(environ["AGENTMESH_HOME"]), "environment AGENTMESH_HOME"
+    return Home(default_home()), "default"
+
+
+def load(
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    profile: str | None = None,
+) -> Loaded:
+    """Read every source and return checked settings.
+
+    Args:
+        flags: Values of given flags by key; None means not given. ``home`` is one of them.
+        environ: The environment; ``os.environ`` when left out.
+        profile: ``[profile.NAME]`` of config.toml to lay over it; ``AGENTMESH_PROFILE`` when left out.
+
+    Raises:
+        ConfigError: unknown key, wrong type or value, bad TOML or JSON; names source, line, key and next step.
+        Full: a file exists but cannot be read.
+    """
+    environ = os.environ if environ is None else environ
+    flags = {k: v for k, v in (flags or {}).items() if v is not None}
+    given_home: Any = flags.pop("home", None)
+    home, home_source = find_home(given_home, environ)
+    home.check()
+    values: dict[str, Any] = {"home": home.path}
+    sources: dict[str, str] = {"home": home_source}
+
+    for key, value, source in _from_file(home, profile or environ.get("AGENTMESH_PROFILE") or ""):
+        values[key], sources[key] = value, source
+    for key, value, source in _from_env(environ):
+        values[key], sources[key] = value, source
+    for key, raw in flags.items():
+        row = row_of(key)
+        values[key] = _convert(row, list(raw) if row.many else raw, f"flag {row.flag}")
+        sources[key] = f"flag {row.flag}"
+    if not values.get("name"):
+        values["name"] = _host_name()
+    extra = _bootstrap(home)
+    if extra:
+        values["seeds"] = tuple(dict.fromkeys((*values.get("seeds", ()), *extra)))
+        sources["seeds"] = f"{sources['seeds']} + bootstrap.json" if "seeds" in sources else "bootstrap.json"
+    for row in table():
+        sources.setdefault(row.key, "default")
+    settings = _settings(values)
+    _check_together(settings, sources)
+    return Loaded(settings, sources)
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Split ``host:port`` or ``[v6]:port``.
+
+    Raises:
+        ConfigError: not of that form. No state changed.
+    """
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.%]+)\]|([^:\s\[\]]+)):(\d{1,5})", text)
+    if not match or int(match[3]) > 65535:
+        raise ConfigError(
+            f"{text[:100]!r} is no listen address", hint="write host:port, for example 0.0.0.0:6374 or [::]:6374"
+        )
+    return match[1] or match[2], int(match[3])
+
+
+def check_seed(text: str) -> str:
+    """Return a seed if it can be read: ``[scheme:]did:key:…@host:port``, or ``ws:did:key:…@wss://host/path``.
+
+    Raises:
+        ConfigError: it cannot. No state changed.
+    """
+    who, at, where = text.partition("@")
+    scheme, colon, rest = who.partition(":")
+    if colon and scheme in _SEED_SCHEMES:
+        who = rest
+    else:
+        scheme = "iroh"
+    try:
+        parse_node_id(who)
+        if not at:
+            raise ConfigError("no address")
+        if scheme != "ws" or "//" not in where:
+            parse_listen(where)
+    except (DecodeError, ConfigError) as error:
+        raise ConfigError(
+            f"{text[:160]!r} is no seed",
+            code="config.seed",
+            why=str(error) if at else "there is no @host:port after the node id",
+            hint="on the other machine: agentmesh status   prints its seed, did:key:…@host:port",
+        ) from error
+    return text
+
+
+def set_value(home: Home, key: str, text: str | None, profile: str = "") -> bool:
+    """Write one value to config.toml, or remove it when ``text`` is None; the file is replaced atomically.
+
+    Returns:
+        True if the old file held comments, which a rewrite loses: it was kept as ``config.toml.bak``.
+
+    Raises:
+        ConfigError: unknown key, wrong value, or a file that cannot be read. The file stays as it was.
+        Full: the file cannot be written. It stays as it was.
+    """
+    import tomli_w
+
+    row = row_of(key)
+    if key == "home":
+        raise ConfigError("home cannot be set in config.toml, which lies inside it", hint="export AGENTMESH_HOME=DIR")
+    text_before = _read_text(home.config)
+    document = _parse_toml(home.config, text_before)
+    section: dict[str, Any] = document
+    if profile:
+        section = document.setdefault("profile", {}).setdefault(profile, {})
+    if text is None:
+        section.pop(key, None)
+    else:
+        section[key] = msgspec.to_builtins(_convert(row, text, f"config set {key}"))
+    rendered = tomli_w.dumps(document)
+    entries = _entries(home.config, _parse_toml(home.config, rendered), rendered, profile)
+    merged = {key: value for key, value, _ in entries}
+    _check_together(_settings({"home": home.path, "name": "x", **merged}), {})
+    home.prepare()
+    had_comments = any(line.lstrip().startswith("#") for line in text_before.splitlines())
+    if had_comments:
+        write_atomic(home.config.with_suffix(".toml.bak"), text_before.encode())
+    write_atomic(home.config, rendered.encode())
+    return had_comments
+
+
+def _from_env(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+    out: list[tuple[str, Any, str]] = []
+    for row in table():
+        if row.key != "home" and (text := environ.get(row.env)):
+            out.append((row.key, _convert(row, text, f"environment {row.env}"), f"environment {row.env}"))
+    return out
+
+
+def _from_file(home: Home, profile: str) -> list[tuple[str, Any, str]]:
+    text = _read_text(home.config)
+    document = _parse_toml(home.config, text)
+    return _entries(home.config, document, text, profile)
+
+
+def _entries(path: Path, document: dict[str, Any], text: str, profile: str) -> list[tuple[str, Any, str]]:
+    """Flatten a parsed config.toml: its own keys first, then those of the profile. Every profile is checked."""
+    profiles: Any = document.pop("profile", {})
+    try:
+        by_name = msgspec.convert(profiles, dict[str, dict[str, Any]])
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"{path}: profile must be a table of tables", why=str(error), hint="write [profile.NAME] and keys under it"
+        ) from error
+    if profile and profile not in by_name:
+        raise ConfigError(
+            f"no profile {profile!r} in {path}",
+            code="config.profile",
+            hint=f"profiles there: {', '.join(sorted(by_name)) or 'none'}",
+            extra={"did_you_mean": difflib.get_close_matches(profile, by_name)},
+        )
+    out: list[tuple[str, Any, str]] = []
+    for name, section in (("", document), *by_name.items()):
+        for key, value in section.items():
+            line = _line_of(text, key, name)
+            where = f"{path}{f' line {line}' if line else ''}{f' [profile.{name}]' if name else ''}"
+            if key not in {row.key for row in table()}:
+                raise unknown_key(key, where)
+            if key == "home":
+                raise ConfigError(
+                    f"{where}: home cannot be set in config.toml, which lies inside it",
+                    code="config.key",
+                    hint="export AGENTMESH_HOME=DIR, or pass --home DIR",
+                )
+            converted = _convert(row_of(key), value, where)
+            if name in ("", profile):
+                out.append((key, converted, where))
+    return out
+
+
+def _convert(row: Row, value: Any, where: str) -> Any:
+    """Check one value against the table. Text from environment and flags is read by the type of the setting."""
+    if row.key == "home":
+        return Home(str(value)).path
+    try:
+        if row.many and isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if row.default is True or row.default is False:
+            value = _bool(value)
+        number = isinstance(row.default, (int, float)) and not isinstance(row.default, bool)
+        result = msgspec.convert(value, row.kind, strict=not (number and isinstance(value, str)))
+        if row.key == "seeds":
+            if len(result) > SEEDS_MAX:
+                raise ConfigError(f"{len(result)} seeds, at most {SEEDS_MAX}")
+            for seed in result:
+                check_seed(seed)
+        elif row.key in ("listen", "listen_tls", "listen_ws"):
+            parse_listen(result)
+        elif row.key == "transports" and (not result or len(set(result)) != len(result)):
+            raise ConfigError("name at least one transport, each once")
+        elif row.key == "name" and result and not is_name(result):
+            raise ConfigError("a name has 1 to 64 letters, digits, - _ and inner dots")
+    except (msgspec.ValidationError, ConfigError) as error:
+        unit = f" ({row.knob.unit})" if row.knob.unit else ""
+        raise ConfigError(
+            f"{where}: {row.key} = {str(value)[:120]!r} is not allowed",
+            code="config.value",
+            why=(getattr(error, "why", None) or str(error)) + unit,
+            hint=getattr(error, "hint", None) or f"agentmesh config explain {row.key}",
+            extra={"key": row.key},
+        ) from error
+    return result
+
+
+def _bool(value: Any) -> Any:
+    if isinstance(value, str):
+        low = value.strip().lower()
+        if low in ("1", "true", "yes", "on"):
+            return True
+        if low in ("0", "false", "no", "off"):
+            return False
+    return value
+
+
+def _settings(values: dict[str, Any]) -> Settings:
+    """Build the struct from values that ``_convert`` has checked one by one."""
+    return Settings(**values)
+
+
+def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
+    if settings.lease_gone_s < 2 * settings.lease_renew_s:
+        source = sources.get("lease_gone_s", "")
+        raise ConfigError(
+            f"lease_gone_s = {show_value(settings.lease_gone_s)} is less than twice "
+            f"lease_renew_s = {show_value(settings.lease_renew_s)}",
+            code="config.value",
+            why="one lost renewal would drop healthy agents"
+            + (f" (lease_gone_s comes from: {source})" if source else ""),
+            hint=f"agentmesh config set lease_gone_s {show_value(3 * settings.lease_renew_s)}",
+            extra={"key": "lease_gone_s"},
+        )
+    if settings.ws_public_url and not settings.ws_public_url.startswith(("ws://", "wss://")):
+        raise ConfigError(
+            f"ws_public_url = {settings.ws_public_url[:120]!r} is no WebSocket URL",
+            code="config.value",
+            hint="write wss://host/path",
+            extra={"key": "ws_public_url"},
+        )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(CONFIG_BYTES_MAX + 1)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise storage_error(error, path) from error
+    if len(content) > CONFIG_BYTES_MAX:
+        raise ConfigError(f"{path} is larger than {CONFIG_BYTES_MAX} bytes", code="config.file")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text", code="config.file", why=str(error)) from error
+
+
+def _parse_toml(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(
+            f"{path} is not valid TOML",
+            code="config.file",
+            why=str(error),
+            hint=f"correct it by hand, or move it away: mv {path} {path}.broken",
+        ) from error
+
+
+def _line_of(text: str, key: str, profile: str) -> int:
+    """Return the 1-based line that sets a key in its section, 0 if it is not written in the plain form."""
+    section = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\s*([^\]]+?)\s*\]", line):
+            section = header[1].replace('"', "")
+        elif re.match(rf"""\s*["']?{re.escape(key)}["']?\s*=""", line) and section == (
+            f"profile.{profile}" if profile else ""
+        ):
+            return number
+    return 0
+
+
+def _bootstrap(home: Home) -> tuple[str, ...]:
+    """Read ``bootstrap.json``: ``{"seeds": [...]}`` or a plain list of seeds (RQ0 §4.3)."""
+    text = _read_text(home.bootstrap)
+    if not text:
+        return ()
+    try:
+        document: Any = msgspec.json.decode(text)
+        seeds: Any = cast("dict[str, Any]", document)["seeds"] if isinstance(document, dict) else document
+        checked = msgspec.convert(seeds, tuple[str, ...])
+    except (msgspec.DecodeError, msgspec.ValidationError, KeyError, RecursionError) as error:
+        raise ConfigError(
+            f"{home.bootstrap} cannot be read",
+            code="config.bootstrap",
+            why='it has no "seeds"' if isinstance(error, KeyError) else str(error),
+            hint='write {"seeds": ["did:key:…@host:port"]}',
+        ) from error
+    if len(checked) > SEEDS_MAX:
+        raise ConfigError(
+            f"{home.bootstrap} holds {len(checked)} seeds, at most {SEEDS_MAX} are read", code="config.bootstrap"
+        )
+    for seed in checked:
+        try:
+            check_seed(seed)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{home.bootstrap}: {error.detail}", code="config.bootstrap", why=error.why, hint=error.hint
+            ) from error
+    return checked
+
+
+def _host_name() -> str:
+    """Return the host name made fit to be a node name."""
+    name = re.sub(r"[^\w\-.]", "-", platform.node().split(".")[0]).strip("-._")[:64]
+    return name if is_name(name) else "node"
