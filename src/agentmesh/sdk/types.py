@@ -195,6 +195,7 @@ class Reply(msgspec.Struct, kw_only=True):
         ms: Milliseconds from request to last event, measured at the caller's node.
         path: "local", "direct" or "relayed".
         tried: Node ids of replicas that could not be reached first.
+        lamport: Logical time of the run after this call; an agent that goes on counts from here.
     """
 
     run_id: str
@@ -210,6 +211,7 @@ class Reply(msgspec.Struct, kw_only=True):
     path: str = "local"
     context_id: str | None = None
     tried: list[str] = []
+    lamport: int = 0
 
     def __str__(self) -> str:
         return self.text
@@ -312,6 +314,28 @@ class CancelResult(msgspec.Struct, kw_only=True):
 
     task_id: str
     canceled: bool
+
+
+class HealthView(msgspec.Struct, kw_only=True):
+    """``GET /health``: the daemon answers. Needs no token, so it says nothing that is not public."""
+
+    status: Literal["ok"]
+    version: str
+    node_id: str
+
+
+class Renewed(msgspec.Struct, kw_only=True):
+    """``POST /api/v1/agents/{agent_id}/renew``: the lease of an ephemeral agent runs on. An unknown agent is a 404."""
+
+    agent_id: str
+    renewed: bool
+
+
+class ShutdownView(msgspec.Struct, kw_only=True):
+    """``POST /api/v1/shutdown``: the daemon is about to end."""
+
+    pid: int
+    stopping: bool = True
 
 
 class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -1,0 +1,8 @@
+"""The route table of the HTTP API, one module per subject. ``app`` and ``openapi`` are both built from ``ROWS``."""
+
+from __future__ import annotations
+
+from agentmesh.api.routes import agents, calls, daemon, runs
+from agentmesh.api.table import RouteRow
+
+ROWS: tuple[RouteRow, ...] = (*daemon.ROWS, *agents.ROWS, *calls.ROWS, *runs.ROWS)

@@ -1,0 +1,141 @@
+"""The ASGI application of a node: guard, route table, edge. Built once by the daemon.
+
+server ─► Guard (who may speak) ─► Api ─┬─► POST /api/v1/calls at once (the hot path)
+                                        └─► Starlette ─► the other rows, and routes of other rooms (A2A)
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from agentmesh.api import openapi, problems
+from agentmesh.api.backend import Backend
+from agentmesh.api.endpoint import Endpoint
+from agentmesh.api.guard import Guard
+from agentmesh.api.routes import ROWS
+from agentmesh.api.sse import HEARTBEAT_S, STREAMS_MAX, Streams
+from agentmesh.api.table import Site
+from agentmesh.errors import MeshError, RecordNotFound, UsageError
+
+_log = logging.getLogger("agentmesh.api")
+
+CALLS_PATH = "/api/v1/calls"
+#: Paths that need no token besides the rows that say so: what A2A clients of this machine use.
+PUBLIC_PREFIXES = ("/a2a/",)
+
+
+def create_app(
+    backend: Backend,
+    *,
+    token: str,
+    port_of: Callable[[], int],
+    on_shutdown: Callable[[], None],
+    extra_routes: Sequence[BaseRoute] = (),
+    streams_max: int = STREAMS_MAX,
+    heartbeat_s: float = HEARTBEAT_S,
+) -> Api:
+    """Build the application.
+
+    Args:
+        backend: The node.
+        token: The API token; never empty.
+        port_of: Returns the port in use, known only once the server listens.
+        on_shutdown: Called after ``POST /api/v1/shutdown`` was answered; returns at once.
+        extra_routes: Routes of other rooms (the A2A edge); they sit behind the same guard.
+        streams_max: Most event streams open at once.
+        heartbeat_s: Seconds between comments on an idle stream.
+
+    Raises:
+        ConfigError: the token is empty.
+    """
+    return Api(
+        backend, token, port_of, on_shutdown, extra_routes, Streams(streams_max=streams_max, heartbeat_s=heartbeat_s)
+    )
+
+
+class Api:
+    """The application (ASGI). ``end_streams`` must be called before the server waits for its connections to end."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        token: str,
+        port_of: Callable[[], int],
+        on_shutdown: Callable[[], None],
+        extra_routes: Sequence[BaseRoute],
+        streams: Streams,
+    ) -> None:
+        self.streams = streams
+        describe = functools.cache(lambda: openapi.build(ROWS))
+        site = Site(backend, port_of, on_shutdown, describe)
+        endpoints = [Endpoint(row, site, streams) for row in ROWS]
+        self._calls = next(e for e in endpoints if e.row.path == CALLS_PATH)
+        self._inner = Starlette(
+            routes=[
+                *(Route(e.row.path, e, methods=[e.row.method], name=e.row.operation_id) for e in endpoints),
+                *extra_routes,
+            ],
+            exception_handlers={HTTPException: _http_problem, MeshError: _mesh_problem, Exception: _bug_problem},
+        )
+        self._public = frozenset(row.path for row in ROWS if not row.auth)
+        self._guard = Guard(self._dispatch, token=token, is_public=self._is_public)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI)."""
+        await self._guard(scope, receive, send)
+
+    def end_streams(self) -> None:
+        """End every event stream cleanly; call it when the daemon begins to stop. Idempotent."""
+        self.streams.end_all()
+
+    def _is_public(self, path: str) -> bool:
+        return path in self._public or path.startswith(PUBLIC_PREFIXES)
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == CALLS_PATH and scope["method"] == "POST":
+            await self._calls(scope, receive, send)
+            return
+        try:
+            await self._inner(scope, receive, send)
+        except Exception:  # noqa: BLE001 - the HTTP edge
+            # Starlette answered with a 500 and raised it again for the log; the server need not see it.
+            _log.exception("%s %s failed", scope.get("method", ""), scope.get("path", ""))
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return _response(RecordNotFound(f"there is nothing at {request.url.path[:200]}", code="http.not_found"))
+    detail = f"{request.method[:20]} is not allowed here" if error.status_code == 405 else error.detail
+    usage = UsageError(detail, code=f"http.{error.status_code}", hint="GET /openapi.json lists every route")
+    return _response(usage, status=error.status_code, headers=dict(error.headers or {}))
+
+
+async def _mesh_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, MeshError)
+    return _response(error)
+
+
+async def _bug_problem(request: Request, error: Exception) -> Response:
+    return Response(
+        problems.encode_problem(problems.unexpected()), status_code=500, media_type=problems.CONTENT_TYPE.decode()
+    )
+
+
+def _response(error: MeshError, *, status: int | None = None, headers: dict[str, str] | None = None) -> Response:
+    problem = problems.problem_of(error, status=status)
+    return Response(
+        problems.encode_problem(problem),
+        status_code=problem.status,
+        media_type=problems.CONTENT_TYPE.decode(),
+        headers={**(headers or {}), **problems.headers_of(error, problem.status)},
+    )

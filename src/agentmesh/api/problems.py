@@ -1,0 +1,104 @@
+"""Errors at the HTTP edge: every MeshError as an RFC 9457 problem, with the status of ``errors.ERROR_TABLE``."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import msgspec
+from starlette.types import Send
+
+from agentmesh.errors import Busy, MeshError, row_of
+from agentmesh.sdk.types import Problem
+
+CONTENT_TYPE = b"application/problem+json"
+#: ``type`` is a relative URI reference; its last segment is the wire name of the error.
+TYPE_PREFIX = "/problems/"
+
+_encode = msgspec.json.Encoder().encode
+_WORD_START = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+def title_of(error_type: type[MeshError]) -> str:
+    """Return the class name as words: ``AgentNotFound`` becomes "Agent not found"."""
+    return _WORD_START.sub(" ", error_type.__name__).capitalize()
+
+
+def problem_of(error: MeshError, *, status: int | None = None) -> Problem:
+    """Describe an error.
+
+    Args:
+        error: What happened.
+        status: Overrides the HTTP status of the table (403 and 405 have no error class of their own).
+    """
+    row = row_of(error)
+    run_id = error.extra.get("run_id")
+    return Problem(
+        type=TYPE_PREFIX + row.wire,
+        title=title_of(type(error)),
+        status=row.http if status is None else status,
+        detail=error.detail,
+        code=error.code,
+        why=error.why,
+        hint=error.hint,
+        instance=f"/api/v1/runs/{run_id}/events" if run_id else None,
+        extra=error.extra,
+    )
+
+
+def unexpected() -> Problem:
+    """Describe a bug without its internals; the log has the traceback."""
+    return Problem(
+        type=TYPE_PREFIX + "error",
+        title="Internal error",
+        status=500,
+        detail="the daemon hit a bug while answering",
+        code="internal",
+        hint="agentmesh logs   shows what happened",
+    )
+
+
+def encode_problem(problem: Problem) -> bytes:
+    """Encode as JSON; extras that are not JSON-ready are left out rather than hiding the error itself."""
+    try:
+        return _encode(problem)
+    except (TypeError, ValueError, RecursionError):
+        return _encode(msgspec.structs.replace(problem, extra={}))
+
+
+def headers_of(error: MeshError, status: int) -> dict[str, str]:
+    """Return the headers that go with an error: Busy has ``Retry-After``, a missing token ``WWW-Authenticate``."""
+    headers: dict[str, str] = {}
+    if isinstance(error, Busy):
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if error.code == "body.too_large":
+        # The rest of the body is not wanted on this connection.
+        headers["connection"] = "close"
+    return headers
+
+
+async def send_problem(send: Send, error: MeshError, *, status: int | None = None) -> None:
+    """Answer with the problem of an error."""
+    problem = problem_of(error, status=status)
+    headers = headers_of(error, problem.status)
+    await send_prepared(send, problem, [(name.encode(), value.encode()) for name, value in headers.items()])
+
+
+async def send_prepared(send: Send, problem: Problem, headers: list[tuple[bytes, bytes]]) -> None:
+    """Answer with a problem that is already described."""
+    body = encode_problem(problem)
+    await send(
+        {
+            "type": "http.response.start",
+            "status": problem.status,
+            "headers": [
+                (b"content-type", CONTENT_TYPE),
+                (b"content-length", str(len(body)).encode()),
+                (b"cache-control", b"no-store"),
+                *headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

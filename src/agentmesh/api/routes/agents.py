@@ -1,0 +1,124 @@
+"""Routes of the directory: find, register and withdraw agents."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from agentmesh.api.table import Ask, Param, RouteRow
+from agentmesh.errors import (
+    AgentFailed,
+    AgentNotFound,
+    Full,
+    LimitError,
+    NoRoute,
+    ReadOnly,
+    SignatureError,
+    StateError,
+    Timeout,
+    Unauthorized,
+    UsageError,
+)
+from agentmesh.sdk.types import AgentDetail, AgentList, AgentView, Registered, RegisterRequest, Renewed
+
+
+async def list_agents(ask: Ask) -> AgentList:
+    """Answer ``GET /api/v1/agents``."""
+    return AgentList(agents=ask.site.backend.agents(ask.query["query"], ask.query["name"], ask.query["unhealthy"]))
+
+
+async def show_agent(ask: Ask) -> AgentDetail:
+    """Answer ``GET /api/v1/agents/{ref}``."""
+    detail = ask.site.backend.agent(ask.path["ref"])
+    if not detail.a2a_url:
+        detail.a2a_url = f"http://127.0.0.1:{ask.site.port_of()}/a2a/{quote(detail.agent.name, safe='')}/"
+    return detail
+
+
+async def register_agent(ask: Ask) -> Registered:
+    """Answer ``POST /api/v1/agents``."""
+    request: RegisterRequest = ask.body
+    if not request.url.startswith(("http://", "https://")) or len(request.url) > 2000:
+        raise UsageError(
+            "'url' is where the agent answers, http:// or https://",
+            code="register.url",
+            hint="agentmesh register http://127.0.0.1:9000",
+        )
+    return Registered(agents=await ask.site.backend.register(request))
+
+
+async def deregister_agent(ask: Ask) -> AgentView:
+    """Answer ``DELETE /api/v1/agents/{ref}``."""
+    return await ask.site.backend.deregister(ask.path["ref"])
+
+
+async def renew_agent(ask: Ask) -> Renewed:
+    """Answer ``POST /api/v1/agents/{agent_id}/renew``."""
+    agent_id = ask.path["agent_id"]
+    if not await ask.site.backend.renew(agent_id):
+        raise AgentNotFound("this agent is not registered here", code="not_found.lease", hint="register it again")
+    return Renewed(agent_id=agent_id, renewed=True)
+
+
+_REF = {"ref": "Agent name, name@node, or agent id."}
+
+ROWS = (
+    RouteRow(
+        "GET",
+        "/api/v1/agents",
+        list_agents,
+        "List the agents of the mesh, or those that match",
+        AgentList,
+        params=(
+            Param("query", "string", "", "Words to find in names, skills and descriptions."),
+            Param("name", "string", "", "Exact name; lists every replica.", chars_max=100),
+            Param("unhealthy", "boolean", True, "Also list agents that are not offered for calls."),
+        ),
+    ),
+    RouteRow(
+        "POST",
+        "/api/v1/agents",
+        register_agent,
+        "Register the agents behind a URL",
+        Registered,
+        RegisterRequest,
+        (
+            UsageError,
+            Unauthorized,
+            SignatureError,
+            NoRoute,
+            Timeout,
+            AgentFailed,
+            LimitError,
+            StateError,
+            ReadOnly,
+            Full,
+        ),
+    ),
+    RouteRow(
+        "GET",
+        "/api/v1/agents/{ref}",
+        show_agent,
+        "Show one agent with its signed manifest and its replicas",
+        AgentDetail,
+        errors=(AgentNotFound,),
+        path_params=_REF,
+    ),
+    RouteRow(
+        "DELETE",
+        "/api/v1/agents/{ref}",
+        deregister_agent,
+        "Withdraw an agent that is registered here",
+        AgentView,
+        errors=(AgentNotFound, Full),
+        path_params=_REF,
+    ),
+    RouteRow(
+        "POST",
+        "/api/v1/agents/{agent_id}/renew",
+        renew_agent,
+        "Keep an ephemeral agent alive; 404 means: register again",
+        Renewed,
+        errors=(AgentNotFound,),
+        path_params={"agent_id": "did:key of the agent."},
+    ),
+)

@@ -1,0 +1,128 @@
+"""Routes that call agents and stop calls."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from agentmesh.api.sse import stream_of_call
+from agentmesh.api.table import MIB, Ask, EventStream, RouteRow
+from agentmesh.errors import (
+    AgentCanceled,
+    AgentFailed,
+    AgentNotFound,
+    Busy,
+    Closed,
+    LoopDetected,
+    MeshError,
+    NoRoute,
+    ReadOnly,
+    RunNotFound,
+    Timeout,
+    UsageError,
+)
+from agentmesh.sdk.types import CallRequest, CancelResult, Reply
+
+TIMEOUT_S_MIN, TIMEOUT_S_MAX = 0.05, 86_400.0
+HOPS_MAX = 64
+_ID = re.compile(r"[0-9A-Za-z_.:\-]{1,128}")
+_LAMPORT_MAX = 2**53
+
+
+def check_call(request: CallRequest) -> None:
+    """Refuse a call that makes no sense, before the node sees it.
+
+    Raises:
+        UsageError: the message names the field. No state changed.
+    """
+    if not request.to or len(request.to) > 300 or not request.to.isprintable():
+        raise UsageError("'to' is the name or id of an agent", code="call.to")
+    given = (request.text is not None) + (request.data is not None) + (request.parts is not None)
+    if given != 1:
+        raise UsageError("give exactly one of 'text', 'data' and 'parts'", code="call.content")
+    if request.parts is not None and not request.parts:
+        raise UsageError("'parts' is empty", code="call.content")
+    if not TIMEOUT_S_MIN <= request.timeout_s <= TIMEOUT_S_MAX:
+        raise UsageError(f"'timeout_s' is from {TIMEOUT_S_MIN} to {TIMEOUT_S_MAX:.0f}", code="call.timeout")
+    for name, value in (
+        ("run_id", request.run_id),
+        ("task_id", request.task_id),
+        ("parent_task_id", request.parent_task_id),
+        ("context_id", request.context_id),
+    ):
+        if value is not None and not _ID.fullmatch(value):
+            raise UsageError(f"'{name}' is 1 to 128 letters, digits and _ . : -", code="call.id")
+    if not 0 <= request.lamport <= _LAMPORT_MAX:
+        raise UsageError("'lamport' is from 0 to 2^53", code="call.lamport")
+    if len(request.hops) > HOPS_MAX or any(len(hop) > 300 for hop in request.hops):
+        raise UsageError(f"'hops' lists at most {HOPS_MAX} agents", code="call.hops")
+    for name, text in (
+        ("skill", request.skill),
+        ("from_agent", request.from_agent),
+        ("traceparent", request.traceparent),
+    ):
+        if text is not None and len(text) > 300:
+            raise UsageError(f"'{name}' has at most 300 characters", code="call.text")
+
+
+async def call_agent(ask: Ask) -> msgspec.Struct | EventStream:
+    """Answer ``POST /api/v1/calls``: the hot path."""
+    request: CallRequest = ask.body
+    check_call(request)
+    call = await ask.site.backend.call(request)
+    if request.stream:
+        return stream_of_call(call)
+    try:
+        return await call.reply()
+    except MeshError as error:
+        error.extra.setdefault("run_id", call.run_id)
+        error.extra.setdefault("task_id", call.task_id)
+        raise
+    except BaseException:
+        await call.aclose()
+        raise
+
+
+async def cancel_task(ask: Ask) -> CancelResult:
+    """Answer ``POST /api/v1/tasks/{task_id}/cancel``."""
+    return await ask.site.backend.cancel(ask.path["task_id"])
+
+
+ROWS = (
+    RouteRow(
+        "POST",
+        "/api/v1/calls",
+        call_agent,
+        "Call an agent and wait for its reply, or stream its events",
+        Reply,
+        CallRequest,
+        (
+            AgentNotFound,
+            UsageError,
+            AgentFailed,
+            AgentCanceled,
+            Timeout,
+            NoRoute,
+            Closed,
+            Busy,
+            LoopDetected,
+            ReadOnly,
+        ),
+        stream="asked",
+        body_bytes_max=9 * MIB,
+        description=(
+            "With stream true the answer is a stream of server-sent events: one per EventV1 (event = kind, id = seq), "
+            "then one last 'reply' (Reply) or 'problem' (Problem). A client that goes away cancels a streaming call."
+        ),
+    ),
+    RouteRow(
+        "POST",
+        "/api/v1/tasks/{task_id}/cancel",
+        cancel_task,
+        "Ask a running task to stop",
+        CancelResult,
+        errors=(RunNotFound, NoRoute, Closed),
+        path_params={"task_id": "Id of the task."},
+    ),
+)

@@ -1,0 +1,70 @@
+"""Routes of the daemon itself: health, status, peers, shutdown and the API description."""
+
+from __future__ import annotations
+
+import os
+
+from agentmesh import __version__
+from agentmesh.api.table import Ask, RouteRow
+from agentmesh.errors import ConfigError, LimitError, UsageError
+from agentmesh.sdk.types import HealthView, PeerList, SeedRequest, ShutdownView, StatusView
+
+SEEDS_MAX = 100
+
+
+async def health(ask: Ask) -> HealthView:
+    """Answer ``GET /health``."""
+    return HealthView(status="ok", version=__version__, node_id=ask.site.backend.status().node_id)
+
+
+async def openapi(ask: Ask) -> bytes:
+    """Answer ``GET /openapi.json``."""
+    return ask.site.describe()
+
+
+async def status(ask: Ask) -> StatusView:
+    """Answer ``GET /api/v1/status``."""
+    view = ask.site.backend.status()
+    view.port = ask.site.port_of()
+    view.pid = os.getpid()
+    return view
+
+
+async def list_peers(ask: Ask) -> PeerList:
+    """Answer ``GET /api/v1/peers``."""
+    return PeerList(peers=ask.site.backend.peers())
+
+
+async def add_peers(ask: Ask) -> PeerList:
+    """Answer ``POST /api/v1/peers``."""
+    request: SeedRequest = ask.body
+    if not request.seeds:
+        raise UsageError("'seeds' is empty", code="seeds.empty")
+    if len(request.seeds) > SEEDS_MAX or any(len(seed) > 500 for seed in request.seeds):
+        raise LimitError(f"at most {SEEDS_MAX} seeds of 500 characters each", code="seeds.too_many")
+    await ask.site.backend.add_seeds(request.seeds)
+    return PeerList(peers=ask.site.backend.peers())
+
+
+async def shutdown(ask: Ask) -> ShutdownView:
+    """Answer ``POST /api/v1/shutdown``; the daemon ends after the answer is out."""
+    ask.afterwards = ask.site.on_shutdown
+    return ShutdownView(pid=os.getpid())
+
+
+ROWS = (
+    RouteRow("GET", "/health", health, "Say that the daemon answers", HealthView, auth=False),
+    RouteRow("GET", "/openapi.json", openapi, "Describe this API (OpenAPI 3.1)", None, auth=False),
+    RouteRow("GET", "/api/v1/status", status, "Show the state of this node", StatusView),
+    RouteRow("GET", "/api/v1/peers", list_peers, "List the known nodes", PeerList),
+    RouteRow(
+        "POST",
+        "/api/v1/peers",
+        add_peers,
+        "Add seeds and connect to them",
+        PeerList,
+        SeedRequest,
+        (UsageError, ConfigError, LimitError),
+    ),
+    RouteRow("POST", "/api/v1/shutdown", shutdown, "End the daemon gracefully", ShutdownView),
+)

@@ -1,0 +1,103 @@
+"""Routes of what happened: runs, their events, the live stream, and events from outside."""
+
+from __future__ import annotations
+
+import re
+
+from agentmesh.api.sse import stream_of_log
+from agentmesh.api.table import MIB, Ask, EventStream, Param, RouteRow
+from agentmesh.errors import Busy, Corrupt, DecodeError, Full, LimitError, RunNotFound, UsageError
+from agentmesh.sdk.types import EventsRequest, RunList, Stored, TraceView
+from agentmesh.wire.event import EVENT_BYTES_MAX, EventV1, check, encode_json
+
+EVENTS_MAX = 10_000
+_FULL_RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
+async def list_runs(ask: Ask) -> RunList:
+    """Answer ``GET /api/v1/runs``."""
+    return RunList(runs=await ask.site.backend.runs(ask.query["limit"]))
+
+
+async def trace_run(ask: Ask) -> TraceView:
+    """Answer ``GET /api/v1/runs/{ref}/events``."""
+    return await ask.site.backend.trace(ask.path["ref"], ask.query["after"], ask.query["remote"])
+
+
+async def follow_events(ask: Ask) -> EventStream:
+    """Answer ``GET /api/v1/events/stream``."""
+    backend = ask.site.backend
+    run_id: str | None = ask.query["run"] or None
+    after: int | None = ask.query["after"] if ask.last_event_id is None else ask.last_event_id
+    if run_id is not None and not _FULL_RUN_ID.fullmatch(run_id):
+        run_id = (await backend.trace(run_id, 0, False)).run_id
+    if after is None:
+        # A run is shown from its start; the whole log from now on.
+        after = 0 if run_id is not None else backend.status().events
+    return stream_of_log(backend.follow(after, run_id))
+
+
+async def store_events(ask: Ask) -> Stored:
+    """Answer ``POST /api/v1/events``."""
+    events: list[EventV1] = ask.body.events
+    if not events:
+        raise UsageError("'events' is empty", code="events.empty")
+    if len(events) > EVENTS_MAX:
+        raise LimitError(f"at most {EVENTS_MAX} events in one request", code="events.too_many")
+    for event in events:
+        check(event)
+    if ask.body_bytes > EVENT_BYTES_MAX and any(len(encode_json(event)) > EVENT_BYTES_MAX for event in events):
+        raise LimitError(f"an event is larger than {EVENT_BYTES_MAX} bytes", code="event.too_large")
+    return await ask.site.backend.ingest(events)
+
+
+ROWS = (
+    RouteRow(
+        "GET",
+        "/api/v1/runs",
+        list_runs,
+        "List the newest runs",
+        RunList,
+        params=(Param("limit", "integer", 50, "At most so many.", low=1, high=1000),),
+    ),
+    RouteRow(
+        "GET",
+        "/api/v1/runs/{ref}/events",
+        trace_run,
+        "Show a run from every node's point of view",
+        TraceView,
+        errors=(RunNotFound, UsageError, Corrupt),
+        params=(
+            Param("after", "integer", 0, "Leave out events up to this local seq."),
+            Param("remote", "boolean", True, "Also ask the other nodes that took part."),
+        ),
+        path_params={"ref": "Run or task id, a unique prefix of 4 or more characters, last, or last~N."},
+    ),
+    RouteRow(
+        "GET",
+        "/api/v1/events/stream",
+        follow_events,
+        "Follow the event log, or one run, live",
+        None,
+        errors=(RunNotFound, UsageError, Busy),
+        params=(
+            Param("run", "string", "", "Only this run (id, prefix, last), from its start.", chars_max=200),
+            Param("after", "integer", None, "Start after this seq; Last-Event-ID, when sent, goes before it."),
+        ),
+        stream="always",
+        description=(
+            "Server-sent events, one per EventV1: event = kind, id = seq, data = EventV1. A comment every 15 s shows "
+            "that the stream lives. Reconnect with Last-Event-ID and nothing is lost or repeated."
+        ),
+    ),
+    RouteRow(
+        "POST",
+        "/api/v1/events",
+        store_events,
+        "Store events; answered when they are on disk",
+        Stored,
+        EventsRequest,
+        (UsageError, DecodeError, LimitError, Full, Busy),
+        body_bytes_max=16 * MIB,
+    ),
+)

@@ -1,0 +1,163 @@
+"""Server-sent events: frames of EventV1, and the response that carries them.
+
+A frame is ``id: <seq>``, ``event: <kind>``, ``data: <EventV1 as JSON>``. sse-starlette sends them, watches for a client
+that goes away and sends a comment every 15 s so that proxies and clients see life. Nothing is queued here: the next event
+is asked for when the last one was written, so a slow client slows only its own stream, and is dropped after
+``SEND_TIMEOUT_S``; it resumes with ``Last-Event-ID``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+
+import anyio
+import msgspec
+from starlette.types import Message, Receive, Scope, Send
+
+from agentmesh.api.backend import Call
+from agentmesh.api.problems import encode_problem, problem_of, send_problem, unexpected
+from agentmesh.api.table import EventStream
+from agentmesh.errors import Busy, Closed, MeshError
+from agentmesh.wire.event import EventV1, encode_json
+
+_log = logging.getLogger("agentmesh.api")
+
+HEARTBEAT_S = 15
+#: A client that takes nothing for so long is dropped.
+SEND_TIMEOUT_S = 60.0
+#: Most streams open at once.
+STREAMS_MAX = 512
+#: Longest wait for a call to be given up after its client went away.
+CLOSE_TIMEOUT_S = 10.0
+
+_encode = msgspec.json.Encoder().encode
+
+
+def event_frame(event: EventV1) -> bytes:
+    """Return one event as a frame; without ``id`` when the log has not numbered it."""
+    head = f"id: {event.seq}\nevent: {event.kind}\ndata: " if event.seq else f"event: {event.kind}\ndata: "
+    return head.encode() + encode_json(event) + b"\n\n"
+
+
+def problem_frame(error: MeshError | None) -> bytes:
+    """Return the frame that ends a stream with an error; None stands for a bug."""
+    problem = unexpected() if error is None else problem_of(error)
+    return b"event: problem\ndata: " + encode_problem(problem) + b"\n\n"
+
+
+def stream_of_call(call: Call) -> EventStream:
+    """Return the stream of one call: its events, then ``reply`` or ``problem``. Ending it early cancels the call."""
+    return EventStream(_call_frames(call), call.aclose)
+
+
+def stream_of_log(events: AsyncIterator[EventV1]) -> EventStream:
+    """Return the stream of a followed log; it ends with the client, at shutdown, or with ``problem``."""
+
+    async def close() -> None:
+        if isinstance(events, AsyncGenerator):
+            await events.aclose()
+
+    return EventStream(_log_frames(events), close)
+
+
+async def _call_frames(call: Call) -> AsyncGenerator[bytes]:
+    try:
+        async for event in call:
+            yield event_frame(event)
+        yield b"event: reply\ndata: " + _encode(await call.reply()) + b"\n\n"
+    except MeshError as error:
+        error.extra.setdefault("run_id", call.run_id)
+        error.extra.setdefault("task_id", call.task_id)
+        yield problem_frame(error)
+    except Exception:  # noqa: BLE001 - the HTTP edge: headers are out, so a bug is told inside the stream
+        _log.exception("streaming task %s failed", call.task_id)
+        yield problem_frame(None)
+
+
+async def _log_frames(events: AsyncIterator[EventV1]) -> AsyncGenerator[bytes]:
+    try:
+        yield b"retry: 1000\n\n"
+        async for event in events:
+            yield event_frame(event)
+    except MeshError as error:
+        yield problem_frame(error)
+    except Exception:  # noqa: BLE001 - the HTTP edge: headers are out, so a bug is told inside the stream
+        _log.exception("following the event log failed")
+        yield problem_frame(None)
+
+
+class Streams:
+    """The open streams of one server: bounded, and ended together at shutdown."""
+
+    def __init__(self, *, streams_max: int = STREAMS_MAX, heartbeat_s: float = HEARTBEAT_S) -> None:
+        self.streams_max = streams_max
+        self.heartbeat_s = heartbeat_s
+        self._open: list[asyncio.Timeout] = []
+        self._ended = False
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def check_room(self) -> None:
+        """Say whether one more stream may be opened.
+
+        Raises:
+            Busy: too many are open.
+            Closed: the daemon is stopping.
+        """
+        if self._ended:
+            raise Closed("the daemon is stopping", code="daemon.stopping")
+        if len(self._open) >= self.streams_max:
+            raise Busy(f"{self.streams_max} event streams are open", code="refused.busy.streams", retry_after_s=5)
+
+    def end_all(self) -> None:
+        """End every stream now, cleanly, and open no more. Idempotent."""
+        self._ended = True
+        for clock in self._open:
+            clock.reschedule(asyncio.get_running_loop().time())
+
+    async def respond(self, stream: EventStream, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the frames until they end, the client goes away or takes nothing for too long, or ``end_all``."""
+        # Loaded with the first stream: a daemon that serves none does not pay for it.
+        from sse_starlette.sse import EventSourceResponse, SendTimeoutError
+
+        progress = _Progress(send)
+        clock = asyncio.timeout(0 if self._ended else None)
+        self._open.append(clock)
+        try:
+            async with clock:
+                response = EventSourceResponse(
+                    stream.frames, ping=self.heartbeat_s, send_timeout=SEND_TIMEOUT_S, cleanup_timeout=None, sep="\n"
+                )
+                await response(scope, receive, progress)
+        except SendTimeoutError:
+            _log.info("dropped an event stream whose client took nothing for %g s", SEND_TIMEOUT_S)
+        except TimeoutError:
+            await progress.finish()
+        finally:
+            self._open.remove(clock)
+            # Whatever ended the stream, the call behind it is given up; a cancellation of this task waits for that.
+            with anyio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+                await stream.close()
+
+
+class _Progress:
+    """An ASGI ``send`` that knows how far the response has come."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = self.finished = False
+
+    async def __call__(self, message: Message) -> None:
+        self.started = True
+        await self._send(message)
+        self.finished = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+    async def finish(self) -> None:
+        """End the response as if it were complete."""
+        if not self.started:
+            await send_problem(self._send, Closed("the daemon is stopping", code="daemon.stopping"))
+        elif not self.finished:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})

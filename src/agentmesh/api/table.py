@@ -1,0 +1,107 @@
+"""The shape of the route table: each row says everything about one route.
+
+``routes/`` holds the rows; ``app`` builds the Starlette routes from them and ``openapi`` the description, so that the two
+cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+from agentmesh.api.backend import Backend
+from agentmesh.errors import MeshError
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One query parameter. ``low`` and ``high`` bound an int; ``default`` is used when it is not given."""
+
+    name: str
+    type: Literal["string", "integer", "boolean"]
+    default: str | int | bool | None
+    summary: str
+    low: int = 0
+    high: int = 2**53
+    chars_max: int = 1000
+
+
+@dataclass(slots=True)
+class Site:
+    """What every route can reach: the node, and the daemon around it."""
+
+    backend: Backend
+    port_of: Callable[[], int]
+    on_shutdown: Callable[[], None]
+    describe: Callable[[], bytes]
+
+
+@dataclass(slots=True)
+class Ask:
+    """One request, decoded: path and query parameters, body (None on routes without one) and ``Last-Event-ID``.
+
+    ``body_bytes`` is the size of the body before it was decoded.
+    """
+
+    site: Site
+    path: dict[str, str]
+    query: dict[str, Any]
+    body: Any
+    body_bytes: int = 0
+    last_event_id: int | None = None
+    #: Run after the answer is out.
+    afterwards: Callable[[], None] | None = None
+
+
+@dataclass(slots=True)
+class EventStream:
+    """An answer that goes on: SSE frames, already encoded. ``close`` is awaited when it ended, however it ended."""
+
+    frames: AsyncIterator[bytes]
+    close: Callable[[], Awaitable[None]]
+
+
+Handler = Callable[[Ask], Awaitable[msgspec.Struct | EventStream | bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRow:
+    """One route.
+
+    Attributes:
+        method, path: As in HTTP; ``{name}`` in a path is one segment.
+        handler: Answers it: a struct is sent as JSON, bytes are JSON already, an EventStream is sent as SSE.
+        summary: One line.
+        response: Type of the JSON answer; None for bytes that describe themselves.
+        request: Type of the JSON body, if any.
+        errors: What it can answer besides the errors of every route.
+        params: Query parameters; unknown ones are refused.
+        stream: "" = JSON only, "always" = SSE only, "asked" = SSE when the body asks for it.
+        auth: Whether the token is needed.
+        body_bytes_max: Largest body in bytes.
+        description: More lines, for the API description.
+    """
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    handler: Handler
+    summary: str
+    response: type[msgspec.Struct] | None
+    request: type[msgspec.Struct] | None = None
+    errors: tuple[type[MeshError], ...] = ()
+    params: tuple[Param, ...] = ()
+    stream: Literal["", "always", "asked"] = ""
+    auth: bool = True
+    body_bytes_max: int = MIB
+    description: str = ""
+    path_params: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def operation_id(self) -> str:
+        """Name of the operation in the API description."""
+        return self.handler.__name__
