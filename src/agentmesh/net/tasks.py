@@ -33,8 +33,8 @@ class TaskScope:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str = "") -> asyncio.Task[Any]:
-        """Start a task owned by this scope.
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str = "", *, quiet: bool = False) -> asyncio.Task[Any]:
+        """Start a task owned by this scope; ``quiet`` leaves its failure to whoever awaits it instead of the log.
 
         Raises:
             StateError: the scope is closed. The coroutine was closed unrun.
@@ -47,13 +47,18 @@ class TaskScope:
             raise Busy(f"{self.tasks_max} tasks are running in {self.name!r}", code="refused.busy.tasks")
         task: asyncio.Task[Any] = asyncio.create_task(coroutine, name=f"{self.name}:{name}")  # noqa: TID251
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._done_quiet if quiet else self._done)
         return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("task %s failed", task.get_name(), exc_info=error)
+
+    def _done_quiet(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()
 
     async def aclose(self, timeout_s: float = 5.0) -> None:
         """Cancel every task and wait for them, at most ``timeout_s``. Idempotent."""

@@ -1,0 +1,273 @@
+"""The composition root: makes every part of a running daemon, puts them together, and takes them apart in order.
+
+Nothing is decided here. What is heavy (TLS, WebSocket, mDNS, A2A) is imported only when a setting or a request asks for
+it: the idle daemon must fit 50 MB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import logging
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import uvicorn
+
+import agentmesh
+from agentmesh.adapters.base import Adapter, Discovered
+from agentmesh.adapters.registry import default_adapters, detect
+from agentmesh.api.a2a import a2a_routes
+from agentmesh.api.app import Api, create_app
+from agentmesh.core.brain import BrainConfig
+from agentmesh.core.directory.config import DirectoryConfig
+from agentmesh.core.exchange.config import ExchangeConfig
+from agentmesh.daemon.home import Home
+from agentmesh.daemon.knobs import Settings
+from agentmesh.daemon.launch import bind_loopback
+from agentmesh.daemon.lock import RunFile, write_runfile
+from agentmesh.daemon.settings import parse_listen
+from agentmesh.daemon.signals import Stop
+from agentmesh.errors import MeshError, UsageError
+from agentmesh.identity.keys import KeyPair
+from agentmesh.net.base import Transport
+from agentmesh.net.tasks import TaskScope
+from agentmesh.node.config import NodeConfig
+from agentmesh.node.door import Door
+from agentmesh.node.node import Node
+from agentmesh.obs.log import configure_logging
+from agentmesh.store.eventlog import EventLog
+from agentmesh.store.keyfile import load_or_create_key, load_or_create_token
+from agentmesh.store.state import StateStore
+
+_log = logging.getLogger("agentmesh.daemon")
+
+_PORTS_TRIED_MAX = 100
+#: How long running requests get to end once the daemon was asked to stop.
+_GRACE_S = 3
+_TRIM_EVERY_S = 60.0
+
+
+class Kit:
+    """All doors of this installation (``node.registry.DoorKit``)."""
+
+    def __init__(self) -> None:
+        self._adapters: dict[str, Adapter] = default_adapters()
+
+    async def find(self, url: str, door: str) -> tuple[str, Sequence[Discovered]]:
+        """Ask a URL which agents are behind it, through one door or whichever fits."""
+        if door == "auto":
+            adapter, found = await detect(url, self._adapters)
+            return adapter.name, found
+        adapter = self._adapters.get(door)
+        if adapter is None:
+            raise UsageError(f"no door {door!r}; there are {', '.join(self._adapters)}", code="agent.no_door")
+        return door, await adapter.discover(url)
+
+    def open(self, door: str, target: dict[str, Any]) -> Door:
+        """Return the door to one agent."""
+        adapter = self._adapters.get(door)
+        if adapter is None:
+            raise UsageError(f"no door {door!r} in this installation", code="agent.no_door")
+        return adapter.open(target)
+
+    async def aclose(self) -> None:
+        """Free every adapter."""
+        for adapter in self._adapters.values():
+            await adapter.aclose()
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the daemon has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+async def serve(settings: Settings) -> int:
+    """Run one node until it is asked to stop; the caller holds the home's lock.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError, StateError, StoreError, NoRoute: the daemon could not start; what was begun was undone.
+    """
+    home = settings.paths
+    configure_logging(settings.log_level)
+    stop = Stop()
+    stop.install()
+    async with contextlib.AsyncExitStack() as stack:
+        key = load_or_create_key(home.node_key)
+        token = load_or_create_token(home.api_token)
+        sockets, port = bind_loopback(settings.port, strict=settings.port_strict)
+        for one in sockets:
+            stack.callback(one.close)
+        log = await EventLog.open(home.events, node_id=key.did, bytes_max=settings.events_bytes_max)
+        stack.push_async_callback(log.aclose)
+        state = StateStore.open(home.state)
+        stack.callback(state.close)
+        node = _node(settings, home, key, log, state, port)
+        stack.push_async_callback(node.aclose)
+        await node.open(settings.seeds)
+        app = create_app(
+            node,
+            token=token,
+            port_of=lambda: port,
+            on_shutdown=lambda: stop.request("POST /api/v1/shutdown"),
+            extra_routes=a2a_routes(node, port_of=lambda: port),
+        )
+        scope = TaskScope("daemon")
+        stack.push_async_callback(scope.aclose)
+        scope.spawn(_trim_loop(), "trim")
+        await _mdns(settings, node, stack)
+        server = Server(
+            uvicorn.Config(
+                app,
+                loop="none",
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE_S,
+            )
+        )
+        serving = scope.spawn(server.serve(sockets=sockets), "http")
+        write_runfile(
+            home,
+            RunFile(
+                pid=node.status().pid,
+                port=port,
+                node_id=node.node_id,
+                version=agentmesh.__version__,
+                started=time.time(),
+                name=settings.name,
+            ),
+        )
+        _log.info("node %s listens on http://127.0.0.1:%d, mesh %s", node.node_id, port, node.links.addresses)
+        await _until_stopped(stop, app, server, serving)
+    _log.info("stopped (%s)", stop.reason)
+    return 0
+
+
+async def _until_stopped(stop: Stop, app: Api, server: Server, serving: asyncio.Task[None]) -> None:
+    """Wait for the wish to stop or for the server's own end, then let running requests finish."""
+    scope = TaskScope("stop")
+    waiting = scope.spawn(stop.wait(), "stop")
+    await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
+    await scope.aclose()
+    app.end_streams()
+    server.should_exit = True
+    await serving
+
+
+def _node(settings: Settings, home: Home, key: KeyPair, log: EventLog, state: StateStore, port: int) -> Node:
+    config = NodeConfig(
+        name=settings.name,
+        version=agentmesh.__version__,
+        require_signed_registration=settings.require_signed_registration,
+        health_interval_s=settings.health_interval_s,
+        call_timeout_s=settings.call_timeout_s,
+        agent_concurrency_max=settings.agent_concurrency_max,
+        links_max=settings.links_max,
+    )
+    brain = BrainConfig(
+        directory=DirectoryConfig(
+            require_signed=settings.require_signed_registration,
+            lease_renew_s=settings.lease_renew_s,
+            lease_gone_s=settings.lease_gone_s,
+        ),
+        exchange=ExchangeConfig(),
+    )
+    transports = [_transport(scheme, settings, home, key) for scheme in settings.transports]
+    node = Node(
+        key,
+        config,
+        brain,
+        transports,
+        Kit(),
+        log,
+        state,
+        keys_dir=home.agent_keys,
+        home=home.path,
+        http_port=lambda: port,
+    )
+    node.discovery = ["static", "exchange"]
+    return node
+
+
+def _transport(scheme: str, settings: Settings, home: Home, key: KeyPair) -> Transport:
+    if scheme == "iroh":
+        from agentmesh.net.iroh import IrohTransport
+
+        return IrohTransport(key, _free(settings.listen, socket.SOCK_DGRAM), relays=settings.relays)
+    if scheme == "tls":
+        from agentmesh.net.tls import TlsTransport
+
+        return TlsTransport(key, _free(settings.listen_tls, socket.SOCK_STREAM), cert_path=home.tls_pem)
+    from agentmesh.net.ws import WsTransport
+
+    return WsTransport(
+        key,
+        _free(settings.listen_ws, socket.SOCK_STREAM),
+        cert_path=home.tls_pem,
+        public_url=settings.ws_public_url or None,
+    )
+
+
+def _free(listen: str, kind: socket.SocketKind) -> str:
+    """Return the listen address with the first port that is free now, starting at the wanted one."""
+    host, port = parse_listen(listen)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    shown = f"[{host}]" if ":" in host else host
+    for candidate in range(port, min(port + _PORTS_TRIED_MAX, 65536)) if port else ():
+        with socket.socket(family, kind) as probe:
+            try:
+                probe.bind((host, candidate))
+            except OSError:
+                continue
+        if candidate != port:
+            _log.warning("mesh port %d is taken, using %d", port, candidate)
+        return f"{shown}:{candidate}"
+    return f"{shown}:{port}"
+
+
+async def _mdns(settings: Settings, node: Node, stack: contextlib.AsyncExitStack) -> None:
+    """Announce ourselves on the LAN and listen for others; a network without multicast is a warning, no failure."""
+    lan = [a for a in node.links.addresses if not a.partition(":")[2].startswith(("127.", "[::1]"))]
+    if not settings.mdns or not lan:
+        return
+    from agentmesh.net.mdns import Mdns
+
+    mdns = Mdns(node.node_id, settings.name, int(lan[0].rpartition(":")[2]), lan, node.on_mdns)
+    try:
+        await mdns.open()
+    except MeshError as error:
+        node.warnings.append(f"mDNS is off: {error}")
+        return
+    stack.push_async_callback(mdns.aclose)
+    node.discovery.insert(0, "mdns")
+
+
+async def _trim_loop() -> None:
+    """Give memory that start-up and bursts freed back to the machine."""
+    trim = None
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            trim = ctypes.CDLL(None).malloc_trim
+    await asyncio.sleep(2.0)
+    gc.collect()
+    gc.freeze()
+    while True:
+        if trim is not None:
+            trim(0)
+        await asyncio.sleep(_TRIM_EVERY_S)

@@ -1,0 +1,164 @@
+"""One call as its caller holds it: the events so far, and the outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from agentmesh.errors import AgentCanceled, AgentFailed, LimitError, MeshError
+from agentmesh.node.record import TaskStory
+from agentmesh.wire.event import TERMINAL_STATES, EventV1, TaskState
+from agentmesh.wire.views import Reply, reply_from_events
+
+
+class Call:
+    """A running or finished call. Any number of readers may iterate it; each sees every event, in order, from the first.
+
+    Args:
+        story: Makes this node's own events of the task.
+        context_id: Conversation, if any.
+        events_max, bytes_max: Flood limits; over them ``add`` raises LimitError.
+    """
+
+    def __init__(self, story: TaskStory, *, context_id: str | None, events_max: int, bytes_max: int) -> None:
+        self.story = story
+        self.run_id = story.run_id
+        self.task_id = story.task_id
+        self.context_id = context_id
+        self.events: list[EventV1] = []
+        self.state: TaskState | None = None
+        self.error: MeshError | None = None
+        self.agent_id = ""
+        self.agent = ""
+        self.node_id = ""
+        self.path = "local"
+        self.tried: list[str] = []
+        self.finished_s: float | None = None
+        self.cancel_requested = False
+        self._events_max, self._bytes_max = events_max, bytes_max
+        self._bytes = 0
+        self._started_s = time.perf_counter()
+        self._ms = 0.0
+        self._waiters: list[asyncio.Future[None]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def done(self) -> bool:
+        """True once the outcome is known."""
+        return self.finished_s is not None
+
+    def attach(self, task: asyncio.Task[None]) -> None:
+        """Tie the call to the task that drives it, for ``cancel``."""
+        self._task = task
+
+    def add(self, event: EventV1, size_bytes: int = 256) -> None:
+        """Take the next event.
+
+        Raises:
+            LimitError: the call produced more than it may. The event was not added.
+        """
+        self._bytes += size_bytes
+        if len(self.events) >= self._events_max or self._bytes > self._bytes_max:
+            raise LimitError(
+                f"the call produced more than {self._events_max} events or {self._bytes_max} bytes",
+                code="call.flood",
+                why="a limit protects both nodes from an agent that never stops",
+            )
+        self.events.append(event)
+        self.story.saw(event.lamport)
+        if event.kind == "status":
+            state = event.payload.get("state")
+            if state in TERMINAL_STATES or state == "input-required":
+                self.state = state
+        self._wake()
+
+    def finish(self, error: MeshError | None) -> None:
+        """Set the outcome; readers end after the events they have not seen. Idempotent."""
+        if self.done:
+            return
+        self.error = error
+        self._ms = (time.perf_counter() - self._started_s) * 1000
+        self.finished_s = time.monotonic()
+        self._wake()
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _changed(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    async def __aiter__(self) -> AsyncIterator[EventV1]:
+        """Yield every event of the task as it happens; ends after the outcome is known."""
+        position = 0
+        while True:
+            while position < len(self.events):
+                position += 1
+                yield self.events[position - 1]
+            if self.done:
+                return
+            await self._changed()
+
+    async def wait(self) -> None:
+        """Wait until the outcome is known."""
+        while not self.done:
+            await self._changed()
+
+    async def reply(self) -> Reply:
+        """Wait for the outcome.
+
+        Raises:
+            AgentFailed, AgentCanceled, Timeout, NoRoute, Refused, …: as the call ended; ``extra`` carries run_id and task_id.
+        """
+        await self.wait()
+        error = self.error
+        if error is None and self.state == "canceled":
+            error = AgentCanceled("the task was canceled")
+        if error is None and self.state in ("failed", "rejected"):
+            error = AgentFailed(self._failure_text())
+        if error is not None:
+            error.extra.setdefault("run_id", self.run_id)
+            error.extra.setdefault("task_id", self.task_id)
+            error.extra.setdefault("trace_id", self.run_id)
+            raise error
+        text, data, artifacts = reply_from_events(self.events)
+        return Reply(
+            run_id=self.run_id,
+            task_id=self.task_id,
+            state=self.state or "completed",
+            text=text,
+            data=data,
+            artifacts=artifacts,
+            agent_id=self.agent_id,
+            agent=self.agent,
+            node_id=self.node_id,
+            ms=round(self._ms, 3),
+            path=self.path,
+            context_id=self.context_id,
+            tried=self.tried,
+        )
+
+    def _failure_text(self) -> str:
+        for event in reversed(self.events):
+            text = event.payload.get("message") if event.kind == "error" else event.payload.get("detail")
+            if text:
+                return str(text)
+        return "the agent failed without saying why"
+
+    def cancel(self) -> bool:
+        """Ask the call to stop; False if it is over already. The outcome arrives as usual."""
+        if self.done or self._task is None:
+            return False
+        if not self.cancel_requested:
+            self.cancel_requested = True
+            self._task.cancel()
+        return True
+
+    async def aclose(self) -> None:
+        """The client went away: cancel if still running. Idempotent."""
+        self.cancel()

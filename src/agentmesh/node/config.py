@@ -1,0 +1,55 @@
+"""Settings of one node, as the node itself sees them (``daemon/settings.py`` fills them from file, environment and flags)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """Limits and intervals of a node.
+
+    Attributes:
+        name: Node name shown to people and used in ``agent@node``; the host name by default.
+        version: AgentMesh version told to peers.
+        require_signed_registration: Refuse unsigned agents here and from peers (RQ0 §4.1). Off: they are admitted as low trust.
+        health_interval_s: Seconds between health checks of a local agent (RQ2: 10). An unhealthy one is checked five times
+            as often, so that it is back soon.
+        ephemeral_lease_s: An SDK agent that has not renewed for this long and fails its check is withdrawn. Three renewals.
+        manifest_life_s: Lifetime of a signed manifest; re-signed when a quarter is left. A day: long enough for a laptop
+            that sleeps, short enough to end a stolen card.
+        call_timeout_s: Default whole-call timeout, seconds.
+        accept_timeout_s: How long the callee's node may take to accept before another replica is tried. It answers before
+            it runs anything, so 2 s is many round trips even over a bad mobile link (guess).
+        dial_timeout_s: How long one dial may take, handshake included.
+        trace_timeout_s: How long one peer may take to answer a trace query.
+        calls_max: Calls running at once on this node, both directions; more are refused as busy.
+        agent_concurrency_max: Calls running at once per local agent unless its manifest declares ``concurrency_limit``.
+        call_events_max, call_bytes_max: What one call may produce before it is stopped as a flood.
+        hops_max: Longest chain of calls.
+        finished_max: Finished calls whose result is kept for a retry with the same task id.
+        links_max: Most links at once, both directions.
+        agents_max: Most local agents.
+        clock_skew_warn_s: Difference to a peer's clock from which ``status`` and ``doctor`` warn. Half of the 5 min that
+            manifests tolerate.
+    """
+
+    name: str = "node"
+    version: str = ""
+    require_signed_registration: bool = True
+    health_interval_s: float = 10.0
+    ephemeral_lease_s: float = 30.0
+    manifest_life_s: int = 86_400
+    call_timeout_s: float = 60.0
+    accept_timeout_s: float = 2.0
+    dial_timeout_s: float = 5.0
+    trace_timeout_s: float = 1.5
+    calls_max: int = 2_000
+    agent_concurrency_max: int = 256
+    call_events_max: int = 100_000
+    call_bytes_max: int = 64 * 1024 * 1024
+    hops_max: int = 16
+    finished_max: int = 2_000
+    links_max: int = 256
+    agents_max: int = 1_000
+    clock_skew_warn_s: float = 150.0

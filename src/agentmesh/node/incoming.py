@@ -1,0 +1,191 @@
+"""Calls that arrive over a link: check, accept, run at the agent beside us, stream the events back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import msgspec
+
+from agentmesh.errors import (
+    AgentNotFound,
+    Busy,
+    Closed,
+    DecodeError,
+    LoopDetected,
+    MeshError,
+    NoRoute,
+    ReplayError,
+    to_wire,
+)
+from agentmesh.ids import NodeId
+from agentmesh.net.base import Stream
+from agentmesh.net.tasks import TaskScope
+from agentmesh.node.config import NodeConfig
+from agentmesh.node.door import Invocation
+from agentmesh.node.execute import execute
+from agentmesh.node.links import Peer
+from agentmesh.node.record import TaskStory
+from agentmesh.node.registry import LocalAgent, Registry
+from agentmesh.store.eventlog import EventLog
+from agentmesh.wire import v1
+from agentmesh.wire.event import EventV1
+
+_ID_CHARS_MAX = 128
+_PARTS_MAX = 1_000
+_SEEN_MAX = 20_000
+
+
+class Incoming:
+    """Serve calls from peers.
+
+    Args:
+        node_id: Own id.
+        config: Limits.
+        registry: The agents beside this node.
+        log: Where events go.
+        scope: Owns the tasks that watch for a cancel.
+    """
+
+    def __init__(
+        self, node_id: NodeId, config: NodeConfig, registry: Registry, log: EventLog, scope: TaskScope
+    ) -> None:
+        self._node_id = node_id
+        self._config = config
+        self._registry = registry
+        self._log = log
+        self._scope = scope
+        self._encoder = msgspec.msgpack.Encoder()
+        self._seen: dict[tuple[str, str], None] = {}
+        self.running = 0
+
+    async def serve(self, peer: Peer, stream: Stream, message: v1.CallOpen) -> None:
+        """Serve one call stream to its end. Refusals are told to the caller before any work; nothing is raised but Closed."""
+        try:
+            agent = self._admit(peer.link.peer, message)
+        except MeshError as error:
+            with contextlib.suppress(Closed):
+                await stream.send(v1.encode(v1.CallEnd(state="rejected", error=to_wire(error))))
+                await stream.finish()
+            return
+        self.running += 1
+        agent.active += 1
+        try:
+            await self._run(peer, stream, message, agent)
+        finally:
+            agent.active -= 1
+            self.running -= 1
+
+    def _admit(self, peer: NodeId, message: v1.CallOpen) -> LocalAgent:
+        """Check a call, cheap checks first, and return its agent; raises what is told to the caller."""
+        for text in (message.task_id, message.run_id):
+            if not text or len(text) > _ID_CHARS_MAX:
+                raise DecodeError("the call has no usable task_id or run_id", code="call.malformed")
+        if not message.parts or len(message.parts) > _PARTS_MAX or message.deadline_ms <= 0 or message.lamport < 0:
+            raise DecodeError("the call has no parts, too many, or a deadline that is over", code="call.malformed")
+        if len(message.hops) > self._config.hops_max or message.agent_id in message.hops:
+            raise LoopDetected(
+                f"the chain of calls is too long or comes back to this agent ({len(message.hops)} hops)",
+                hint="agentmesh trace last   shows the chain",
+            )
+        if (peer, message.task_id) in self._seen:
+            raise ReplayError("this task was already received", code="call.replayed")
+        agent = self._registry.get(message.agent_id)
+        if agent is None:
+            raise AgentNotFound.near(message.agent_id, [a.manifest.name for a in self._registry.agents()])
+        if agent.health is not None and agent.health.status != "healthy":
+            self._registry.check_soon(agent)
+            raise NoRoute(
+                f"agent {agent.manifest.name!r} does not answer its health check",
+                code="agent.unhealthy",
+                why=agent.health.detail or None,
+                extra={"untouched": True},
+            )
+        if self.running >= self._config.calls_max or agent.active >= agent.limit:
+            raise Busy(
+                f"agent {agent.manifest.name!r} is at its limit of {agent.limit} calls", extra={"untouched": True}
+            )
+        while len(self._seen) >= _SEEN_MAX:
+            del self._seen[next(iter(self._seen))]
+        self._seen[peer, message.task_id] = None
+        return agent
+
+    async def _run(self, peer: Peer, stream: Stream, message: v1.CallOpen, agent: LocalAgent) -> None:
+        story = TaskStory(
+            self._node_id,
+            message.run_id,
+            message.task_id,
+            parent_task_id=message.parent_task_id,
+            lamport=min(message.lamport, 2**52),
+        )
+        story.agent_id, story.agent = agent.manifest.agent_id, agent.manifest.name
+        buffered: list[msgspec.Raw] = []
+
+        async def sink(event: EventV1) -> None:
+            self._log.append(event)
+            buffered.append(msgspec.Raw(self._encoder.encode(event)))
+            if event.kind == "status" and event.payload.get("state") != "working":
+                return  # The terminal status leaves together with CallEnd.
+            payload = v1.encode(v1.CallEvent(events=buffered))
+            buffered.clear()
+            await stream.send(payload)
+
+        state, error = "failed", None
+        running = asyncio.current_task()
+        assert running is not None
+        watcher = self._scope.spawn(self._watch(stream, running), "watch-call", quiet=True)
+        try:
+            await stream.send(v1.encode(v1.CallAccepted()))
+            await sink(story.event("status", {"state": "working"}, {"caller_node": peer.link.peer}))
+            error = await execute(
+                agent.door,
+                _invocation(message, agent.manifest.name),
+                story,
+                sink,
+                events_max=self._config.call_events_max,
+                bytes_max=self._config.call_bytes_max,
+            )
+            state = "completed" if error is None else "failed"
+            if isinstance(error, NoRoute | Closed):
+                self._registry.check_soon(agent)
+        except asyncio.CancelledError:
+            state = "canceled"
+            if not watcher.done():
+                raise  # Cancelled by our own shutdown, not by the caller.
+            running.uncancel()
+        except MeshError as failure:
+            error = failure
+        finally:
+            watcher.cancel()
+        with contextlib.suppress(Closed):
+            if buffered:
+                await stream.send(v1.encode(v1.CallEvent(events=buffered)))
+            await stream.send(v1.encode(v1.CallEnd(state=state, error=to_wire(error) if error else None)))
+            await stream.finish()
+
+    async def _watch(self, stream: Stream, running: asyncio.Task[Any]) -> None:
+        """Cancel the call when its caller says so, resets the stream or goes away."""
+        with contextlib.suppress(MeshError):
+            while (payload := await stream.recv()) is not None:
+                v1.decode_call_input(payload)
+                break
+        running.cancel()
+
+
+def _invocation(message: v1.CallOpen, agent_name: str) -> Invocation:
+    return Invocation(
+        task_id=message.task_id,
+        run_id=message.run_id,
+        parts=message.parts,
+        agent_name=agent_name,
+        skill=message.skill,
+        context_id=message.context_id,
+        caller=message.caller,
+        caller_name=message.caller_name,
+        deadline_s=min(message.deadline_ms, 86_400_000) / 1000,
+        traceparent=message.traceparent,
+        lamport=message.lamport,
+        hops=tuple(message.hops),
+        metadata=message.metadata,
+    )

@@ -1,0 +1,401 @@
+"""Agents beside this node: registration, signed manifests, health checks, withdrawal (RQ0 §4.1, RQ2).
+
+The node keeps each agent's key and signs its manifest; an agent that holds its own key brings a signed card instead.
+A registration by URL survives restarts; an SDK agent's lasts as long as it renews or answers its health check.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from agentmesh.errors import AgentNotFound, LimitError, MeshError, NoRoute, SignatureError, UsageError
+from agentmesh.identity.keys import KeyPair
+from agentmesh.identity.manifest import Manifest, build_card, read_record, sign_card, sign_tombstone
+from agentmesh.ids import AgentId, NodeId, is_name
+from agentmesh.net.tasks import TaskScope
+from agentmesh.node.config import NodeConfig
+from agentmesh.node.door import Door, Health
+from agentmesh.store.keyfile import load_or_create_key
+from agentmesh.store.state import StateStore
+from agentmesh.wire.views import RegisterRequest
+
+_log = logging.getLogger("agentmesh.registry")
+
+#: A tombstone outlives the manifests it replaces.
+_TOMBSTONE_LIFE_S = 7 * 86_400
+_CHECKS_AT_ONCE = 32
+
+
+class FoundAgent(Protocol):
+    """What a door found behind a URL (``adapters.base.Discovered``)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def skills(self) -> list[dict[str, Any]]: ...
+    @property
+    def input_modes(self) -> list[str]: ...
+    @property
+    def output_modes(self) -> list[str]: ...
+    @property
+    def target(self) -> dict[str, Any]: ...
+    @property
+    def extra(self) -> dict[str, Any]: ...
+
+
+class DoorKit(Protocol):
+    """All doors of this installation; the composition root fills it with the adapters."""
+
+    async def find(self, url: str, door: str) -> tuple[str, Sequence[FoundAgent]]:
+        """Return (door name, agents) behind a URL; ``door`` "auto" tries them in order.
+
+        Raises:
+            UsageError, NoRoute, DecodeError: as the adapters do.
+        """
+        ...
+
+    def open(self, door: str, target: dict[str, Any]) -> Door:
+        """Return the door to one agent; no I/O."""
+        ...
+
+    async def aclose(self) -> None:
+        """Free all doors."""
+        ...
+
+
+class Saved(msgspec.Struct, kw_only=True):
+    """A registration as it is kept across restarts."""
+
+    name: str
+    url: str
+    door: str
+    target: dict[str, Any]
+    description: str
+    version: str
+    skills: list[dict[str, Any]]
+    input_modes: list[str]
+    output_modes: list[str]
+    params: dict[str, Any] = {}
+    unsigned: bool = False
+    card: dict[str, Any] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class LocalAgent:
+    """An agent beside this node.
+
+    Attributes:
+        saved: What was registered.
+        manifest: Its current manifest.
+        door: How it is called.
+        key: Its key, unless the agent keeps its own.
+        ephemeral: Forgotten when its process goes.
+        health: Last check, None before the first.
+        active: Calls running.
+        limit: Most calls at once.
+        renewed_s: Monotonic time of the last renewal.
+    """
+
+    saved: Saved
+    manifest: Manifest
+    door: Door
+    key: KeyPair | None
+    ephemeral: bool
+    limit: int
+    renewed_s: float
+    health: Health | None = None
+    active: int = 0
+    checked_s: float = 0.0
+
+
+class Registry:
+    """Register, check and withdraw the agents beside this node.
+
+    Args:
+        node_id: Own id, written into every manifest.
+        config: Limits and intervals.
+        kit: The doors.
+        state: Keeps registrations and sequence numbers.
+        keys_dir: Where agent keys live.
+        on_record: Called with each new manifest or tombstone.
+        on_health: Called with (agent id, healthy) after each check.
+        on_gone: Called when an agent leaves without a tombstone.
+    """
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        config: NodeConfig,
+        kit: DoorKit,
+        state: StateStore,
+        keys_dir: Path,
+        *,
+        on_record: Callable[[Manifest], None],
+        on_health: Callable[[AgentId, bool], None],
+        on_gone: Callable[[AgentId], None],
+    ) -> None:
+        self._node_id = node_id
+        self._config = config
+        self._kit = kit
+        self._state = state
+        self._keys_dir = keys_dir
+        self._on_record, self._on_health, self._on_gone = on_record, on_health, on_gone
+        self._agents: dict[AgentId, LocalAgent] = {}
+        self._lock = asyncio.Lock()
+        self._scope = TaskScope("registry")
+        self._gate = asyncio.Semaphore(_CHECKS_AT_ONCE)
+        self._checking: set[AgentId] = set()
+        self.warnings: list[str] = []
+
+    async def open(self) -> None:
+        """Bring back kept registrations and begin health checks; one that cannot be read is left out, with a warning."""
+        for name, raw in self._state.registrations():
+            try:
+                saved = msgspec.json.decode(raw, type=Saved)
+                self._admit(saved, ephemeral=False)
+            except (MeshError, msgspec.MsgspecError) as error:
+                self.warnings.append(f"agent {name!r} was not brought back: {error}")
+        self._scope.spawn(self._health_loop(), "health")
+
+    def agents(self) -> list[LocalAgent]:
+        """Return the local agents in order of registration."""
+        return list(self._agents.values())
+
+    def get(self, agent_id: str) -> LocalAgent | None:
+        """Return a local agent by id."""
+        return self._agents.get(AgentId(agent_id))
+
+    def by_name(self, name: str) -> LocalAgent | None:
+        """Return a local agent by name, ignoring case."""
+        folded = name.casefold()
+        return next((a for a in self._agents.values() if a.manifest.name.casefold() == folded), None)
+
+    async def register(self, request: RegisterRequest) -> list[LocalAgent]:
+        """Register every agent behind a URL; one that was registered under the same name is replaced.
+
+        Raises:
+            UsageError: the URL, name or card is unusable. Nothing changed.
+            SignatureError: unsigned while signatures are required, or a card that does not verify. Nothing changed.
+            NoRoute, DecodeError: nothing, or no agent, answers there. Nothing changed.
+            LimitError: too many local agents. Nothing changed.
+        """
+        if request.unsigned and self._config.require_signed_registration:
+            raise SignatureError(
+                "this node admits signed agents only",
+                code="register.unsigned",
+                why="require_signed_registration is on",
+                hint="leave --unsigned out, or: agentmesh config set require_signed_registration false, then restart",
+            )
+        door, found = await self._kit.find(request.url, request.door)
+        if not found:
+            raise NoRoute(f"no agent answers at {request.url}", code="agent.unreachable")
+        if len(found) > 1 and (request.name or request.card):
+            raise UsageError(
+                f"{len(found)} agents are behind {request.url}; a name or card fits only one", code="register.many"
+            )
+        async with self._lock:
+            saved = [self._saved(request, door, agent) for agent in found]
+            known = sum(1 for s in saved if self.by_name(s.name))
+            if len(self._agents) + len(saved) - known > self._config.agents_max:
+                raise LimitError(f"{self._config.agents_max} agents are registered on this node", code="register.full")
+            agents = [self._admit(one, ephemeral=request.ephemeral) for one in saved]
+            for agent in agents:
+                if not agent.ephemeral:
+                    self._state.save_registration(agent.saved.name, msgspec.json.encode(agent.saved))
+        await asyncio.gather(*(self._check(agent) for agent in agents))
+        return agents
+
+    def _saved(self, request: RegisterRequest, door: str, found: FoundAgent) -> Saved:
+        name = request.name or (str(request.card["name"]) if request.card and request.card.get("name") else found.name)
+        if not is_name(name):
+            raise UsageError(
+                f"{name[:80]!r} can't be an agent's name",
+                code="register.bad_name",
+                why="names have 1 to 64 letters, digits, '-', '_' or inner dots",
+                hint=f"agentmesh register {request.url} --name a-plain-name",
+            )
+        return Saved(
+            name=name,
+            url=request.url,
+            door=door,
+            target=found.target,
+            description=request.description or found.description,
+            version=found.version,
+            skills=found.skills,
+            input_modes=found.input_modes,
+            output_modes=found.output_modes,
+            params={**found.extra, **request.params},
+            unsigned=request.unsigned,
+            card=request.card,
+        )
+
+    def _admit(self, saved: Saved, *, ephemeral: bool) -> LocalAgent:
+        """Make and publish the manifest of a registration and put the agent in the table."""
+        key = None
+        if saved.card is None:
+            key = load_or_create_key(self._keys_dir / f"{saved.name.casefold()}.key")
+        manifest = self._manifest(saved, key)
+        door = self._kit.open(saved.door, saved.target)
+        limit = manifest.params.get("concurrency_limit")
+        agent = LocalAgent(
+            saved=saved,
+            manifest=manifest,
+            door=door,
+            key=key,
+            ephemeral=ephemeral,
+            limit=limit if isinstance(limit, int) and 0 < limit <= 1_000_000 else self._config.agent_concurrency_max,
+            renewed_s=time.monotonic(),
+        )
+        old = self.by_name(saved.name)
+        if old is not None:
+            agent.active = 0
+            self._agents.pop(AgentId(old.manifest.agent_id), None)
+            if old.manifest.agent_id != manifest.agent_id:
+                self._bury(old)
+            self._scope.spawn(old.door.aclose(), "close-door")
+        self._agents[AgentId(manifest.agent_id)] = agent
+        self._on_record(manifest)
+        return agent
+
+    def _manifest(self, saved: Saved, key: KeyPair | None) -> Manifest:
+        now = int(time.time())
+        if saved.card is not None:
+            manifest = read_record(
+                msgspec.json.encode(saved.card), now=now, require_signed=self._config.require_signed_registration
+            )
+            if manifest.tombstone or manifest.node_id != self._node_id:
+                raise SignatureError(
+                    "the card names another node than this one",
+                    code="register.wrong_node",
+                    hint="put this node's id (agentmesh status) into the card's node_id and sign it again",
+                )
+            return manifest
+        assert key is not None
+        card = build_card(
+            agent_key_did=key.did,
+            node_id=self._node_id,
+            name=saved.name,
+            description=saved.description,
+            version=saved.version,
+            skills=saved.skills,
+            input_modes=saved.input_modes,
+            output_modes=saved.output_modes,
+            seq=self._state.next_seq(key.did, int(time.time() * 1000)),
+            iat=now,
+            exp=now + self._config.manifest_life_s,
+            params=saved.params,
+            streaming=True,
+        )
+        if not saved.unsigned:
+            card = sign_card(key, card)
+        return read_record(msgspec.json.encode(card), now=now, require_signed=not saved.unsigned)
+
+    async def deregister(self, agent: LocalAgent) -> None:
+        """Withdraw an agent: forget the registration and publish a signed tombstone. Running calls go on."""
+        async with self._lock:
+            self._agents.pop(AgentId(agent.manifest.agent_id), None)
+            self._state.delete_registration(agent.saved.name)
+            self._bury(agent)
+        await agent.door.aclose()
+
+    def _bury(self, agent: LocalAgent) -> None:
+        manifest = agent.manifest
+        if agent.key is None or not manifest.signed:
+            # An agent that keeps its own key signs its own tombstone; without one its lease simply ends.
+            self._on_gone(AgentId(manifest.agent_id))
+            return
+        now = int(time.time())
+        seq = self._state.next_seq(agent.key.did, int(time.time() * 1000))
+        raw = sign_tombstone(
+            agent.key, node_id=self._node_id, name=manifest.name, seq=seq, iat=now, exp=now + _TOMBSTONE_LIFE_S
+        )
+        self._on_record(read_record(raw, now=now, require_signed=True))
+
+    def renew(self, agent_id: str) -> bool:
+        """Note that an ephemeral agent lives; False if it is not registered."""
+        agent = self.get(agent_id)
+        if agent is None:
+            return False
+        agent.renewed_s = time.monotonic()
+        if agent.health is None or agent.health.status != "healthy":
+            self.check_soon(agent)
+        return True
+
+    def check_soon(self, agent: LocalAgent) -> None:
+        """Check an agent's health now, in the background (a call just failed to reach it)."""
+        if AgentId(agent.manifest.agent_id) not in self._checking:
+            self._scope.spawn(self._check(agent), "check")
+
+    async def _health_loop(self) -> None:
+        interval_s = self._config.health_interval_s
+        while True:
+            await asyncio.sleep(interval_s / 5)
+            now_s = time.monotonic()
+            for agent in self.agents():
+                healthy = agent.health is not None and agent.health.status == "healthy"
+                if now_s - agent.checked_s >= (interval_s if healthy else interval_s / 5) - 0.001:
+                    self.check_soon(agent)
+                self._refresh(agent)
+
+    def _refresh(self, agent: LocalAgent) -> None:
+        """Sign the manifest again before it ends."""
+        if agent.key is None or agent.manifest.exp - time.time() > self._config.manifest_life_s / 4:
+            return
+        agent.manifest = self._manifest(agent.saved, agent.key)
+        self._on_record(agent.manifest)
+
+    async def _check(self, agent: LocalAgent) -> None:
+        agent_id = AgentId(agent.manifest.agent_id)
+        self._checking.add(agent_id)
+        try:
+            async with self._gate:
+                health = await agent.door.health()
+        finally:
+            self._checking.discard(agent_id)
+        agent.checked_s = time.monotonic()
+        if self._agents.get(agent_id) is not agent:
+            return
+        if agent.health is None or agent.health.status != health.status:
+            _log.info("agent %s is %s %s", agent.manifest.name, health.status, health.detail)
+        agent.health = health
+        self._on_health(agent_id, health.status == "healthy")
+        lapsed = agent.checked_s - agent.renewed_s > self._config.ephemeral_lease_s
+        if agent.ephemeral and lapsed and health.status != "healthy":
+            _log.info("agent %s went away, withdrawing it", agent.manifest.name)
+            await self.deregister(agent)
+
+    def require(self, ref: str, names: Sequence[str]) -> LocalAgent:
+        """Return the local agent of that name or id.
+
+        Raises:
+            AgentNotFound: none here; near names among ``names``.
+        """
+        agent = self.get(ref) if ref.startswith("did:") else self.by_name(ref.partition("@")[0])
+        if agent is None:
+            raise AgentNotFound.near(ref, names)
+        return agent
+
+    async def withdraw_ephemeral(self) -> None:
+        """Withdraw the agents whose processes register again by themselves once a node is back."""
+        for agent in self.agents():
+            if agent.ephemeral:
+                await self.deregister(agent)
+
+    async def aclose(self) -> None:
+        """Stop checking and free every door; registrations stay kept. Idempotent."""
+        await self._scope.aclose()
+        for agent in self.agents():
+            await agent.door.aclose()
+        await self._kit.aclose()

@@ -1,0 +1,104 @@
+"""From a name to the replicas that may be called, best first. Pure choice, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+from agentmesh.errors import AgentNotFound, NoRoute
+from agentmesh.identity.manifest import Manifest
+from agentmesh.ids import short
+
+
+class Entry(Protocol):
+    """A directory entry as the brain shows it."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The verified manifest."""
+        ...
+
+    @property
+    def healthy(self) -> bool | None:
+        """The owner's last check; None before the first."""
+        ...
+
+    @property
+    def local(self) -> bool:
+        """True if the agent lives behind this node."""
+        ...
+
+
+class Candidate(NamedTuple):
+    """One replica to try."""
+
+    entry: Entry
+    connected: bool
+
+
+def matches_node(entry: Entry, node: str, node_name: Callable[[str], str]) -> bool:
+    """Say whether ``node`` (name, did:key, short id or a prefix of at least 4 characters) names the entry's node."""
+    node_id = entry.manifest.node_id
+    if node == node_id or node.casefold() == node_name(node_id).casefold() or node == short(node_id):
+        return True
+    body = node_id.removeprefix("did:key:z6Mk")
+    wanted = node.removeprefix("did:key:").removeprefix("z6Mk")
+    return len(wanted) >= 4 and body.startswith(wanted)
+
+
+def find(ref: str, entries: Iterable[Entry], node_name: Callable[[str], str]) -> list[Entry]:
+    """Return every entry that a reference names: an agent id, a name, or ``name@node``; names ignore case.
+
+    Raises:
+        AgentNotFound: nothing matches; carries near names.
+    """
+    every = list(entries)
+    if ref.startswith("did:"):
+        found = [e for e in every if e.manifest.agent_id == ref]
+    else:
+        name, _, node = ref.partition("@")
+        found = [e for e in every if e.manifest.name.casefold() == name.casefold()]
+        if node:
+            found = [e for e in found if matches_node(e, node, node_name)]
+    if not found:
+        raise AgentNotFound.near(ref, (e.manifest.name for e in every))
+    return found
+
+
+def pick_order(
+    found: list[Entry],
+    *,
+    is_connected: Callable[[str], bool],
+    load_of: Callable[[str], tuple[int, float]],
+) -> list[Candidate]:
+    """Order replicas for one call: own before signed before unsigned, connected before not, then least load and latency.
+
+    An agent of one's own always comes before a stranger that uses the same name, and an unsigned one is only ever used
+    when no signed one carries the name.
+
+    Args:
+        found: Replicas of one name, in any order.
+        is_connected: Whether a link to a node id is up.
+        load_of: (calls running, round trip in seconds) of an agent's replica, by agent id.
+
+    Raises:
+        NoRoute: every replica is unhealthy (code "agent.unhealthy").
+    """
+    healthy = [e for e in found if e.healthy is not False]
+    if not healthy:
+        name = found[0].manifest.name
+        raise NoRoute(
+            f"agent {name!r} is registered but does not answer its health check",
+            code="agent.unhealthy",
+            why="every replica of that name is unhealthy",
+            hint=f"agentmesh show {name}   tells why; start the agent again",
+        )
+    if any(e.manifest.signed for e in healthy):
+        healthy = [e for e in healthy if e.manifest.signed or e.local]
+
+    def key(candidate: Candidate) -> tuple[bool, bool, bool, int, float, str]:
+        entry = candidate.entry
+        load, rtt = load_of(entry.manifest.agent_id)
+        return (not entry.local, not entry.manifest.signed, not candidate.connected, load, rtt, entry.manifest.agent_id)
+
+    return sorted((Candidate(e, e.local or is_connected(e.manifest.node_id)) for e in healthy), key=key)

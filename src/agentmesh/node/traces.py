@@ -1,0 +1,159 @@
+"""The story of a run, put together from every node that took part (peers are asked; copies are kept)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from agentmesh.errors import DecodeError, MeshError, RunNotFound
+from agentmesh.ids import NodeId
+from agentmesh.net.base import Stream
+from agentmesh.node.config import NodeConfig
+from agentmesh.node.links import Links, Peer
+from agentmesh.store.eventlog import EventLog
+from agentmesh.wire import v1
+from agentmesh.wire.event import TERMINAL_STATES, EventV1, check, digest, order_key
+from agentmesh.wire.views import TraceView
+
+_event_decoder = msgspec.msgpack.Decoder(EventV1)
+_event_encoder = msgspec.msgpack.Encoder()
+#: Events per answer message, and in all, that a peer may send for one run.
+_BATCH = 200
+_EVENTS_MAX = 200_000
+_NODES_MAX = 64
+
+
+class Traces:
+    """Answer trace queries of our own and of peers.
+
+    Args:
+        node_id: Own id.
+        config: Timeouts.
+        log: Local events.
+        links: For asking peers.
+        name_of: Node id → name for people.
+    """
+
+    def __init__(
+        self, node_id: NodeId, config: NodeConfig, log: EventLog, links: Links, *, name_of: Callable[[str], str]
+    ) -> None:
+        self._node_id, self._config, self._log, self._links, self._name_of = node_id, config, log, links, name_of
+
+    async def view(self, ref: str, *, after: int = 0, remote: bool = True) -> TraceView:
+        """Return the run that ``ref`` names, asking every connected node that took part.
+
+        Raises:
+            RunNotFound: no such run here.
+            UsageError: the prefix fits several runs.
+        """
+        run_id = await self._log.resolve(ref)
+        events = await self._log.run_events(run_id)
+        asked: dict[str, bool] = {self._node_id: True}
+        while remote:
+            wanted = [n for n in _nodes_of(events) if n not in asked][: _NODES_MAX - len(asked)]
+            if not wanted:
+                break
+            results = await asyncio.gather(*(self._ask(n, run_id) for n in wanted))
+            asked.update(zip(wanted, results, strict=True))
+            events = await self._log.run_events(run_id)
+        if not events:
+            raise RunNotFound(f"no run {ref[:64]!r}", hint="agentmesh trace last")
+        events.sort(key=order_key)
+        nodes = _nodes_of(events)
+        missing = [n for n in nodes if remote and not asked.get(n, False)]
+        return TraceView(
+            run_id=run_id,
+            count=len(events),
+            digest=digest(events),
+            events=[e for e in events if e.seq > after] if after else events,
+            nodes={n: self._name_of(n) for n in nodes},
+            missing_nodes=missing,
+            complete=not missing and _ended(events),
+        )
+
+    async def _ask(self, node_id: str, run_id: str) -> bool:
+        """Fetch what a peer knows of a run and keep copies; False if it could not be asked."""
+        peer = self._links.peer(node_id)
+        if peer is None or peer.link.is_closed:
+            return False
+        try:
+            async with asyncio.timeout(self._config.trace_timeout_s):
+                stream = await peer.link.open_stream()
+                try:
+                    await self._fetch(peer, stream, run_id)
+                finally:
+                    stream.reset(0)
+        except (MeshError, TimeoutError):
+            return False
+        return True
+
+    async def _fetch(self, peer: Peer, stream: Stream, run_id: str) -> None:
+        await stream.send(v1.encode(v1.TraceQuery(v=v1.WIRE_VERSION, run_id=run_id)))
+        taken = 0
+        while (payload := await stream.recv()) is not None:
+            reply = v1.decode_trace_reply(payload)
+            if not isinstance(reply, v1.TraceEvents):
+                return
+            for raw in reply.events:
+                taken += 1
+                try:
+                    event = check(_event_decoder.decode(raw))
+                except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+                    raise DecodeError(f"not an event: {error}", code="event.malformed") from error
+                # A peer tells only what happened on itself; others are asked themselves.
+                if event.run_id == run_id and event.node_id == peer.link.peer and taken <= _EVENTS_MAX:
+                    event.seq = 0
+                    self._log.append_copy(event)
+            if not reply.more:
+                return
+
+    async def serve(self, peer: Peer, stream: Stream, query: v1.TraceQuery) -> None:
+        """Answer a peer's query with our own events of a run that it took part in; with nothing otherwise."""
+        with contextlib.suppress(RunNotFound):
+            events = await self._log.run_events(query.run_id)
+            asker = str(peer.link.peer)
+            if any(_touches(e, asker) for e in events):
+                own = sorted((e for e in events if e.node_id == self._node_id), key=order_key)
+                for start in range(0, len(own), _BATCH):
+                    batch = [msgspec.Raw(_event_encoder.encode(e)) for e in own[start : start + _BATCH]]
+                    await stream.send(v1.encode(v1.TraceEvents(events=batch, more=start + _BATCH < len(own))))
+                await stream.finish()
+                return
+        await stream.send(v1.encode(v1.TraceEvents(events=[])))
+        await stream.finish()
+
+
+def _touches(event: EventV1, node_id: str) -> bool:
+    """Say whether a node took part in what an event tells."""
+    return (
+        event.node_id == node_id
+        or event.payload.get("to_node") == node_id
+        or event.metadata.get("caller_node") == node_id
+    )
+
+
+def _nodes_of(events: list[EventV1]) -> list[str]:
+    """Return the nodes that took part, in order of first appearance."""
+    nodes: dict[str, None] = {}
+    for event in events:
+        named: list[Any] = [event.node_id, event.payload.get("to_node"), event.metadata.get("caller_node")]
+        for node in named:
+            if isinstance(node, str) and node:
+                nodes[node] = None
+    return list(nodes)
+
+
+def _ended(events: list[EventV1]) -> bool:
+    """Say whether every task that was submitted has ended."""
+    open_tasks: set[str | None] = set()
+    for event in events:
+        if event.kind == "status":
+            if event.payload.get("state") in TERMINAL_STATES or event.payload.get("state") == "input-required":
+                open_tasks.discard(event.task_id)
+            elif event.payload.get("state") == "submitted":
+                open_tasks.add(event.task_id)
+    return not open_tasks

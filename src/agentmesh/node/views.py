@@ -1,0 +1,110 @@
+"""From the node's own state to what people see. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+from agentmesh.node.links import Attempt, Links, Peer
+from agentmesh.node.registry import Registry
+from agentmesh.node.resolve import Entry
+from agentmesh.wire.views import AgentStatus, AgentView, PeerView, SkillView, TrustLevel
+
+_SOURCES = {"link": "exchange", "stored": "exchange", "peer": "exchange"}
+
+
+class LeasedEntry(Entry, Protocol):
+    """A directory entry that can say how long it still lives."""
+
+    def lease_left_s(self, now_s: float) -> float:
+        """Return the seconds until it is dropped unless renewed."""
+        ...
+
+
+def agent_view(entry: LeasedEntry, *, registry: Registry, links: Links, node_name: str, now_s: float) -> AgentView:
+    """Show a directory entry."""
+    manifest = entry.manifest
+    local = registry.get(manifest.agent_id) if entry.local else None
+    peer = links.peer(manifest.node_id)
+    path = "local" if entry.local else peer.link.path if peer is not None else "unreached"
+    healthy = entry.healthy
+    status: AgentStatus = "unknown" if healthy is None else "healthy" if healthy else "unhealthy"
+    trust: TrustLevel = "low" if not manifest.signed else "own" if entry.local else "signed"
+    return AgentView(
+        agent_id=manifest.agent_id,
+        name=manifest.name,
+        node_id=manifest.node_id,
+        node_name=node_name,
+        description=manifest.description,
+        version=manifest.version,
+        skills=[
+            SkillView(
+                id=str(s.get("id", "")),
+                name=str(s.get("name", "")),
+                description=str(s.get("description", "")),
+                tags=[str(t) for t in s.get("tags", [])],
+                examples=[str(t) for t in s.get("examples", [])],
+            )
+            for s in manifest.skills
+        ],
+        status=status,
+        trust=trust,
+        path=path,
+        door=local.saved.door if local is not None else "",
+        seq=manifest.seq,
+        lease_s=None if entry.local else round(entry.lease_left_s(now_s), 1),
+        detail=local.health.detail if local is not None and local.health is not None else "",
+    )
+
+
+_WORD = re.compile(r"[\w]+")
+
+
+def matching(views: list[AgentView], query: str) -> list[AgentView]:
+    """Filter and order by how many words of the query an agent's name, skills, tags and description contain.
+
+    Every word counts once; the name counts three times as much as the rest. Without a query: all, by name.
+    """
+    words = {w.casefold() for w in _WORD.findall(query[:1000])}
+    if not words:
+        return sorted(views, key=lambda v: (v.name.casefold(), v.node_name, v.agent_id))
+    scored: list[tuple[int, AgentView]] = []
+    for view in views:
+        name = view.name.casefold()
+        skills = " ".join(f"{s.id} {s.name} {s.description} {' '.join(s.tags)}" for s in view.skills)
+        rest = f"{view.description} {skills}".casefold()
+        score = sum(3 if w in name else 1 if w in rest else 0 for w in words)
+        if score:
+            scored.append((score, view))
+    scored.sort(key=lambda sv: (-sv[0], sv[1].status != "healthy", sv[1].name.casefold(), sv[1].agent_id))
+    return [view for _, view in scored]
+
+
+def peer_view(
+    node_id: str,
+    addresses: tuple[str, ...],
+    *,
+    peer: Peer | None,
+    attempt: Attempt | None,
+    name: str,
+    source: str,
+    agents: int,
+) -> PeerView:
+    """Show a known node."""
+    view = PeerView(
+        node_id=node_id,
+        node_name=name,
+        source=_SOURCES.get(source, source),
+        agents=agents,
+        address=addresses[0] if addresses else "",
+        last_error=attempt.error if attempt is not None else "",
+    )
+    if peer is not None and not peer.link.is_closed:
+        rtt_s = peer.link.rtt_s
+        view.connected = True
+        view.scheme, view.path, view.address = peer.link.scheme, peer.link.path, peer.link.remote_address
+        view.rtt_ms = round(rtt_s * 1000, 3) if rtt_s is not None else None
+        view.version = peer.hello.version[:64]
+        view.clock_skew_s = round(peer.skew_s, 3)
+        view.last_error = ""
+    return view
