@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from agentmesh.sdk.agent import Agent, Context, agent, run
     from agentmesh.sdk.client import Mesh
     from agentmesh.sdk.sync import SyncMesh
-    from agentmesh.sdk.types import AgentView, PeerView, Reply, StatusView, TraceView
     from agentmesh.wire.event import EventV1
+    from agentmesh.wire.views import AgentView, PeerView, Reply, StatusView, TraceView
 
 _HOMES = {
     "Agent": "agentmesh.sdk.agent",
-    "AgentView": "agentmesh.sdk.types",
+    "AgentView": "agentmesh.wire.views",
     "Context": "agentmesh.sdk.agent",
     "EventV1": "agentmesh.wire.event",
     "Mesh": "agentmesh.sdk.client",
     "MeshError": "agentmesh.errors",
-    "PeerView": "agentmesh.sdk.types",
-    "Reply": "agentmesh.sdk.types",
-    "StatusView": "agentmesh.sdk.types",
+    "PeerView": "agentmesh.wire.views",
+    "Reply": "agentmesh.wire.views",
+    "StatusView": "agentmesh.wire.views",
     "SyncMesh": "agentmesh.sdk.sync",
-    "TraceView": "agentmesh.sdk.types",
+    "TraceView": "agentmesh.wire.views",
     "agent": "agentmesh.sdk.agent",
     "run": "agentmesh.sdk.agent",
 }

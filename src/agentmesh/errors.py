@@ -190,8 +190,11 @@ class Busy(Refused):
 
     @property
     def retry_after_s(self) -> float:
-        """Seconds to wait before the next try."""
-        return float(self.extra["retry_after_s"])
+        """Seconds to wait before the next try, 0 to 86400; 1 when a peer sent something that is no duration."""
+        value = self.extra.get("retry_after_s")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 86_400:
+            return 1.0
+        return float(value)
 
 
 class LoopDetected(Refused):
