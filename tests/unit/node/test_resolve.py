@@ -1,0 +1,130 @@
+"""From a name to replicas, best first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentmesh.errors import AgentNotFound, NoRoute
+from agentmesh.ids import did_of, short
+from agentmesh.node.resolve import find, pick_order
+
+
+def did(number: int) -> str:
+    return did_of(number.to_bytes(32, "big"))
+
+
+@dataclass
+class FakeManifest:
+    agent_id: str
+    node_id: str
+    name: str
+    signed: bool = True
+
+
+@dataclass
+class FakeEntry:
+    manifest: Any
+    healthy: bool | None = True
+    local: bool = False
+
+
+def entry(
+    name: str, agent: int, node: int, *, signed: bool = True, healthy: bool | None = True, local: bool = False
+) -> Any:
+    return FakeEntry(FakeManifest(did(agent), did(node), name, signed), healthy, local)
+
+
+NAMES = {did(1): "anna-laptop", did(2): "ben-server"}
+
+
+def name_of(node_id: str) -> str:
+    return NAMES.get(node_id, short(node_id))
+
+
+def order(found: list[Any], connected: frozenset[str] = frozenset(), load: dict[str, int] | None = None) -> list[str]:
+    picked = pick_order(found, is_connected=lambda n: n in connected, load_of=lambda a: ((load or {}).get(a, 0), 0.0))
+    return [c.entry.manifest.agent_id for c in picked]
+
+
+def test_a_name_finds_every_replica_whatever_its_case() -> None:
+    every = [entry("Calc", 10, 1), entry("calc", 11, 2), entry("echo", 12, 2)]
+    assert len(find("CALC", every, name_of)) == 2
+
+
+@pytest.mark.parametrize("node", ["ben-server", "BEN-SERVER", did(2), short(did(2)), did(2)[12:20]])
+def test_a_node_after_the_at_sign_may_be_a_name_an_id_or_a_prefix(node: str) -> None:
+    every = [entry("calc", 10, 1), entry("calc", 11, 2)]
+    found = find(f"calc@{node}", every, name_of)
+    assert did(11) in [e.manifest.agent_id for e in found]
+    if node in ("ben-server", "BEN-SERVER", did(2), short(did(2))):
+        assert len(found) == 1
+
+
+def test_an_id_finds_exactly_that_agent() -> None:
+    every = [entry("calc", 10, 1), entry("calc", 11, 2)]
+    assert [e.manifest.agent_id for e in find(did(10), every, name_of)] == [did(10)]
+
+
+def test_an_unknown_name_says_which_names_are_near() -> None:
+    with pytest.raises(AgentNotFound) as caught:
+        find("clac", [entry("calc", 10, 1)], name_of)
+    assert caught.value.extra["did_you_mean"] == ["calc"]
+
+
+def test_an_own_agent_comes_before_a_stranger_of_the_same_name() -> None:
+    found = [entry("calc", 10, 2), entry("calc", 11, 1, local=True)]
+    assert order(found, connected=frozenset({did(2)}))[0] == did(11)
+
+
+def test_an_unsigned_agent_is_never_used_when_a_signed_one_carries_the_name() -> None:
+    found = [entry("calc", 10, 1, signed=False), entry("calc", 11, 2)]
+    assert order(found) == [did(11)]
+
+
+def test_an_unsigned_agent_is_used_when_nothing_else_carries_the_name() -> None:
+    assert order([entry("calc", 10, 1, signed=False)]) == [did(10)]
+
+
+def test_a_connected_node_comes_before_one_that_must_be_dialled() -> None:
+    found = [entry("calc", 10, 1), entry("calc", 11, 2)]
+    assert order(found, connected=frozenset({did(2)}))[0] == did(11)
+
+
+def test_among_equals_the_one_with_fewer_running_calls_comes_first() -> None:
+    found = [entry("calc", 10, 1), entry("calc", 11, 1)]
+    assert order(found, load={did(10): 3})[0] == did(11)
+
+
+def test_unhealthy_replicas_are_not_offered() -> None:
+    found = [entry("calc", 10, 1, healthy=False), entry("calc", 11, 2)]
+    assert order(found) == [did(11)]
+    with pytest.raises(NoRoute) as caught:
+        order([entry("calc", 10, 1, healthy=False)])
+    assert caught.value.code == "agent.unhealthy"
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 5), st.booleans(), st.sampled_from([True, None, False]), st.booleans()), min_size=1
+    )
+)
+def test_the_order_holds_only_offered_replicas_once_each_and_puts_own_ones_first(rows: list[Any]) -> None:
+    found = [
+        entry("x", 100 + i, node, signed=signed, healthy=healthy, local=local)
+        for i, (node, signed, healthy, local) in enumerate(rows)
+    ]
+    try:
+        picked = pick_order(found, is_connected=lambda n: n == did(1), load_of=lambda a: (0, 0.0))
+    except NoRoute:
+        assert all(e.healthy is False for e in found)
+        return
+    ids = [c.entry.manifest.agent_id for c in picked]
+    assert len(ids) == len(set(ids))
+    assert all(c.entry.healthy is not False for c in picked)
+    locals_first = [c.entry.local for c in picked]
+    assert locals_first == sorted(locals_first, reverse=True)
