@@ -1,0 +1,73 @@
+"""What every test gets: a home of its own, no colours, no way out of this machine, and real daemons on request."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.support.daemons import Daemon, Mesh
+
+# The machine that runs the tests may be busy: a slow example is no failure, and every failure prints how to repeat it.
+settings.register_profile(
+    "house", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow], database=None
+)
+settings.load_profile("house")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the long runs to ``make soak``."""
+    if os.environ.get("AGENTMESH_SOAK"):
+        return
+    for item in items:
+        if "soak" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="a long run: make soak"))
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test an AGENTMESH_HOME that no one else uses, so that it never meets the node of whoever runs it."""
+    for name in list(os.environ):
+        if name.startswith("AGENTMESH_") and name != "AGENTMESH_SOAK":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AGENTMESH_HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture(autouse=True)
+def _loopback_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse every TCP connection of the test's own process that would leave this machine."""
+    if request.node.get_closest_marker("multicast"):
+        return
+    real = socket.socket.connect
+
+    def connect(self: socket.socket, address: Any) -> Any:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and self.type & socket.SOCK_STREAM:
+            host = str(address[0])
+            if host != "localhost" and not ip_address(host.split("%")[0]).is_loopback:
+                raise AssertionError(f"a test wanted to connect to {host}; tests stay on loopback")
+        return real(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Iterator[Mesh]:
+    """Start real daemons with ``mesh.node(name)``; all are stopped afterwards."""
+    daemons = Mesh(tmp_path)
+    try:
+        yield daemons
+    finally:
+        daemons.aclose()
+
+
+@pytest.fixture
+def two_nodes(mesh: Mesh) -> tuple[Daemon, Daemon]:
+    """Two real daemons on loopback that see each other."""
+    return mesh.pair()
