@@ -14,8 +14,7 @@ import msgspec
 
 from agentmesh.api.backend import Backend
 from agentmesh.errors import MeshError
-
-MIB = 1024 * 1024
+from agentmesh.sdk.requests import BODY_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ class RouteRow:
     params: tuple[Param, ...] = ()
     stream: Literal["", "always", "asked"] = ""
     auth: bool = True
-    body_bytes_max: int = MIB
+    body_bytes_max: int = BODY_BYTES_MAX
     description: str = ""
     path_params: dict[str, str] = field(default_factory=dict[str, str])
 

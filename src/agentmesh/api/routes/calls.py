@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from agentmesh.api.sse import stream_of_call
-from agentmesh.api.table import MIB, Ask, EventStream, RouteRow
+from agentmesh.api.table import Ask, EventStream, RouteRow
 from agentmesh.errors import (
     AgentCanceled,
     AgentFailed,
@@ -22,6 +22,7 @@ from agentmesh.errors import (
     Timeout,
     UsageError,
 )
+from agentmesh.sdk.requests import CALL_BYTES_MAX
 from agentmesh.sdk.types import CallRequest, CancelResult, Reply
 
 TIMEOUT_S_MIN, TIMEOUT_S_MAX = 0.05, 86_400.0
@@ -110,7 +111,7 @@ ROWS = (
             ReadOnly,
         ),
         stream="asked",
-        body_bytes_max=9 * MIB,
+        body_bytes_max=CALL_BYTES_MAX,
         description=(
             "With stream true the answer is a stream of server-sent events: one per EventV1 (event = kind, id = seq), "
             "then one last 'reply' (Reply) or 'problem' (Problem). A client that goes away cancels a streaming call."

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from agentmesh.api.sse import stream_of_log
-from agentmesh.api.table import MIB, Ask, EventStream, Param, RouteRow
+from agentmesh.api.table import Ask, EventStream, Param, RouteRow
 from agentmesh.errors import Busy, Corrupt, DecodeError, Full, LimitError, RunNotFound, UsageError
+from agentmesh.sdk.requests import EVENTS_BYTES_MAX
 from agentmesh.sdk.types import EventsRequest, RunList, Stored, TraceView
 from agentmesh.wire.event import EVENT_BYTES_MAX, EventV1, check, encode_json
 
@@ -98,6 +99,6 @@ ROWS = (
         Stored,
         EventsRequest,
         (UsageError, DecodeError, LimitError, Full, Busy),
-        body_bytes_max=16 * MIB,
+        body_bytes_max=EVENTS_BYTES_MAX,
     ),
 )

@@ -1,0 +1,363 @@
+"""The requests of the HTTP API and the meaning of its answers, shared by the async and the sync client. No I/O.
+
+A ``Request`` knows its path, its body and the type of its answer; a client only has to carry bytes.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from agentmesh.errors import Closed, DecodeError, LimitError, MeshError, NoRoute, Timeout, UsageError, from_wire
+from agentmesh.sdk.context import current
+from agentmesh.sdk.types import (
+    AgentDetail,
+    AgentList,
+    AgentView,
+    CallRequest,
+    CancelResult,
+    EventsRequest,
+    HealthView,
+    PeerList,
+    Problem,
+    Registered,
+    RegisterRequest,
+    Renewed,
+    Reply,
+    RunList,
+    SeedRequest,
+    ShutdownView,
+    StatusView,
+    Stored,
+    TraceView,
+)
+from agentmesh.wire.event import EventV1
+
+_MIB = 1024 * 1024
+#: Largest bodies that a node takes, in bytes.
+BODY_BYTES_MAX = 1 * _MIB
+CALL_BYTES_MAX = 9 * _MIB
+EVENTS_BYTES_MAX = 16 * _MIB
+#: Largest answer that is read, in bytes; a trace of a long run is the largest there is.
+ANSWER_BYTES_MAX = 256 * _MIB
+#: Seconds to wait for an answer that needs no agent.
+ANSWER_TIMEOUT_S = 30.0
+#: Seconds granted beyond a call's own deadline before the client gives up on the daemon.
+CALL_MARGIN_S = 10.0
+#: Seconds without a byte on a stream (the daemon sends a comment every 15 s) before it counts as dead.
+STREAM_SILENCE_S = 60.0
+#: Longest wait for a canceled call's task to be canceled too, in seconds.
+CANCEL_TIMEOUT_S = 2.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Generic[T]):
+    """One request: what to send, and as what to read the answer."""
+
+    method: str
+    path: str
+    answer: type[T]
+    body: bytes | None = None
+    timeout_s: float = ANSWER_TIMEOUT_S
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def health() -> Request[HealthView]:
+    """Ask whether the daemon answers; needs no token."""
+    return Request("GET", "/health", HealthView, timeout_s=3.0)
+
+
+def status() -> Request[StatusView]:
+    """Ask for the node's state."""
+    return Request("GET", "/api/v1/status", StatusView)
+
+
+def agents(query: str = "", name: str = "", unhealthy: bool = True) -> Request[AgentList]:
+    """Ask for the agents that match."""
+    wanted = {"query": query, "name": name, "unhealthy": "" if unhealthy else "false"}
+    return Request("GET", "/api/v1/agents" + _query(wanted), AgentList)
+
+
+def agent(ref: str) -> Request[AgentDetail]:
+    """Ask for one agent."""
+    return Request("GET", f"/api/v1/agents/{_segment(ref)}", AgentDetail)
+
+
+def register(request: RegisterRequest) -> Request[Registered]:
+    """Register the agents behind a URL."""
+    return Request("POST", "/api/v1/agents", Registered, _body(request, BODY_BYTES_MAX))
+
+
+def deregister(ref: str) -> Request[AgentView]:
+    """Withdraw a local agent."""
+    return Request("DELETE", f"/api/v1/agents/{_segment(ref)}", AgentView)
+
+
+def renew(agent_id: str) -> Request[Renewed]:
+    """Keep an ephemeral agent alive."""
+    return Request("POST", f"/api/v1/agents/{_segment(agent_id)}/renew", Renewed)
+
+
+def call(request: CallRequest) -> Request[Reply]:
+    """Call an agent and wait for the reply, or open the stream of its events."""
+    timeout_s = request.timeout_s + CALL_MARGIN_S
+    return Request("POST", "/api/v1/calls", Reply, _body(request, CALL_BYTES_MAX), timeout_s)
+
+
+def cancel(task_id: str) -> Request[CancelResult]:
+    """Ask a task to stop."""
+    return Request("POST", f"/api/v1/tasks/{_segment(task_id)}/cancel", CancelResult)
+
+
+def runs(limit: int = 50) -> Request[RunList]:
+    """Ask for the newest runs."""
+    return Request("GET", f"/api/v1/runs?limit={limit}", RunList)
+
+
+def trace(ref: str = "last", after: int = 0, remote: bool = True) -> Request[TraceView]:
+    """Ask for a run."""
+    wanted = {"after": str(after) if after else "", "remote": "" if remote else "false"}
+    return Request("GET", f"/api/v1/runs/{_segment(ref)}/events" + _query(wanted), TraceView)
+
+
+def store_events(events: list[EventV1]) -> Request[Stored]:
+    """Store events durably."""
+    return Request("POST", "/api/v1/events", Stored, _body(EventsRequest(events=events), EVENTS_BYTES_MAX))
+
+
+def peers() -> Request[PeerList]:
+    """Ask for the known nodes."""
+    return Request("GET", "/api/v1/peers", PeerList)
+
+
+def add_seeds(seeds: list[str]) -> Request[PeerList]:
+    """Connect to further nodes."""
+    return Request("POST", "/api/v1/peers", PeerList, _body(SeedRequest(seeds=seeds), BODY_BYTES_MAX))
+
+
+def shutdown() -> Request[ShutdownView]:
+    """End the daemon."""
+    return Request("POST", "/api/v1/shutdown", ShutdownView)
+
+
+def call_request(
+    to: str,
+    text: str | None = None,
+    *,
+    data: Any = None,
+    parts: list[dict[str, Any]] | None = None,
+    skill: str | None = None,
+    timeout_s: float = 60.0,
+    context_id: str | None = None,
+    task_id: str | None = None,
+    metadata: dict[str, Any] | None = None,
+    stream: bool = False,
+) -> CallRequest:
+    """Describe a call. Inside an agent it becomes part of the run that the agent serves (``sdk.context``)."""
+    request = CallRequest(
+        to=to,
+        text=text,
+        data=data,
+        parts=parts,
+        skill=skill,
+        timeout_s=timeout_s,
+        context_id=context_id,
+        task_id=task_id or secrets.token_hex(16),
+        metadata=metadata or {},
+        stream=stream,
+    )
+    if (context := current()) is not None:
+        request.run_id = context.run_id
+        request.parent_task_id = context.task_id
+        request.lamport = context.lamport
+        request.hops = list(context.hops)
+        request.from_agent = context.agent_id or context.agent_name
+        request.traceparent = context.traceparent
+    return request
+
+
+def observe(lamport: int) -> None:
+    """Raise the logical time of the agent that runs here, if one does."""
+    if (context := current()) is not None:
+        context.observe(lamport)
+
+
+def parse(request: Request[T], status: int, raw: bytes) -> T:
+    """Read an answer.
+
+    Raises:
+        MeshError: what the node says went wrong, as the class it was raised with there.
+        DecodeError: what answered is not a node of ours.
+    """
+    if status != 200:
+        raise error_of_problem(raw, status)
+    try:
+        return msgspec.json.decode(raw, type=request.answer)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DecodeError(
+            f"the answer to {request.method} {request.path[:100]} makes no sense: {error}",
+            code="daemon.answer",
+            why="something else may be listening on this port, or the daemon is from another version",
+            hint="agentmesh doctor",
+        ) from error
+
+
+def error_of_problem(raw: bytes, status: int) -> MeshError:
+    """Rebuild the error that a problem describes; never raises."""
+    try:
+        problem = msgspec.json.decode(raw, type=Problem)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return DecodeError(
+            f"HTTP {status} without an explanation",
+            code="daemon.answer",
+            why="something else may be listening on this port",
+            hint="agentmesh doctor",
+        )
+    return from_wire(
+        {
+            **problem.extra,
+            "type": problem.type.rpartition("/")[2],
+            "code": problem.code,
+            "message": problem.detail,
+            "why": problem.why,
+            "hint": problem.hint,
+        }
+    )
+
+
+def unreachable(base: str, error: BaseException) -> NoRoute:
+    """Say that nothing listens where the daemon should."""
+    return NoRoute(
+        f"no daemon answers at {base}", code="daemon.unreachable", why=str(error)[:300] or None, hint="agentmesh up"
+    )
+
+
+def broke_off(error: BaseException) -> Closed:
+    """Say that the daemon went away before its answer was complete."""
+    return Closed(
+        "the daemon went away before it answered",
+        code="daemon.closed",
+        why=str(error)[:300] or type(error).__name__,
+        hint="agentmesh status",
+    )
+
+
+def too_slow(timeout_s: float) -> Timeout:
+    """Say that the daemon did not answer in time."""
+    return Timeout(f"the daemon did not answer within {timeout_s:g} s", code="daemon.timeout", hint="agentmesh doctor")
+
+
+def too_large() -> LimitError:
+    """Say that an answer is larger than is read."""
+    return LimitError(f"the answer is larger than {ANSWER_BYTES_MAX} bytes", code="daemon.answer_too_large")
+
+
+class Address:
+    """Where the daemon is: found once, and again when it does not answer there any more (it may have moved).
+
+    Args:
+        home: Home directory of the daemon.
+        url, token: Override what the home directory says. Inside an agent, the daemon it registered with is the default.
+    """
+
+    def __init__(self, home: str | PathLike[str] | None, url: str | None, token: str | None) -> None:
+        context = current()
+        if context is not None and home is None and url is None and token is None:
+            home, url, token = context.home, context.url, context.token
+        self._asked = (home, url, token)
+        self._found: tuple[str, str] | None = None
+
+    def get(self) -> tuple[str, str]:
+        """Return (base URL, token). Raises NoRoute, ConfigError or Unauthorized as ``sdk.locate``."""
+        if self._found is None:
+            from agentmesh.sdk.locate import locate
+
+            self._found = locate(*self._asked)
+        return self._found
+
+    def moved(self) -> bool:
+        """Look again; say whether the daemon is now somewhere else."""
+        before, self._found = self._found, None
+        try:
+            return self.get() != before
+        except MeshError:
+            return False
+
+
+@dataclass(slots=True)
+class Following:
+    """The place of a follower in the event log, across reconnects.
+
+    Attributes:
+        run: Only this run, if given.
+        after: Last seq received, or where to start; None for the daemon's default.
+        retry_for_s: Seconds without a connection after which it gives up.
+    """
+
+    run: str | None = None
+    after: int | None = None
+    retry_for_s: float = 60.0
+    _delay_s: float = 0.0
+    _waited_s: float = 0.0
+
+    def request(self) -> Request[EventV1]:
+        """Return the request that goes on where the last one ended."""
+        headers = {"Last-Event-ID": str(self.after)} if self.after is not None else {}
+        return Request("GET", "/api/v1/events/stream" + _query({"run": self.run or ""}), EventV1, headers=headers)
+
+    def accept(self, event: EventV1) -> bool:
+        """Note an event; say whether it is new."""
+        self._delay_s = self._waited_s = 0.0
+        if event.seq and self.after is not None and event.seq <= self.after:
+            return False
+        self.after = event.seq or self.after
+        return True
+
+    def next_delay_s(self, error: MeshError) -> float:
+        """Return how long to wait before the next try; raise the error when it has been long enough."""
+        if not isinstance(error, NoRoute | Closed | Timeout) or self._waited_s >= self.retry_for_s:
+            raise error
+        self._delay_s = min(max(0.1, self._delay_s * 2), 5.0)
+        self._waited_s += self._delay_s
+        return self._delay_s
+
+
+def _query(wanted: dict[str, str]) -> str:
+    given = {name: value for name, value in wanted.items() if value}
+    return "?" + urlencode(given) if given else ""
+
+
+def _segment(ref: str) -> str:
+    if not ref or ref in (".", ".."):
+        raise UsageError(f"{ref!r} is no name or id", code="usage.ref")
+    return quote(ref, safe="")
+
+
+def _body(value: msgspec.Struct, bytes_max: int) -> bytes:
+    """Encode a body; raise UsageError for what is not JSON and LimitError for what no node would take."""
+    try:
+        body = msgspec.json.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"this cannot be sent as JSON: {error}", code="usage.not_json") from error
+    if len(body) > bytes_max:
+        raise LimitError(
+            f"the request has {len(body)} bytes, at most {bytes_max} are taken",
+            code="body.too_large",
+            hint="send large content as a file part with a URL",
+        )
+    return body
+
+
+def headers_of(request: Request[Any], token: str) -> dict[str, str]:
+    """Return the headers of a request."""
+    headers = {"Authorization": f"Bearer {token}", **request.headers}
+    if request.body is not None:
+        headers["Content-Type"] = "application/json"
+    return headers

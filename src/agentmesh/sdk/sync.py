@@ -1,0 +1,358 @@
+"""``SyncMesh``: the client of the daemon beside this program, for scripts and the CLI.
+
+    with SyncMesh() as mesh:
+        print(mesh.call("calc", "6 * 7"))
+
+Same methods as ``sdk.client.Mesh`` over ``http.client``; neither asyncio nor aiohttp is imported. One connection per
+request, so nothing is held between calls; not for use from several threads at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator, Iterator
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from os import PathLike
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from agentmesh.errors import Closed, MeshError, NoRoute, RunNotFound, StateError, Timeout, UsageError
+from agentmesh.sdk import requests
+from agentmesh.sdk.requests import Address, Following, Request
+from agentmesh.sdk.sse import SseParser, decode_frame
+from agentmesh.sdk.types import (
+    AgentDetail,
+    AgentView,
+    CallRequest,
+    CancelResult,
+    HealthView,
+    PeerView,
+    RegisterRequest,
+    Reply,
+    RunView,
+    StatusView,
+    Stored,
+    TraceView,
+)
+from agentmesh.wire.event import EventV1
+
+T = TypeVar("T")
+
+
+class SyncMesh:
+    """Talk to the daemon beside this program, blocking. Arguments and errors as in ``sdk.client.Mesh``."""
+
+    def __init__(
+        self, home: str | PathLike[str] | None = None, url: str | None = None, token: str | None = None
+    ) -> None:
+        self._address = Address(home, url, token)
+
+    def __enter__(self) -> SyncMesh:
+        """Return self."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Do nothing: no connection outlives its request. Here so that both clients are used alike."""
+
+    def call(
+        self,
+        to: str,
+        text: str | None = None,
+        *,
+        data: Any = None,
+        parts: list[dict[str, Any]] | None = None,
+        skill: str | None = None,
+        timeout_s: float = 60.0,
+        context_id: str | None = None,
+        task_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> Reply:
+        """Call an agent and wait for its reply. Ctrl-C cancels the remote task. Arguments and errors as ``Mesh.call``."""
+        request = requests.call_request(
+            to,
+            text,
+            data=data,
+            parts=parts,
+            skill=skill,
+            timeout_s=timeout_s,
+            context_id=context_id,
+            task_id=task_id,
+            metadata=metadata,
+        )
+        try:
+            reply = self._send(requests.call(request))
+        except KeyboardInterrupt:
+            self._cancel_quietly(request.task_id or "")
+            raise
+        requests.observe(reply.lamport)
+        return reply
+
+    def stream(
+        self,
+        to: str,
+        text: str | None = None,
+        *,
+        data: Any = None,
+        parts: list[dict[str, Any]] | None = None,
+        skill: str | None = None,
+        timeout_s: float = 60.0,
+        context_id: str | None = None,
+        task_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> SyncCallStream:
+        """Call an agent and iterate over its events as they happen; closing the stream early cancels the call."""
+        request = requests.call_request(
+            to,
+            text,
+            data=data,
+            parts=parts,
+            skill=skill,
+            timeout_s=timeout_s,
+            context_id=context_id,
+            task_id=task_id,
+            metadata=metadata,
+            stream=True,
+        )
+        return SyncCallStream(self, request)
+
+    def discover(self, query: str = "") -> list[AgentView]:
+        """Return the agents that match a query, best first; all without one."""
+        return self._send(requests.agents(query)).agents
+
+    def agent(self, ref: str) -> AgentDetail:
+        """Return one agent with its signed manifest. Raises AgentNotFound."""
+        return self._send(requests.agent(ref))
+
+    def register(
+        self,
+        url: str,
+        *,
+        door: Literal["auto", "a2a", "http", "sdk"] = "auto",
+        name: str | None = None,
+        description: str | None = None,
+        unsigned: bool = False,
+        card: dict[str, Any] | None = None,
+        ephemeral: bool = False,
+        params: dict[str, Any] | None = None,
+    ) -> list[AgentView]:
+        """Register the agents behind a URL and return them. Errors as ``Mesh.register``."""
+        request = RegisterRequest(
+            url=url,
+            door=door,
+            name=name,
+            description=description,
+            unsigned=unsigned,
+            card=card,
+            ephemeral=ephemeral,
+            params=params or {},
+        )
+        return self._send(requests.register(request)).agents
+
+    def deregister(self, ref: str) -> AgentView:
+        """Withdraw an agent that is registered here. Raises AgentNotFound."""
+        return self._send(requests.deregister(ref))
+
+    def cancel(self, task_id: str) -> CancelResult:
+        """Ask a running task to stop. Raises RunNotFound."""
+        return self._send(requests.cancel(task_id))
+
+    def trace(self, ref: str = "last", *, after: int = 0, remote: bool = True) -> TraceView:
+        """Return a run: by run or task id, unique prefix, "last" or "last~N". Raises RunNotFound, UsageError."""
+        return self._send(requests.trace(ref, after, remote))
+
+    def runs(self, limit: int = 50) -> list[RunView]:
+        """Return the newest runs first."""
+        return self._send(requests.runs(limit)).runs
+
+    def health(self) -> HealthView:
+        """Return a sign of life, within 3 s."""
+        return self._send(requests.health())
+
+    def status(self) -> StatusView:
+        """Return the state of the node."""
+        return self._send(requests.status())
+
+    def peers(self) -> list[PeerView]:
+        """Return every known node."""
+        return self._send(requests.peers()).peers
+
+    def add_seeds(self, seeds: list[str]) -> list[PeerView]:
+        """Connect to further nodes, ``did:key:…@host:port``. Raises UsageError, ConfigError."""
+        return self._send(requests.add_seeds(seeds)).peers
+
+    def store_events(self, events: list[EventV1]) -> Stored:
+        """Store events; returns when they are on disk. Raises StoreError, LimitError."""
+        return self._send(requests.store_events(events))
+
+    def shutdown(self) -> None:
+        """End the daemon gracefully; returns when it has agreed, not when it is gone."""
+        self._send(requests.shutdown())
+
+    def follow(
+        self, run: str | None = None, after: int | None = None, *, retry_for_s: float = 60.0
+    ) -> Iterator[EventV1]:
+        """Iterate over the event log live, reconnecting without loss or repetition. As ``Mesh.follow``."""
+        place = Following(run, after, retry_for_s)
+        connected = False
+        while True:
+            try:
+                for item in self._items(place.request()):
+                    connected = True
+                    if isinstance(item, MeshError):
+                        raise item
+                    if isinstance(item, EventV1) and place.accept(item):
+                        yield item
+                error: MeshError = Closed("the daemon ended the stream", code="daemon.closed")
+                connected = True
+            except (NoRoute, Closed, Timeout) as failure:
+                error = failure
+                if not connected and isinstance(failure, NoRoute):
+                    raise
+            time.sleep(place.next_delay_s(error))
+
+    # -- carrying bytes ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _open(self, request: Request[Any], timeout_s: float) -> Generator[HTTPResponse]:
+        """Send a request and give its response; every failure of the connection becomes a MeshError."""
+        base, token = self._address.get()
+        connection = _connection(base, timeout_s)
+        try:
+            try:
+                connection.connect()
+            except OSError as error:
+                raise requests.unreachable(base, error) from error
+            try:
+                headers = {**requests.headers_of(request, token), "Connection": "close"}
+                connection.request(request.method, request.path, body=request.body, headers=headers)
+                yield connection.getresponse()
+            except TimeoutError as error:
+                raise requests.too_slow(timeout_s) from error
+            except (HTTPException, OSError) as error:
+                raise requests.broke_off(error) from error
+        finally:
+            connection.close()
+
+    def _send(self, request: Request[T]) -> T:
+        """Send a request and read its answer; once more when the daemon has moved to another port meanwhile."""
+        try:
+            with self._open(request, request.timeout_s) as response:
+                return requests.parse(request, response.status, _read(response))
+        except NoRoute as error:
+            if error.code != "daemon.unreachable" or not self._address.moved():
+                raise
+        with self._open(request, request.timeout_s) as response:
+            return requests.parse(request, response.status, _read(response))
+
+    def _items(self, request: Request[Any]) -> Iterator[EventV1 | Reply | MeshError]:
+        """Open a stream and yield what it says; a problem instead of a stream is raised."""
+        parser = SseParser()
+        try:
+            with self._open(request, requests.STREAM_SILENCE_S) as response:
+                if response.status != 200:
+                    raise requests.error_of_problem(_read(response), response.status)
+                while piece := response.read1(65536):
+                    for frame in parser.feed(piece):
+                        yield decode_frame(frame)
+        except NoRoute as error:
+            if error.code == "daemon.unreachable":
+                self._address.moved()
+            raise
+
+    def _cancel_quietly(self, task_id: str) -> None:
+        """Cancel a task whose caller is gone. The cancel may overtake the call by a moment, so unknown is asked again."""
+        give_up = time.monotonic() + requests.CANCEL_TIMEOUT_S
+        with contextlib.suppress(MeshError):
+            while time.monotonic() < give_up:
+                try:
+                    self.cancel(task_id)
+                    return
+                except RunNotFound:
+                    time.sleep(0.05)
+
+
+class SyncCallStream:
+    """The events of one call under way. Iterate it once; after that ``reply`` has the outcome.
+
+    Attributes:
+        task_id: The task, known from the start; ``SyncMesh.cancel`` takes it.
+    """
+
+    def __init__(self, mesh: SyncMesh, request: CallRequest) -> None:
+        self._mesh = mesh
+        self._request = request
+        self._items: Iterator[EventV1 | Reply | MeshError] | None = None
+        self._reply: Reply | None = None
+        self.task_id: str = request.task_id or ""
+
+    @property
+    def reply(self) -> Reply:
+        """The outcome. Raises StateError before the events have ended."""
+        if self._reply is None:
+            raise StateError("the stream has not ended with a reply", code="state.no_reply")
+        return self._reply
+
+    def __iter__(self) -> Iterator[EventV1]:
+        """Start the call and yield its events. Raises as ``Mesh.call``."""
+        if self._items is not None:
+            raise StateError("a stream can be read once", code="state.read_twice")
+        self._items = self._mesh._items(requests.call(self._request))  # pyright: ignore[reportPrivateUsage]
+        return self._read(self._items)
+
+    def __enter__(self) -> SyncCallStream:
+        """Return self."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Give the call up if it still runs: the daemon cancels it. Idempotent."""
+        close = getattr(self._items, "close", None)
+        if close is not None:
+            close()
+
+    def _read(self, items: Iterator[EventV1 | Reply | MeshError]) -> Iterator[EventV1]:
+        try:
+            for item in items:
+                if isinstance(item, EventV1):
+                    requests.observe(item.lamport)
+                    yield item
+                elif isinstance(item, Reply):
+                    self._reply = item
+                    requests.observe(item.lamport)
+                    return
+                else:
+                    raise item
+        finally:
+            self.close()
+        raise Closed("the daemon ended the stream before the reply", code="daemon.closed", hint="agentmesh status")
+
+
+def _connection(base: str, timeout_s: float) -> HTTPConnection:
+    try:
+        parts = urlsplit(base)
+        if parts.scheme != "http" or not parts.hostname:
+            raise ValueError("http://HOST:PORT is expected")
+        return HTTPConnection(parts.hostname, parts.port or 80, timeout=timeout_s)
+    except ValueError as error:
+        raise UsageError(f"{base!r} is no URL of a daemon: {error}", code="usage.url") from error
+
+
+def _read(response: HTTPResponse) -> bytes:
+    """Read a whole answer. Raises LimitError when it is larger than is read."""
+    body = response.read(requests.ANSWER_BYTES_MAX + 1)
+    if len(body) > requests.ANSWER_BYTES_MAX:
+        raise requests.too_large()
+    return body
