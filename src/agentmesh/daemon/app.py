@@ -41,6 +41,7 @@ from agentmesh.node.config import NodeConfig
 from agentmesh.node.door import Door
 from agentmesh.node.node import Node
 from agentmesh.obs.log import configure_logging
+from agentmesh.store.base import EventLogConfig
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.keyfile import load_or_create_key, load_or_create_token
 from agentmesh.store.state import StateStore
@@ -110,7 +111,7 @@ async def serve(settings: Settings) -> int:
         sockets, port = bind_loopback(settings.port, strict=settings.port_strict)
         for one in sockets:
             stack.callback(one.close)
-        log = await EventLog.open(home.events, node_id=key.did, bytes_max=settings.events_bytes_max)
+        log = await EventLog.open(home.events, key.did, EventLogConfig(events_bytes_max=settings.events_bytes_max))
         stack.push_async_callback(log.aclose)
         state = StateStore.open(home.state)
         stack.callback(state.close)

@@ -207,12 +207,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     events_bytes_max: Annotated[
         int,
         Knob(
-            effect="Size of the event log from which status and doctor warn; nothing is ever deleted by itself.",
-            when="Raise it on a large disk.",
+            effect="Size of the event log above which its oldest whole segments (64 MB) are dropped; 0 keeps everything.",
+            when="Raise it on a large disk, or set 0 where every run must stay.",
             origin="a guess: about ten million events",
             unit="bytes",
         ),
-        msgspec.Meta(ge=1_000_000),
+        msgspec.Meta(ge=0),
     ] = 4 * 1024**3
     log_level: Annotated[
         Level,
