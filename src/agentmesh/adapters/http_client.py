@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import urljoin, urlsplit
@@ -285,7 +285,7 @@ async def read_whole(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
 
 async def pieces_of(
     response: aiohttp.ClientResponse, splitter: LineSplitter | EventSplitter, *, bytes_max: int = STREAM_BYTES_MAX
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Yield the lines or events of a streamed body as they become whole.
 
     Raises:

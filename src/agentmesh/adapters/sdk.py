@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -20,7 +20,7 @@ from agentmesh.adapters.http_client import (
     read_whole,
 )
 from agentmesh.adapters.lines import LineSplitter
-from agentmesh.adapters.shape import discovered
+from agentmesh.adapters.shape import discovered, mapping
 from agentmesh.errors import AgentFailed, Closed, DecodeError, MeshError, from_wire
 from agentmesh.node.door import Door, Happening, Health, Invocation
 from agentmesh.sdk.serving import KIND
@@ -30,6 +30,8 @@ from agentmesh.wire.event import TERMINAL_STATES, Kind
 DISCOVER_TIMEOUT_S = 5.0
 CANCEL_TIMEOUT_S = 2.0
 AGENTS_MAX = 256
+#: A larger schema is left out of the manifest.
+SCHEMA_CHARS_MAX = 2000
 
 
 class _Line(msgspec.Struct):
@@ -85,9 +87,11 @@ class SdkAdapter:
 
 
 def _discovered(base: str, agent: dict[str, Any]) -> Discovered:
-    extra: dict[str, Any] = dict(agent.get("params") or {})
-    if schemas := agent.get("schemas"):
-        extra["input_schemas"] = schemas
+    extra = dict(mapping(agent.get("params")))
+    schemas = {k: msgspec.json.encode(v).decode() for k, v in mapping(agent.get("schemas")).items()}
+    # As JSON text: a signed manifest carries no false, zero, float or empty member, and schemas are full of them.
+    if small := {k: v for k, v in schemas.items() if len(v) <= SCHEMA_CHARS_MAX}:
+        extra["input_schemas"] = small
     return discovered(
         agent,
         fallback_name="agent",
@@ -125,14 +129,14 @@ class SdkDoor:
         async with self._client.open("POST", url, json=request, timeout_s=call.deadline_s) as response:
             if response.status != 200:
                 raise _refusal(url, response.status, await read_whole(response, 65536))
-            splitter = LineSplitter()
-            async for line in pieces_of(response, splitter):
-                happening = _read(line)
-                if happening.kind == "error":
-                    raise _failure(happening.payload)
-                yield happening
-                if happening.kind == "status" and happening.payload.get("state") in TERMINAL_STATES:
-                    return
+            async with aclosing(pieces_of(response, LineSplitter())) as lines:
+                async for line in lines:
+                    happening = _read(line)
+                    if happening.kind == "error":
+                        raise _failure(happening.payload)
+                    yield happening
+                    if happening.kind == "status" and happening.payload.get("state") in TERMINAL_STATES:
+                        return
         raise Closed(f"{self._agent} went away before its answer was whole", code="agent.closed")
 
     async def cancel(self, task_id: str) -> None:
