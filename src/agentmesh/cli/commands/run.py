@@ -1,0 +1,206 @@
+"""``agentmesh run --to NAME TEXT``: call an agent, stream its answer, end with the id of the run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentmesh.cli import i18n
+from agentmesh.cli.connect import agent_names, short_run
+from agentmesh.cli.output import Output, clip, printable
+from agentmesh.cli.verb import single
+from agentmesh.errors import EXIT_INTERRUPTED, LimitError, MeshError, UsageError
+
+if TYPE_CHECKING:
+    from agentmesh.sdk.sync import SyncCallStream, SyncMesh
+    from agentmesh.wire.event import EventV1
+    from agentmesh.wire.views import CallRequest
+
+INPUT_BYTES_MAX = 8 * 1024 * 1024
+
+
+def run(
+    out: Output,
+    text: Annotated[str | None, typer.Argument(help="What to say; '-' reads stdin.")] = None,
+    to: Annotated[str, typer.Option("--to", help="Name, name@node or id.", autocompletion=agent_names)] = "",
+    sender: Annotated[str, typer.Option("--from", help="Call in the name of this local agent.")] = "",
+    skill: Annotated[str | None, typer.Option("--skill", help="Skill, if the agent has several.")] = None,
+    file: Annotated[str | None, typer.Option("--file", help="Read the text from a file.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Structured input, as JSON.")] = None,
+    context: Annotated[str | None, typer.Option("--context", help="Conversation to continue.")] = None,
+    stream: Annotated[
+        bool | None,
+        typer.Option("--stream/--no-stream", help="Show the answer as it comes; with --json one event per line."),
+    ] = None,
+) -> int:
+    """Call an agent and stream its answer.
+
+    \b
+    agentmesh run --to calc "1+1"
+    echo "long text" | agentmesh run --to reviewer -
+
+    The last line is 'trace: ID' (not with -q or --json). Ctrl-C cancels the remote task.
+    """
+    from agentmesh.cli.connect import connect
+
+    if not to:
+        raise UsageError("no agent named", why="--to is missing", hint='agentmesh run --to NAME "text"')
+    given = _input(text, file, data)
+    with connect(out) as mesh:
+        from agentmesh.sdk.requests import call_request
+        from agentmesh.sdk.sync import SyncCallStream
+
+        request = call_request(to, skill=skill, context_id=context, stream=True, **given)
+        request.timeout_s = out.timeout_s or request.timeout_s
+        request.from_agent = sender or request.from_agent
+        return _Conversation(out, mesh, request, SyncCallStream(mesh, request), stream).run()
+
+
+def _input(text: str | None, file: str | None, data: str | None) -> dict[str, Any]:
+    """Return the one input that was given, as an argument of the call. Raises UsageError, LimitError."""
+    if sum(given is not None for given in (text, file, data)) != 1:
+        raise UsageError(
+            "give exactly one of TEXT, '-', --file and --data",
+            code="usage.input",
+            hint='agentmesh run --to NAME "text"',
+        )
+    if data is not None:
+        import msgspec
+
+        try:
+            return {"data": msgspec.json.decode(data)}
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise UsageError(
+                "--data is not valid JSON", code="usage.input", why=str(error), hint="--data '{\"key\": 1}'"
+            ) from error
+    if text is not None and text != "-":
+        return {"text": text}
+    try:
+        if file is not None:
+            with Path(file).open("rb") as source:
+                content = source.read(INPUT_BYTES_MAX + 1)
+        else:
+            content = sys.stdin.buffer.read(INPUT_BYTES_MAX + 1)
+        if len(content) > INPUT_BYTES_MAX:
+            raise LimitError(f"the input is larger than {INPUT_BYTES_MAX} bytes", code="limit.input")
+        decoded = content.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {file or 'stdin'}", code="usage.input", why=str(error)) from error
+    return {"text": decoded.removesuffix("\n") if file is None else decoded}
+
+
+class _Conversation:
+    """One call as the person sees it."""
+
+    def __init__(
+        self, out: Output, mesh: SyncMesh, request: CallRequest, events: SyncCallStream, stream: bool | None
+    ) -> None:
+        self._out = out
+        self._mesh = mesh
+        self._request = request
+        self._events = events
+        self._lines = out.json and stream is True
+        self._live = not out.json and stream is not False
+        self._run_id = request.run_id or ""
+        self._written = False
+        self._open_line = False
+
+    def run(self) -> int:
+        """Carry the call to its end and return the exit code."""
+        try:
+            self._out.status(f"{i18n.t('waiting for {name}', name=self._request.to)} …")
+            for event in self._events:
+                self._show(event)
+        except KeyboardInterrupt:
+            return self._interrupted()
+        except MeshError as error:
+            self._close_line()
+            if self._run_id:
+                error.extra.setdefault("run_id", self._run_id)
+                error.hint = error.hint or f"agentmesh trace {short_run(self._run_id)}"
+            code = self._out.problem(error)
+            self._trace_line()
+            return code
+        return self._finish()
+
+    def _show(self, event: EventV1) -> None:
+        from agentmesh.wire.event import text_of
+
+        self._run_id = event.run_id
+        if self._lines:
+            from agentmesh.cli.commands.up import as_dict
+
+            self._out.data(as_dict(event))
+            return
+        if event.kind == "message" and event.payload.get("role", "agent") != "user" and self._live:
+            said = printable(text_of(event.payload.get("parts")))
+            delta = bool(event.payload.get("delta"))
+            if not delta:
+                self._close_line()
+            if said:
+                self._out.clear_status()
+                self._out.raw(said if delta else said + "\n")
+                self._written = True
+                self._open_line = delta and not said.endswith("\n")
+        elif self._out.verbose and event.kind in ("status", "tool", "reasoning"):
+            from agentmesh.cli.timeline import describe
+
+            self._close_line()
+            self._out.note((f"  {event.kind}  {clip(describe(event), 100)}", "dim"))
+        elif event.kind == "status" and event.payload.get("state") == "working":
+            detail = event.payload.get("text") or event.payload.get("detail") or ""
+            if detail:
+                self._out.status(clip(f"{self._request.to}: {detail}", 70))
+
+    def _finish(self) -> int:
+        from agentmesh.cli.commands.up import as_dict
+
+        reply = self._events.reply
+        self._run_id = reply.run_id
+        if self._out.json:
+            self._out.data({"reply": as_dict(reply)} if self._lines else as_dict(reply))
+            return 0
+        self._close_line()
+        if not self._written and reply.text:
+            self._out.raw(printable(reply.text) + "\n")
+        elif not self._written and reply.data:
+            for value in reply.data:
+                self._out.data(value)
+        self._out.note((f"{reply.agent or self._request.to} · {reply.ms:.0f} ms · {reply.path}", "dim"))
+        if reply.state == "input-required":
+            self._out.note(("! ", "warn"), i18n.t("the agent asks for more input"))
+            if reply.context_id:
+                self._out.next(f'agentmesh run --to {self._request.to} --context {reply.context_id} "…"')
+        self._trace_line()
+        return 0
+
+    def _interrupted(self) -> int:
+        """Cancel the remote task and say whether it heard."""
+        self._close_line()
+        self._out.note(i18n.t("canceling the remote task"))
+        try:
+            heard = self._mesh.cancel(self._events.task_id).canceled
+        except MeshError:
+            heard = False
+        self._events.close()
+        self._out.note(i18n.t("the remote task was told to stop" if heard else "the remote task may still run"))
+        self._trace_line()
+        return EXIT_INTERRUPTED
+
+    def _trace_line(self) -> None:
+        if self._run_id and not self._out.json and not self._out.quiet:
+            self._out.line(("trace: ", "dim"), short_run(self._run_id))
+
+    def _close_line(self) -> None:
+        self._out.clear_status()
+        if self._open_line:
+            self._out.raw("\n")
+            self._open_line = False
+
+
+def build() -> Any:
+    """Return the command."""
+    return single(run, own_timeout=True)

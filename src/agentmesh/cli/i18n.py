@@ -1,0 +1,156 @@
+"""English and Chinese for the fixed texts of the CLI: one small table, the English text is the key.
+
+What agents, peers and deeper layers say stays as they said it; for errors the Chinese line comes first, their own text after.
+"""
+
+from __future__ import annotations
+
+import os
+
+from agentmesh.errors import MeshError
+
+LANGUAGES = ("en", "zh")
+_language = "en"
+
+ZH: dict[str, str] = {
+    # labels
+    "next:": "下一步:",
+    "why:": "原因:",
+    "error": "错误",
+    "interrupted": "已中断",
+    "did you mean {names}?": "您是不是想输入 {names}?",
+    # overview
+    "This node": "本节点",
+    "Agents": "智能体",
+    "Calls": "调用",
+    "Help": "帮助",
+    "Start this machine's node in the background; nothing happens if it runs.": "在后台启动本机节点;已在运行则不做任何事。",
+    "Stop it.": "停止节点。",
+    "Show whether it runs, where, and what it knows.": "查看节点是否运行、地址和已知信息。",
+    "List the other nodes; 'peers add SEED' connects to one.": "列出其他节点;'peers add SEED' 连接一个节点。",
+    "Show the daemon's log.": "查看守护进程日志。",
+    "Show, explain and change settings.": "查看、解释和修改设置。",
+    "List the agents of the mesh, or those that match a question.": "列出网络中的智能体,或按问题查找。",
+    "Show one agent: card, skills, replicas.": "查看一个智能体:名片、技能、副本。",
+    "Bring an agent that already runs into the mesh.": "把已运行的智能体加入网络。",
+    "Take an agent out of the mesh.": "让智能体退出网络。",
+    "Serve the agents of a Python file and reload it on change.": "运行 Python 文件中的智能体,保存后自动重载。",
+    "Serve the mesh to an MCP client.": "向 MCP 客户端提供网络。",
+    "Call an agent and stream its answer.": "调用智能体并流式显示回答。",
+    "Show what happened in a run, on every node.": "查看一次运行在所有节点上发生的事。",
+    "Try it: two nodes and three toy agents on this machine, no API key.": "试一试:本机两个节点、三个玩具智能体,无需 API 密钥。",
+    "Check this installation; each finding names the next command.": "检查安装;每项结果都给出下一条命令。",
+    "Print a one-page cheat sheet.": "显示一页速查表。",
+    "Show versions.": "显示版本。",
+    "Run the node in the foreground; with -b in the background.": "在前台运行节点;加 -b 在后台运行。",
+    "Stop the node.": "停止节点。",
+    # daemon
+    "the daemon is not running. Start it now?": "守护进程没有运行。现在启动吗?",
+    "starting the daemon": "正在启动守护进程",
+    "stopping the daemon": "正在停止守护进程",
+    "waiting for the daemon": "正在等待守护进程",
+    "already running": "已在运行",
+    "running": "运行中",
+    "stopped": "已停止",
+    "not running": "没有运行",
+    "process {pid} did not end within {seconds} s and is killed": "进程 {pid} 在 {seconds} 秒内没有结束,强制终止",
+    "port {port} is taken by another program": "端口 {port} 被其他程序占用",
+    "created": "已创建",
+    "loaded": "已载入",
+    "key in {path}": "密钥在 {path}",
+    "LAN discovery on": "局域网发现已开启",
+    "LAN discovery off": "局域网发现已关闭",
+    "HTTP on this machine only": "HTTP 只对本机开放",
+    "try it with three toy agents, no API key": "用三个玩具智能体试一试,无需 API 密钥",
+    # agents and calls
+    "no agents yet": "还没有智能体",
+    "no agent matches {query}": "没有智能体符合 {query}",
+    "no other nodes yet": "还没有其他节点",
+    "waiting for {name}": "正在等待 {name}",
+    "canceling the remote task": "正在取消远端任务",
+    "the remote task was told to stop": "已通知远端任务停止",
+    "the remote task may still run": "远端任务可能仍在运行",
+    "the agent asks for more input": "智能体需要更多输入",
+    "{count} events · digest {digest}": "{count} 个事件 · 摘要 {digest}",
+    "not every node could be asked: {nodes}": "有节点无法查询: {nodes}",
+    "registered": "已注册",
+    "withdrawn": "已退出",
+    "unsigned: others see it as low trust": "未签名:其他节点视为低信任",
+    "no runs yet": "还没有运行记录",
+    "connecting": "正在连接",
+    # config
+    "set": "已设置",
+    "removed": "已移除",
+    "it takes effect when the node starts again": "节点重新启动后生效",
+    "comments were lost; the old file is kept as {path}": "注释已丢失;旧文件保留为 {path}",
+    # demo
+    "starting two nodes": "正在启动两个节点",
+    "starting three agents": "正在启动三个智能体",
+    "cleaning up": "正在清理",
+    "nothing is left behind": "没有留下任何东西",
+    "the nodes keep running; stop them with:": "节点继续运行;用以下命令停止:",
+}
+
+#: Error code → what happened, in Chinese. Codes without a row show the English text alone.
+ZH_ERRORS: dict[str, str] = {
+    "bug": "程序内部错误",
+    "agent.canceled": "任务已取消",
+    "agent.failed": "智能体出错",
+    "budget.exceeded": "预算已用完",
+    "config.bootstrap": "bootstrap.json 无法读取",
+    "config.file": "配置文件无法读取",
+    "config.invalid": "设置不正确",
+    "config.key": "没有这个设置",
+    "config.profile": "没有这个配置档",
+    "config.seed": "种子地址格式不正确",
+    "config.value": "设置的值不允许",
+    "daemon.failed": "守护进程启动失败",
+    "daemon.running": "守护进程已在运行",
+    "daemon.starting": "守护进程正在启动",
+    "daemon.timeout": "守护进程没有按时应答",
+    "daemon.unreachable": "守护进程没有运行",
+    "demo.failed": "演示失败",
+    "home.newer": "主目录由更新的版本创建",
+    "not_found.agent": "没有这个智能体",
+    "not_found.run": "没有这次运行",
+    "port.taken": "端口被占用",
+    "refused.busy": "对方正忙",
+    "refused.loop": "调用出现循环",
+    "refused.read_only": "熔断开关已打开,只读",
+    "refused.unauthorized": "没有权限",
+    "store.full": "磁盘已满",
+    "store.read_only": "没有写权限",
+    "trust.low": "信任度不足",
+    "unreached.closed": "连接已断开",
+    "unreached.no_route": "无法到达",
+    "unreached.timeout": "超时",
+    "usage.command": "没有这个命令",
+    "usage.invalid": "用法不正确",
+}
+
+
+def use(choice: str | None = None) -> str:
+    """Choose the language: the flag, else AGENTMESH_LANG, LC_ALL, LC_MESSAGES or LANG; return it."""
+    global _language
+    names = ("AGENTMESH_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
+    wish = choice or next((os.environ[name] for name in names if os.environ.get(name)), "en")
+    _language = "zh" if wish.lower().startswith("zh") else "en"
+    return _language
+
+
+def t(text: str, **values: object) -> str:
+    """Return a fixed text in the chosen language, with its ``{placeholders}`` filled."""
+    chosen = ZH.get(text, text) if _language == "zh" else text
+    return chosen.format(**values) if values else chosen
+
+
+def error_lines(error: MeshError) -> tuple[str, str | None, str | None]:
+    """Return (what, why, next) of an error in the chosen language."""
+    what = error.detail
+    if _language == "zh":
+        code = error.code
+        while code and code not in ZH_ERRORS:
+            code = code.rpartition(".")[0]
+        if code:
+            what = f"{ZH_ERRORS[code]}({what})"
+    return what, error.why, error.hint
