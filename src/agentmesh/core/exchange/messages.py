@@ -53,6 +53,14 @@ class DialWanted:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreContact:
+    """Keep for the next start how a node was reached; a record (``Outbox.store``), written when a link comes up."""
+
+    node_id: NodeId
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PeerSilent:
     """Nothing was heard from a connected peer for ``silent_after_s``, pings included: close its link."""
 
