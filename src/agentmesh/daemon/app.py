@@ -40,7 +40,7 @@ from agentmesh.net.tasks import TaskScope
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.door import Door
 from agentmesh.node.node import Node
-from agentmesh.obs.log import configure_logging
+from agentmesh.obs.log import setup_logging
 from agentmesh.store.base import EventLogConfig
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.keyfile import load_or_create_key, load_or_create_token
@@ -102,7 +102,7 @@ async def serve(settings: Settings) -> int:
         ConfigError, StateError, StoreError, NoRoute: the daemon could not start; what was begun was undone.
     """
     home = settings.paths
-    configure_logging(settings.log_level)
+    setup_logging(level=settings.log_level)
     stop = Stop()
     stop.install()
     async with contextlib.AsyncExitStack() as stack:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -42,7 +42,7 @@ from agentmesh.node.execute import execute
 from agentmesh.node.links import Links, Peer
 from agentmesh.node.record import TaskStory, new_id
 from agentmesh.node.registry import Registry
-from agentmesh.node.resolve import Candidate, Entry, find, pick_order
+from agentmesh.node.resolve import Candidate, Directory, find, pick_order
 from agentmesh.store.eventlog import EventLog
 from agentmesh.wire import v1
 from agentmesh.wire.event import EventV1, check
@@ -73,7 +73,7 @@ class Calls:
         node_id, node_name: Who we are, told to callees as the caller when no agent is named.
         config: Limits.
         registry, links, log: The node's parts.
-        entries: Returns the directory.
+        directory: The agents known here.
         contact_of: Returns where a node might be reached.
         name_of: Node id → name for people.
         on_misbehaved: Called with (peer, code, detail).
@@ -88,7 +88,7 @@ class Calls:
         log: EventLog,
         scope: TaskScope,
         *,
-        entries: Callable[[], Iterable[Entry]],
+        directory: Directory,
         contact_of: Callable[[NodeId], Contact],
         name_of: Callable[[str], str],
         on_misbehaved: Callable[[NodeId, str, str], None],
@@ -96,7 +96,7 @@ class Calls:
         self._node_id = node_id
         self._config = config
         self._registry, self._links, self._log, self._scope = registry, links, log, scope
-        self._entries, self._contact_of, self._name_of = entries, contact_of, name_of
+        self._directory, self._contact_of, self._name_of = directory, contact_of, name_of
         self._on_misbehaved = on_misbehaved
         self._running: dict[str, Call] = {}
         self._finished: dict[str, Call] = {}
@@ -170,7 +170,7 @@ class Calls:
         return call
 
     def _candidates(self, ref: str) -> list[Candidate]:
-        found = find(ref, self._entries(), self._name_of)
+        found = find(ref, self._directory, self._name_of)
         return pick_order(found, is_connected=self._links.is_connected, load_of=self._load_of)
 
     def _load_of(self, agent_id: str) -> tuple[int, float]:

@@ -30,8 +30,6 @@ class NodeConfig:
         finished_max: Finished calls whose result is kept for a retry with the same task id.
         links_max: Most links at once, both directions.
         agents_max: Most local agents.
-        clock_skew_warn_s: Difference to a peer's clock from which ``status`` and ``doctor`` warn. Half of the 5 min that
-            manifests tolerate.
     """
 
     name: str = "node"
@@ -52,4 +50,3 @@ class NodeConfig:
     finished_max: int = 2_000
     links_max: int = 256
     agents_max: int = 1_000
-    clock_skew_warn_s: float = 150.0

@@ -299,6 +299,12 @@ class Links:
         finally:
             await self._drop(peer, reason)
 
+    def drop(self, node_id: NodeId, reason: str) -> None:
+        """Close the link to a peer, if there is one."""
+        peer = self._peers.get(node_id)
+        if peer is not None:
+            self._scope.spawn(self._drop(peer, reason), "drop")
+
     async def _drop(self, peer: Peer, reason: str) -> None:
         node_id = peer.link.peer
         if self._peers.get(node_id) is peer:

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from agentmesh.core.brain import Brain, BrainConfig
+from agentmesh.core.directory.messages import AgentGone, RecordRefused, RenewalDue, SeqBehind
+from agentmesh.core.exchange.messages import ClockSkew, DialWanted, PeerSilent, StoreContact
 from agentmesh.core.machine import PeerMisbehaved
 from agentmesh.core.messages import (
     AddressHint,
@@ -69,6 +71,7 @@ _log = logging.getLogger("agentmesh.node")
 _CLOCK_READ_S = 20.0
 _SEEDS_MAX = 1_000
 _INGEST_MAX = 10_000
+_WARNINGS_MAX = 100
 
 
 class Node:
@@ -110,6 +113,8 @@ class Node:
         self._sources: dict[NodeId, Source] = {}
         self._names: dict[str, str] = {}
         self._misbehaved: dict[str, int] = {}
+        self._refused: dict[tuple[NodeId, str], RecordRefused] = {}
+        self._skews: dict[NodeId, float] = {}
         self.discovery: list[str] = []
         self.warnings: list[str] = []
         self.links = Links(
@@ -118,7 +123,7 @@ class Node:
             transports,
             hello=self._hello,
             on_up=self._on_up,
-            on_down=lambda peer: self._driver.feed(PeerDown(peer)),
+            on_down=self._on_down,
             on_control=lambda peer, message: self._driver.feed(Received(peer, message)),
             on_request=self._on_request,
             on_misbehaved=self._note_misbehaviour,
@@ -141,7 +146,7 @@ class Node:
             self.links,
             log,
             self._scope,
-            entries=self._brain.entries,
+            directory=self._brain,
             contact_of=self._contact_of,
             name_of=self.name_of,
             on_misbehaved=self._note_misbehaviour,
@@ -157,8 +162,8 @@ class Node:
         """
         self._driver.feed(WallClock(time.time()))
         await self.links.open()
-        for contact_id, addresses, _source in self._state.contacts():
-            self._hint(NodeId(contact_id), tuple(addresses), "stored")
+        for contact in self._state.contacts():
+            self._hint(NodeId(contact.node_id), tuple(contact.addresses), "stored")
         await self.registry.open()
         await self.add_seeds(list(seeds))
         self._scope.spawn(self._clock_loop(), "clock")
@@ -175,13 +180,41 @@ class Node:
 
     def _store(self, record: Any) -> None:
         if isinstance(record, StoreContact):
-            self._state.save_contact(record.node_id, list(record.addresses), "link")
+            self._state.save_contact(record.node_id, record.addresses, source="link", last_seen=int(time.time()))
 
     def _emit(self, event: Any) -> None:
-        if isinstance(event, DialWanted):
-            self.links.dial(Contact(event.node_id, event.addresses))
-        elif isinstance(event, PeerMisbehaved):
-            self._note_misbehaviour(event.peer, event.code, event.detail)
+        match event:
+            case DialWanted():
+                self.links.dial(Contact(event.node_id, event.addresses))
+            case PeerMisbehaved():
+                self._note_misbehaviour(event.peer, event.code, event.detail)
+            case RecordRefused():
+                self._note_refusal(event)
+            case PeerSilent():
+                self.links.drop(event.peer, "silent")
+            case ClockSkew():
+                self._skews[event.peer] = event.skew_s
+            case RenewalDue():
+                self.registry.resign(event.agent_id)
+            case SeqBehind() if event.elsewhere:
+                self._warn(f"agent {event.name!r} lives on another node with the same key; one of the two must go")
+            case SeqBehind():
+                self.registry.resign(event.agent_id, event.seq + 1)
+            case AgentGone():
+                _log.info("agent %s left the directory (%s)", event.name, event.why)
+            case _:
+                pass
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings and len(self.warnings) < _WARNINGS_MAX:
+            self.warnings.append(text)
+            _log.warning("%s", text)
+
+    def _note_refusal(self, refused: RecordRefused) -> None:
+        """Remember why a peer's agents are not shown, once per peer and reason; the oldest reason makes room."""
+        while len(self._refused) >= _WARNINGS_MAX:
+            del self._refused[next(iter(self._refused))]
+        self._refused[refused.peer, refused.code] = refused
 
     def _note_misbehaviour(self, peer: NodeId, code: str, detail: str) -> None:
         self._misbehaved[code] = self._misbehaved.get(code, 0) + 1
@@ -207,8 +240,12 @@ class Node:
         if peer.link.dialed:
             self._driver.feed(PeerUp(node, (peer.link.remote_address, *named), "link"))
         else:
-            self._sources.setdefault(node, "peer")
+            self._sources.setdefault(node, "link")
             self._driver.feed(PeerUp(node, named, "peer"))
+
+    def _on_down(self, peer: NodeId) -> None:
+        self._skews.pop(peer, None)
+        self._driver.feed(PeerDown(peer))
 
     async def _on_request(self, peer: Peer, stream: Stream, message: v1.RequestMessage) -> None:
         if isinstance(message, v1.CallOpen):
@@ -265,12 +302,23 @@ class Node:
         )
 
     def _warnings(self) -> list[str]:
-        warnings = [*self.warnings, *self._log.report.sentences, *self.links.warnings, *self.registry.warnings]
-        for peer in self.links.peers():
-            if abs(peer.skew_s) > self.config.clock_skew_warn_s:
+        warnings = [
+            *self.warnings,
+            *self._log.report.sentences,
+            *self._state.report,
+            *self.links.warnings,
+            *self.registry.warnings,
+        ]
+        for peer, skew_s in self._skews.items():
+            if skew_s and self.links.is_connected(peer):
                 warnings.append(
-                    f"the clock of node {self.name_of(peer.link.peer)} is {peer.skew_s:+.0f} s from ours; "
-                    "manifests signed there may be refused until one of the two clocks is set right"
+                    f"the clock of node {self.name_of(peer)} is {skew_s:+.0f} s from ours; "
+                    "its agents may be refused until one of the two clocks is set right"
+                )
+        for refused in self._refused.values():
+            if self.links.is_connected(refused.peer):
+                warnings.append(
+                    f"an agent of node {self.name_of(refused.peer)} was refused ({refused.code}): {refused.detail}"
                 )
         return warnings
 
@@ -289,14 +337,14 @@ class Node:
         if not include_unhealthy:
             views = [v for v in views if v.status == "healthy"]
         if name:
-            wanted = find(name, self._brain.entries(), self.name_of)
+            wanted = find(name, self._brain, self.name_of)
             ids = {e.manifest.agent_id for e in wanted}
             views = [v for v in views if v.agent_id in ids]
         return matching(views, query)
 
     def agent(self, ref: str) -> AgentDetail:
         """Return one agent with its card and the replicas of its name. Raises AgentNotFound."""
-        found = find(ref, self._brain.entries(), self.name_of)
+        found = find(ref, self._brain, self.name_of)
         views = [self._view(e) for e in found]
         order = {"own": 0, "signed": 1, "low": 2}
         ranked = sorted(zip(views, found, strict=True), key=lambda vf: (order[vf[0].trust], vf[0].status != "healthy"))

@@ -161,9 +161,9 @@ class Registry:
 
     async def open(self) -> None:
         """Bring back kept registrations and begin health checks; one that cannot be read is left out, with a warning."""
-        for name, raw in self._state.registrations():
+        for name, raw in self._state.registrations().items():
             try:
-                saved = msgspec.json.decode(raw, type=Saved)
+                saved = msgspec.convert(raw, Saved)
                 self._admit(saved, ephemeral=False)
             except (MeshError, msgspec.MsgspecError) as error:
                 self.warnings.append(f"agent {name!r} was not brought back: {error}")
@@ -213,7 +213,7 @@ class Registry:
             agents = [self._admit(one, ephemeral=request.ephemeral) for one in saved]
             for agent in agents:
                 if not agent.ephemeral:
-                    self._state.save_registration(agent.saved.name, msgspec.json.encode(agent.saved))
+                    self._state.save_registration(agent.saved.name, msgspec.to_builtins(agent.saved))
         await asyncio.gather(*(self._check(agent) for agent in agents))
         return agents
 
@@ -347,12 +347,19 @@ class Registry:
                 healthy = agent.health is not None and agent.health.status == "healthy"
                 if now_s - agent.checked_s >= (interval_s if healthy else interval_s / 5) - 0.001:
                     self.check_soon(agent)
-                self._refresh(agent)
 
-    def _refresh(self, agent: LocalAgent) -> None:
-        """Sign the manifest again before it ends."""
-        if agent.key is None or agent.manifest.exp - time.time() > self._config.manifest_life_s / 4:
+    def resign(self, agent_id: str, seq_min: int = 0) -> None:
+        """Sign an agent's manifest again, with a seq of at least ``seq_min``: it nears its end, or the mesh knows a later one."""
+        agent = self.get(agent_id)
+        if agent is None:
             return
+        if agent.key is None:
+            self.warnings.append(
+                f"the card of agent {agent.manifest.name!r} must be renewed by the agent, which holds its own key"
+            )
+            return
+        if seq_min:
+            self._state.next_seq(agent_id, seq_min)
         agent.manifest = self._manifest(agent.saved, agent.key)
         self._on_record(agent.manifest)
 

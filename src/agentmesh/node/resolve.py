@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from agentmesh.errors import AgentNotFound, NoRoute
@@ -29,6 +29,22 @@ class Entry(Protocol):
         ...
 
 
+class Directory(Protocol):
+    """The directory as the brain shows it."""
+
+    def entries(self) -> Sequence[Entry]:
+        """Return every living agent."""
+        ...
+
+    def entry(self, agent_id: str) -> Entry | None:
+        """Return the living agent of that id."""
+        ...
+
+    def by_name(self, name: str) -> Sequence[Entry]:
+        """Return the living agents of exactly that name."""
+        ...
+
+
 class Candidate(NamedTuple):
     """One replica to try."""
 
@@ -46,22 +62,27 @@ def matches_node(entry: Entry, node: str, node_name: Callable[[str], str]) -> bo
     return len(wanted) >= 4 and body.startswith(wanted)
 
 
-def find(ref: str, entries: Iterable[Entry], node_name: Callable[[str], str]) -> list[Entry]:
-    """Return every entry that a reference names: an agent id, a name, or ``name@node``; names ignore case.
+def find(ref: str, directory: Directory, node_name: Callable[[str], str]) -> list[Entry]:
+    """Return every entry that a reference names: an agent id, a name, or ``name@node``.
+
+    A name is looked up as it is written; only when nobody bears it so are letter cases ignored.
 
     Raises:
         AgentNotFound: nothing matches; carries near names.
     """
-    every = list(entries)
+    found: list[Entry]
     if ref.startswith("did:"):
-        found = [e for e in every if e.manifest.agent_id == ref]
+        entry = directory.entry(ref)
+        found = [entry] if entry is not None else []
     else:
         name, _, node = ref.partition("@")
-        found = [e for e in every if e.manifest.name.casefold() == name.casefold()]
+        found = list(directory.by_name(name))
+        if not found:
+            found = [e for e in directory.entries() if e.manifest.name.casefold() == name.casefold()]
         if node:
             found = [e for e in found if matches_node(e, node, node_name)]
     if not found:
-        raise AgentNotFound.near(ref, (e.manifest.name for e in every))
+        raise AgentNotFound.near(ref, (e.manifest.name for e in directory.entries()))
     return found
 
 

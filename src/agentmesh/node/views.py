@@ -10,7 +10,7 @@ from agentmesh.node.registry import Registry
 from agentmesh.node.resolve import Entry
 from agentmesh.wire.views import AgentStatus, AgentView, PeerView, SkillView, TrustLevel
 
-_SOURCES = {"link": "exchange", "stored": "exchange", "peer": "exchange"}
+_SOURCES = {"link": "inbound", "stored": "static", "peer": "exchange"}
 
 
 class LeasedEntry(Entry, Protocol):

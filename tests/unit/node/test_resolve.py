@@ -39,6 +39,20 @@ def entry(
     return FakeEntry(FakeManifest(did(agent), did(node), name, signed), healthy, local)
 
 
+class FakeDirectory:
+    def __init__(self, every: list[Any]) -> None:
+        self._every = every
+
+    def entries(self) -> list[Any]:
+        return self._every
+
+    def entry(self, agent_id: str) -> Any:
+        return next((e for e in self._every if e.manifest.agent_id == agent_id), None)
+
+    def by_name(self, name: str) -> list[Any]:
+        return [e for e in self._every if e.manifest.name == name]
+
+
 NAMES = {did(1): "anna-laptop", did(2): "ben-server"}
 
 
@@ -53,26 +67,31 @@ def order(found: list[Any], connected: frozenset[str] = frozenset(), load: dict[
 
 def test_a_name_finds_every_replica_whatever_its_case() -> None:
     every = [entry("Calc", 10, 1), entry("calc", 11, 2), entry("echo", 12, 2)]
-    assert len(find("CALC", every, name_of)) == 2
+    assert len(find("CALC", FakeDirectory(every), name_of)) == 2
 
 
 @pytest.mark.parametrize("node", ["ben-server", "BEN-SERVER", did(2), short(did(2)), did(2)[12:20]])
 def test_a_node_after_the_at_sign_may_be_a_name_an_id_or_a_prefix(node: str) -> None:
     every = [entry("calc", 10, 1), entry("calc", 11, 2)]
-    found = find(f"calc@{node}", every, name_of)
+    found = find(f"calc@{node}", FakeDirectory(every), name_of)
     assert did(11) in [e.manifest.agent_id for e in found]
     if node in ("ben-server", "BEN-SERVER", did(2), short(did(2))):
         assert len(found) == 1
 
 
+def test_a_name_as_written_comes_before_the_same_name_in_other_letters() -> None:
+    every = [entry("Calc", 10, 1), entry("calc", 11, 2)]
+    assert [e.manifest.agent_id for e in find("calc", FakeDirectory(every), name_of)] == [did(11)]
+
+
 def test_an_id_finds_exactly_that_agent() -> None:
     every = [entry("calc", 10, 1), entry("calc", 11, 2)]
-    assert [e.manifest.agent_id for e in find(did(10), every, name_of)] == [did(10)]
+    assert [e.manifest.agent_id for e in find(did(10), FakeDirectory(every), name_of)] == [did(10)]
 
 
 def test_an_unknown_name_says_which_names_are_near() -> None:
     with pytest.raises(AgentNotFound) as caught:
-        find("clac", [entry("calc", 10, 1)], name_of)
+        find("clac", FakeDirectory([entry("calc", 10, 1)]), name_of)
     assert caught.value.extra["did_you_mean"] == ["calc"]
 
 
