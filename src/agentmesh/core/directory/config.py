@@ -32,8 +32,8 @@ class DirectoryConfig:
         want_retry_s: A record asked for is asked for again after this long. Default 2 (guess).
         wants_max: Records being waited for that are remembered, only to avoid asking twice. Default 20 000 = twice
             ``entries_max``.
-        records_bytes: Bytes of records put into one message, at least one record. Default 64 KiB: about 50 records, which take 10 ms to verify, so that
-            calls in flight hardly notice.
+        records_bytes: Bytes of records put into one message, at least one record. Default 64 KiB: about 50 records,
+            which take some 20 ms to verify, so that calls in flight hardly notice.
     """
 
     require_signed: bool = True
