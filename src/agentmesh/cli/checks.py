@@ -212,7 +212,7 @@ def _log(home: Home, status: StatusView | None, loaded: Loaded | None) -> Iterat
     shown = f"{size / 1_000_000:.1f} MB"
     limit = loaded.settings.events_bytes_max if loaded is not None else 0
     if limit and size > 0.9 * limit:
-        text = f"{shown}, near its limit of {limit / 1_000_000:.0f} MB (events_bytes_max)"
+        text = f"{shown}, near {limit / 1_000_000:.0f} MB, from where the oldest events are dropped (events_bytes_max)"
         yield Finding("warn", "events", text, f"agentmesh config set events_bytes_max {2 * limit}")
     if status is None:
         yield Finding("ok", "events", f"{shown}; log and index are compared when the node starts")

@@ -150,7 +150,7 @@ class Output:
             if hint:
                 self._write(self.stderr, [(i18n.t("next:") + " ", "dim"), hint])
             log = error.extra.get("log")
-            if isinstance(log, list) and log and self.verbose:
+            if isinstance(log, list) and log and not self.quiet:
                 for entry in log:  # pyright: ignore[reportUnknownVariableType]
                     self._write(self.stderr, [("  | " + str(entry), "dim")])  # pyright: ignore[reportUnknownArgumentType]
         if self.verbose >= 2:

@@ -76,7 +76,10 @@ class Timeline:
         task = event.task_id or ""
         state = event.payload.get("state") if event.kind == "status" else None
         if state == "submitted":
-            self._callers[task] = str(event.payload.get("from") or "you")
+            caller = str(event.payload.get("from") or "you")
+            # A call that no agent made comes from the person or program at that node.
+            by_person = event.parent_task_id is None and caller == self._nodes.get(event.node_id)
+            self._callers[task] = "you" if by_person else caller
             self._open.add(task)
         elif state in TERMINAL_STATES or state == "input-required":
             self._callers.setdefault(task, "you")

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -47,14 +47,14 @@ class Stopped(NamedTuple):
 
 
 def bind_loopback(port: int, *, strict: bool = False) -> tuple[list[socket.socket], int]:
-    """Bind one port on 127.0.0.1 and, where the machine has IPv6, on ::1; the sockets do not listen yet.
+    """Bind one port on 127.0.0.1 and, where the machine has IPv6, on ::1, and listen there.
 
     Args:
         port: Wanted port; 0 takes any free one.
         strict: Fail instead of trying the next ports.
 
     Returns:
-        The bound sockets (IPv4 first) and the port, which differs from the wanted one if that was taken.
+        The listening sockets (IPv4 first) and the port, which differs from the wanted one if that was taken.
 
     Raises:
         StateError: code "port.taken". Nothing stays bound.
@@ -139,12 +139,12 @@ def daemon_argv(given: dict[str, Any]) -> list[str]:
     return out
 
 
-def daemon_environ() -> dict[str, str]:
-    """Return the environment for a daemon.
+def daemon_environ(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment for a daemon: the given one, or ours, and what every daemon gets.
 
     One malloc arena: threads of the QUIC engine otherwise keep arenas of their own; measured, it lowers resident memory.
     """
-    return {"MALLOC_ARENA_MAX": "1", **os.environ, "PYTHONUNBUFFERED": "1"}
+    return {"MALLOC_ARENA_MAX": "1", **(os.environ if environ is None else environ), "PYTHONUNBUFFERED": "1"}
 
 
 def start(
@@ -154,6 +154,7 @@ def start(
     profile: str = "",
     timeout_s: float = 20.0,
     waiting: Callable[[float], None] | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> Started:
     """Start the daemon in the background and wait until it answers; if it runs already, say so.
 
@@ -163,6 +164,7 @@ def start(
         profile: Profile of config.toml, "" for none.
         timeout_s: How long it may take to answer. It is stopped when it does not.
         waiting: Called now and then with the seconds waited so far.
+        environ: The daemon's environment; ours when left out.
 
     Raises:
         StateError: code "daemon.failed": it ended while starting; ``extra["log"]`` holds the last lines of its log.
@@ -186,7 +188,7 @@ def start(
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=daemon_environ(),
+                env=daemon_environ(environ),
                 cwd=home.path,
             )
     except OSError as error:

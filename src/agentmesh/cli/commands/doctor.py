@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentmesh.cli import i18n
 from agentmesh.cli.output import Output
 from agentmesh.cli.verb import single
 from agentmesh.errors import EXIT_BUG
@@ -32,7 +33,7 @@ def doctor(out: Output) -> int:
     for finding in findings:
         out.check(finding.mark, finding.name, finding.text)
         if finding.next:
-            out.next(finding.next)
+            out.line((f"    {i18n.t('next:')} ", "dim"), finding.next)
     return EXIT_BUG if failed else 0
 
 
