@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types bench soak fmt pins dist clean
+.PHONY: help demo test check lint types bench soak docs fmt pins dist clean
 
 help:
 	@sed -n '2,7s/^# \{0,1\}//p' Makefile
@@ -69,6 +69,9 @@ bench: $(STAMPS)/bench
 
 soak: $(STAMPS)/test
 	@AGENTMESH_SOAK=1 $(PYTEST) -v -m soak --timeout 7200 $(ARGS) </dev/null
+
+docs: $(STAMPS)/test
+	@$(BIN)/python tools/pages.py
 
 pins: $(STAMPS)/venv
 	@$(BIN)/python tools/pins.py

@@ -360,6 +360,7 @@ class Calls:
                 elif isinstance(reply, v1.CallAccepted):
                     accepted = True
                 else:
+                    await stream.finish()  # A stream ends when both sides have said so; links allow only so many.
                     return self._outcome(call, reply, accepted=accepted)
         except (Closed, TimeoutError) as error:
             stream.reset(0)
