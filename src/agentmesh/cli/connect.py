@@ -59,13 +59,8 @@ def ensure_running(out: Output, home: Home) -> None:
         "the daemon is not running",
         code="daemon.unreachable",
         why=f"no process holds {home.lock}",
-        hint=up_command(out),
+        hint="agentmesh up",
     )
-
-
-def up_command(out: Output) -> str:
-    """Return the command that starts this home's daemon."""
-    return f"agentmesh up --home {out.home}" if out.home else "agentmesh up"
 
 
 def start_daemon(out: Output, given: dict[str, Any] | None = None) -> Started:

@@ -7,6 +7,8 @@ pipes our output never pays for it.
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import sys
 import time
 import traceback
@@ -92,7 +94,8 @@ class Output:
 
     def next(self, command: str, comment: str = "") -> None:
         """Name the next command, on stderr."""
-        self.note((f"{i18n.t('next:')} ", "dim"), command, (f"   {comment}" if comment else "", "dim"))
+        shown = self._at_home(command)
+        self.note((f"{i18n.t('next:')} ", "dim"), shown, (f"   {comment}" if comment else "", "dim"))
 
     def check(self, mark: str, what: str, text: str) -> None:
         """Print one line of a check list to stdout: ✓ what  text. ``mark`` is ok, warn or fail."""
@@ -148,7 +151,7 @@ class Output:
             if why:
                 self._write(self.stderr, [(i18n.t("why:") + " ", "dim"), why])
             if hint:
-                self._write(self.stderr, [(i18n.t("next:") + " ", "dim"), hint])
+                self._write(self.stderr, [(i18n.t("next:") + " ", "dim"), self._at_home(hint)])
             log = error.extra.get("log")
             if isinstance(log, list) and log and not self.quiet:
                 for entry in log:  # pyright: ignore[reportUnknownVariableType]
@@ -168,6 +171,12 @@ class Output:
         self.stderr.write(f"{question} [Y/n] ")
         self.stderr.flush()
         return sys.stdin.readline().strip().lower() in ("", "y", "yes", "是", "j", "o")
+
+    def _at_home(self, command: str) -> str:
+        """Name the home in a command if this one was told it by flag, so that the next one reaches the same node."""
+        if not self.home or "--home" in command:
+            return command
+        return re.sub(r"(^|&& )agentmesh ", rf"\1agentmesh --home {shlex.quote(self.home)} ", command)
 
     def _write(self, stream: TextIO, parts: Iterable[Styled]) -> None:
         console = self._console(stream)

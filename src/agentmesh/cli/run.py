@@ -51,8 +51,7 @@ def run_tree(build: Callable[[], Any], program: str, args: list[str]) -> int:
 def _first_look(args: list[str]) -> Output:
     """Read the flags that shape error output straight from the command line, before and whether or not it parses."""
     own = args[: args.index("--")] if "--" in args else args
-    lang = next((own[i + 1] for i, a in enumerate(own[:-1]) if a == "--lang"), None)
-    lang = next((a.split("=", 1)[1] for a in own if a.startswith("--lang=")), lang)
+    lang, home = (_value_of(own, flag) for flag in ("--lang", "--home"))
     verbose = sum(len(a) - 1 for a in own if a.startswith("-v") and set(a[1:]) == {"v"}) + own.count("--verbose")
     return Output(
         json="--json" in own,
@@ -60,4 +59,11 @@ def _first_look(args: list[str]) -> Output:
         verbose=verbose,
         color="--no-color" not in own,
         lang=i18n.use(lang if lang in i18n.LANGUAGES else None),
+        home=home,
     )
+
+
+def _value_of(args: list[str], flag: str) -> str | None:
+    """Return what follows ``--flag`` or ``--flag=``, None if it is not there."""
+    after = next((args[i + 1] for i, a in enumerate(args[:-1]) if a == flag), None)
+    return next((a.split("=", 1)[1] for a in args if a.startswith(flag + "=")), after)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from agentmesh.errors import ConfigError, Full
 
 HOME_VERSION = 1
 _VERSION_BYTES_MAX = 32
+_PROBE_BYTES = 4096
 
 
 def default_home() -> Path:
@@ -91,21 +93,37 @@ class Home:
         """Make the home (mode 0700) and its version file if they are missing; check that we may write there.
 
         Raises:
-            ConfigError: made by a newer version, or not a directory. No state changed.
+            ConfigError: made by a newer version, not a directory, or others may write there. No state changed.
             Full: read-only, no permission, or the disk is full.
         """
         self.check()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._refuse_open_doors()
             if not self.version_file.exists():
                 write_atomic(self.version_file, f"{HOME_VERSION}\n".encode())
             else:
                 with tempfile.TemporaryFile(dir=self.path) as probe:
-                    probe.write(b"x")
+                    probe.write(bytes(_PROBE_BYTES))
         except FileExistsError as error:
             raise ConfigError(f"{self.path} is not a directory", code="home.not_a_directory") from error
         except OSError as error:
             raise storage_error(error, self.path) from error
+
+    def _refuse_open_doors(self) -> None:
+        """Refuse a home in which others may write: they could replace the node's keys. An empty one of ours is closed."""
+        status = self.path.stat()
+        if not status.st_mode & 0o022:
+            return
+        if status.st_uid == os.geteuid() and not any(self.path.iterdir()):
+            self.path.chmod(0o700)
+            return
+        raise ConfigError(
+            f"others may write in {self.path} (mode {stat.S_IMODE(status.st_mode):04o})",
+            code="home.permissions",
+            why="whoever writes there could replace this node's keys",
+            hint=f"chmod 700 {self.path}",
+        )
 
 
 def storage_error(error: OSError, path: Path) -> Full:
