@@ -28,7 +28,7 @@ from agentmesh.net.mux import MuxLink
 ALPN = b"agentmesh/1"
 #: Bytes asked of the engine per read: small while little comes, since it prepares a buffer of that size each time.
 _READ_BYTES_MIN, _READ_BYTES_MAX = 32 * 1024, 512 * 1024
-#: Longest a QUIC close may take before the socket is dropped, in seconds.
+#: Longest an endpoint may take to close, in seconds.
 _CLOSE_TIMEOUT_S = 2.0
 
 
@@ -57,9 +57,9 @@ class _IrohPipe:
 
     def __init__(self, iroh: Any, connection: Any, stream: Any) -> None:
         self.engine_error: type[Exception] = iroh.IrohError
-        self.connection = connection
-        self._sender = stream.send()
-        self._receiver = stream.recv()
+        self.connection: Any = connection
+        self._sender: Any = stream.send()
+        self._receiver: Any = stream.recv()
         self._read_bytes = _READ_BYTES_MIN
 
     async def read(self) -> bytes:
@@ -82,9 +82,12 @@ class _IrohPipe:
             raise Closed(_reason(error), code="unreached.closed.iroh") from error
 
     async def aclose(self) -> None:
-        """Close the connection."""
-        with suppress(self.engine_error):
-            self.connection.close(0, b"")
+        """Close the connection and let go of the engine's objects: it keeps its sockets while Python holds any of them."""
+        connection = self.connection
+        if connection is not None:
+            self.connection = self._sender = self._receiver = None
+            with suppress(self.engine_error):
+                connection.close(0, b"")
 
 
 class IrohLink(MuxLink):
@@ -123,10 +126,18 @@ class IrohLink(MuxLink):
 
     async def recv_datagram(self) -> bytes:
         """Wait for a datagram. Raises Closed."""
+        self.check_open()
+        payload = await self.until_closed(self._next_datagram())
+        if payload is None:
+            await self.wait_closed()
+            raise self._gone()
+        return payload
+
+    async def _next_datagram(self) -> bytes | None:
         try:
-            return await self.until_closed(self._pipe.connection.read_datagram())
-        except self._pipe.engine_error as error:
-            raise Closed(_reason(error), code="unreached.closed.iroh") from error
+            return await self._pipe.connection.read_datagram()
+        except self._pipe.engine_error:
+            return None  # The connection is gone; the reader finds out why.
 
     def _selected_paths(self) -> list[Any]:
         if self.is_closed:

@@ -181,13 +181,14 @@ class MuxLink:
         self._writer_idle: asyncio.Future[None] | None = None
         self._flushed: asyncio.Future[None] | None = None
         self._closed = self.loop.create_future()
+        self._closing = asyncio.Lock()
         self._rtt_s: float | None = None
         self._pings = self._silent_pings = 0
         self._ping_sent_s = 0.0
         self._ping_interval_s = ping_interval_s
         self._scope = TaskScope(f"link:{scheme}", tasks_max=16)
-        self._reader = self._scope.spawn(self._read(), "read")
-        self._writer = self._scope.spawn(self._write(), "write")
+        self._reader: asyncio.Task[None] | None = self._scope.spawn(self._read(), "read")
+        self._writer: asyncio.Task[None] | None = self._scope.spawn(self._write(), "write")
         self._keepalive = self.loop.call_soon(self._ping)
 
     # ---- what the contract names -------------------------------------------------------------------------------
@@ -278,16 +279,19 @@ class MuxLink:
 
     async def aclose(self, reason: str = "") -> None:
         """Say goodbye, close the link and all its streams. Idempotent."""
-        if self._reason is None:
-            self._core.goaway(0, reason or "closed by the peer")
-            self._flushed = self.loop.create_future()
-            self._wake_writer()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_GOODBYE_S):
-                    await self._flushed
-            self._shut(reason or "closed here")
-        await self._scope.aclose()
-        await self._pipe.aclose()
+        async with self._closing:
+            if self._reason is None:
+                self._core.goaway(0, reason or "closed by the peer")
+                await self._last_words()
+                self._shut(reason or "closed here")
+                # The peer hangs up when it has read that. Hanging up first could take the words out of its hands: QUIC and
+                # TCP both drop what a closed end has not delivered.
+                if self._reader is not None:
+                    await asyncio.wait([self._reader], timeout=_GOODBYE_S)
+            await self._scope.aclose()
+            await self._pipe.aclose()
+            # A cancelled task keeps its traceback, whose frames keep the engine's objects and so its sockets.
+            self._reader = self._writer = None
 
     async def until_closed(self, waiting: Coroutine[Any, Any, _T]) -> _T:
         """Await something of the engine, but no longer than the link lives. Raises Closed."""
@@ -363,11 +367,16 @@ class MuxLink:
             reason = f"the peer broke the protocol: {error.detail}"
             self._core.goaway(1, error.code)
             await self._last_words()
+            self._shut(reason)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GOODBYE_S):
+                    await self._drain()
         except (OSError, MeshError) as error:
             reason = f"the connection broke: {error}"
         finally:
             self._shut(reason)
-            self._writer.cancel()
+            if self._writer is not None:
+                self._writer.cancel()
             await self._pipe.aclose()
 
     def _on_event(self, event: Event) -> None:
@@ -402,12 +411,22 @@ class MuxLink:
                 await self._writer_idle
         except (OSError, MeshError) as error:
             self._shut(f"the connection broke: {error}")
+            self._cancel_reader()
+
+    def _cancel_reader(self) -> None:
+        if self._reader is not None:
             self._reader.cancel()
 
     def _wake_writer(self) -> None:
         idle = self._writer_idle
         if idle is not None and not idle.done() and (self._core.has_output or self._flushed is not None):
             idle.set_result(None)
+
+    async def _drain(self) -> None:
+        """Read and drop until the peer hangs up."""
+        with suppress(OSError, MeshError):
+            while await self._pipe.read():
+                pass
 
     async def _last_words(self) -> None:
         """Give the writer a moment to tell the peer why."""
@@ -430,7 +449,7 @@ class MuxLink:
         """
         if self._silent_pings >= SILENT_PINGS_MAX:
             self._shut(f"the peer was silent for {SILENT_PINGS_MAX * self._ping_interval_s:.0f} s")
-            self._reader.cancel()
+            self._cancel_reader()
             return
         self._silent_pings += 1
         self._pings += 1
