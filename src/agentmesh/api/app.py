@@ -104,6 +104,10 @@ class Api:
         if scope["type"] == "http" and scope["path"] == CALLS_PATH and scope["method"] == "POST":
             await self._calls(scope, receive, send)
             return
+        if not scope.get("query_string", b"").isascii():
+            # Starlette would fall over it; RFC 3986 allows ASCII only.
+            await problems.send_problem(send, UsageError("the query string is not ASCII", code="query.invalid"))
+            return
         try:
             await self._inner(scope, receive, send)
         except Exception:  # noqa: BLE001 - the HTTP edge

@@ -1,0 +1,218 @@
+"""A backend double for the HTTP API: a tiny node in memory that does what the test asks of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from agentmesh.errors import AgentCanceled, AgentNotFound, MeshError, RunNotFound
+from agentmesh.sdk.types import (
+    AgentDetail,
+    AgentView,
+    CallRequest,
+    CancelResult,
+    PeerView,
+    RegisterRequest,
+    Reply,
+    RunView,
+    StatusView,
+    Stored,
+    TraceView,
+)
+from agentmesh.wire.event import EventV1, digest, order_key
+
+NODE = "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK"
+AGENT = "did:key:z6MkjchhfUsD6mmvni8mCdXHw216Xrm9bQe2mBH1P5RDjVJG"
+RUN = "a" * 32
+
+
+def event(seq: int, kind: Any = "message", *, run_id: str = RUN, task_id: str = "t" * 32, **payload: Any) -> EventV1:
+    """Make one event whose id follows from its seq."""
+    return EventV1(
+        id=f"{seq:032x}",
+        ts=1_700_000_000_000_000 + seq,
+        kind=kind,
+        run_id=run_id,
+        task_id=task_id,
+        node_id=NODE,
+        agent="echo",
+        lamport=seq,
+        payload=payload or {"role": "agent", "parts": [{"text": f"m{seq}"}]},
+        seq=seq,
+    )
+
+
+class FakeCall:
+    """A call whose events and outcome the test decides."""
+
+    def __init__(self, request: CallRequest, events: list[EventV1], outcome: Reply | MeshError | BaseException) -> None:
+        self.run_id = request.run_id or RUN
+        self.task_id = request.task_id or "t" * 32
+        self.events = events
+        self.outcome = outcome
+        #: When set, the call hangs after its events until it is closed or canceled.
+        self.hangs = False
+        self.closed = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[EventV1]:
+        for one in self.events:
+            yield one
+        if self.hangs:
+            await self.ended.wait()
+
+    async def reply(self) -> Reply:
+        if self.hangs:
+            await self.ended.wait()
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+    async def aclose(self) -> None:
+        self.closed.set()
+        self.ended.set()
+
+
+class FakeBackend:
+    """Implements ``api.backend.Backend`` and records what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.failure: BaseException | None = None
+        self.log: list[EventV1] = []
+        self.grown = asyncio.Condition()
+        self.calls: list[FakeCall] = []
+        self.prepare: Callable[[FakeCall], None] = lambda call: None
+        self.call_failure: BaseException | None = None
+        self.call_started = asyncio.Event()
+        self.followers = 0
+        self.known = {"echo": AgentView(agent_id=AGENT, name="echo", node_id=NODE, status="healthy", trust="own")}
+
+    def _ask(self, *what: Any) -> None:
+        self.asked.append(what)
+        if self.failure is not None:
+            raise self.failure
+
+    def status(self) -> StatusView:
+        self._ask("status")
+        return StatusView(
+            node_id=NODE, node_name="n", pid=1, port=1, version="0", uptime_s=1.0, rss_bytes=1, peers=0,
+            agents=len(self.known), events=len(self.log),
+        )  # fmt: skip
+
+    def agents(self, query: str = "", name: str = "", include_unhealthy: bool = True) -> list[AgentView]:
+        self._ask("agents", query, name, include_unhealthy)
+        return [a for a in self.known.values() if query in a.name and name in ("", a.name)]
+
+    def agent(self, ref: str) -> AgentDetail:
+        self._ask("agent", ref)
+        if ref not in self.known:
+            raise AgentNotFound.near(ref, self.known)
+        return AgentDetail(agent=self.known[ref], card={"name": ref})
+
+    async def register(self, request: RegisterRequest) -> list[AgentView]:
+        self._ask("register", request)
+        name = request.name or "new"
+        self.known[name] = AgentView(agent_id=AGENT, name=name, node_id=NODE, door=request.door)
+        return [self.known[name]]
+
+    async def deregister(self, ref: str) -> AgentView:
+        self._ask("deregister", ref)
+        if ref not in self.known:
+            raise AgentNotFound.near(ref, self.known)
+        return self.known.pop(ref)
+
+    async def renew(self, agent_id: str) -> bool:
+        self._ask("renew", agent_id)
+        return any(a.agent_id == agent_id for a in self.known.values())
+
+    async def call(self, request: CallRequest) -> FakeCall:
+        self._ask("call", request)
+        if request.to not in self.known:
+            raise AgentNotFound.near(request.to, self.known)
+        text = f"echo: {request.text}" if request.text is not None else ""
+        call = FakeCall(
+            request, [], Reply(run_id="", task_id="", state="completed", text=text, agent="echo", lamport=7)
+        )
+        reply = call.outcome
+        assert isinstance(reply, Reply)
+        reply.run_id, reply.task_id = call.run_id, call.task_id
+        if request.data is not None:
+            reply.data = [request.data]
+        call.events = [
+            event(1, "status", run_id=call.run_id, task_id=call.task_id, state="working"),
+            event(2, run_id=call.run_id, task_id=call.task_id),
+            event(3, "status", run_id=call.run_id, task_id=call.task_id, state="completed"),
+        ]
+        if self.call_failure is not None:
+            call.outcome = self.call_failure
+        self.prepare(call)
+        self.calls.append(call)
+        self.call_started.set()
+        return call
+
+    async def cancel(self, task_id: str) -> CancelResult:
+        self._ask("cancel", task_id)
+        for call in self.calls:
+            if call.task_id == task_id:
+                running = call.hangs and not call.ended.is_set()
+                call.outcome = AgentCanceled("the task was canceled")
+                call.ended.set()
+                return CancelResult(task_id=task_id, canceled=running)
+        raise RunNotFound(f"no task {task_id}")
+
+    async def trace(self, ref: str, after: int = 0, remote: bool = True) -> TraceView:
+        self._ask("trace", ref, after, remote)
+        events = sorted((e for e in self.log if ref == "last" or e.run_id.startswith(ref)), key=order_key)
+        if not events:
+            raise RunNotFound(f"no run {ref}")
+        shown = [e for e in events if e.seq > after]
+        return TraceView(run_id=events[-1].run_id, count=len(events), digest=digest(events), events=shown)
+
+    async def runs(self, limit: int) -> list[RunView]:
+        self._ask("runs", limit)
+        return [RunView(run_id=RUN, first_ts=1, last_ts=2, count=3)][:limit]
+
+    async def ingest(self, events: list[EventV1]) -> Stored:
+        self._ask("ingest", len(events))
+        await self.append(*events)
+        return Stored(stored=len(events), last_seq=len(self.log))
+
+    async def append(self, *events: EventV1) -> None:
+        """Number the events, add them to the log and wake every follower."""
+        for one in events:
+            one.seq = len(self.log) + 1
+            self.log.append(one)
+        async with self.grown:
+            self.grown.notify_all()
+
+    async def follow(self, after_seq: int, run_id: str | None = None) -> AsyncIterator[EventV1]:
+        self._ask("follow", after_seq, run_id)
+        self.followers += 1
+        try:
+            position = after_seq
+            while True:
+                while position < len(self.log):
+                    one = self.log[position]
+                    position += 1
+                    if run_id is None or one.run_id == run_id:
+                        yield one
+                async with self.grown:
+                    while position >= len(self.log):
+                        await self.grown.wait()
+        finally:
+            self.followers -= 1
+            async with self.grown:
+                self.grown.notify_all()
+
+    async def task_events(self, task_id: str) -> list[EventV1]:
+        self._ask("task_events", task_id)
+        return [e for e in self.log if e.task_id == task_id]
+
+    def peers(self) -> list[PeerView]:
+        self._ask("peers")
+        return [PeerView(node_id=NODE, connected=True)]
+
+    async def add_seeds(self, seeds: list[str]) -> None:
+        self._ask("add_seeds", seeds)
