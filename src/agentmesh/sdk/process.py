@@ -57,6 +57,8 @@ class AgentProcess:
         agents: One or more, with different names.
         home, url, token: Where the daemon is; see ``sdk.locate``.
         renew_interval_s: Seconds between renewals.
+        port: Where to listen on loopback; 0 for any free port.
+        secret: First segment of every path; random when left out, and better left out.
 
     Raises:
         UsageError: no agent, one without a skill, or two of one name.
@@ -70,12 +72,14 @@ class AgentProcess:
         url: str | None = None,
         token: str | None = None,
         renew_interval_s: float = RENEW_INTERVAL_S,
+        port: int = 0,
+        secret: str | None = None,
     ) -> None:
         _check(agents)
         self._where = (None if home is None else os.fspath(home), url, token)
-        secret = secrets.token_urlsafe(24)
+        secret = secret or secrets.token_urlsafe(24)
         self.app = AgentApp(agents, secret, home=self._where[0], url=url, token=token)
-        self._socket = _listen()
+        self._socket = _listen(port)
         self.base_url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/{secret}"
         self._renew_interval_s = renew_interval_s
         self._scope = TaskScope("agent-process")
@@ -219,10 +223,11 @@ def _check(agents: list[Agent]) -> None:
         names.add(agent.name)
 
 
-def _listen() -> socket.socket:
+def _listen(port: int) -> socket.socket:
     # The protocol is named because asyncio switches Nagle's algorithm off only where it is: 40 ms per answer otherwise.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
     listener.listen(512)
     return listener
 

@@ -25,8 +25,9 @@ from agentmesh.sdk.context import CallContext, enter, leave
 
 #: Longest line, bytes; the reader's limit.
 LINE_BYTES_MAX = 8 * 1024 * 1024
-#: A generator waits while so many lines are unread.
+#: A generator waits while so many lines or bytes are unread.
 LINES_WAIT = 256
+BYTES_WAIT = 1024 * 1024
 #: Reports beyond this many unread lines or bytes fail the call: the function does not listen to back-pressure.
 LINES_MAX = 10_000
 PENDING_BYTES_MAX = 64 * 1024 * 1024
@@ -79,7 +80,7 @@ class Outlet:
         self._lines.append(line)
         self._bytes += len(line)
         self.ended = last
-        if len(self._lines) >= LINES_WAIT:
+        if len(self._lines) >= LINES_WAIT or self._bytes >= BYTES_WAIT:
             self._writable.clear()
         else:
             self._writable.set()
