@@ -78,7 +78,7 @@ def complaint(words: list[str]) -> str:
         return "" if program in OTHERS else f"{program!r} is neither ours nor in OTHERS"
     command: Any = agentmesh_tree() if program == "agentmesh" else agentmeshd_tree()
     path = [program]
-    flags = _flags(command) | {"--help", "-h"}
+    flags = _flags(command) | {"--help", "-h", "--version"}
     for word in words[1:]:
         if word.startswith("-") and word != "-":
             if word.split("=")[0] not in flags:
@@ -242,6 +242,27 @@ def runnable_pages() -> list[Path]:
 def test_guide_runs_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
     with machines(tmp_path) as hosts:
         follow(page, hosts)
+
+
+def shape(said: str) -> set[str]:
+    """Return the lines of a terminal with ids, numbers and spaces made equal."""
+    said = re.sub(r"\b\w{4}…\w{6}\b", "ID", said)
+    said = re.sub(r"run_\w+", "run_ID", re.sub(r"digest \w{4}-\w{4}", "digest D", said))
+    return {
+        " ".join(re.sub(r"(?<![\w'\"])[+]?\d+(\.\d+)?(?=( ms| s\b|$|\s))|:\d+\b", "#", line).split())
+        for line in said.splitlines()
+    }
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_readme_shows_what_the_demo_says(tmp_path: Path) -> None:
+    with machines(tmp_path) as hosts:
+        code, said = hosts["A"].run("agentmesh demo")
+    assert code == 0, said
+    for name in ("README.md", "README.zh-CN.md"):
+        shown = next(b.text for b in blocks(ROOT / name) if b.text.startswith("$ make demo"))
+        assert shape(shown.partition("\n")[2]) - shape(said) == set(), said
 
 
 def test_the_tutorial_is_among_the_pages_that_are_run() -> None:
