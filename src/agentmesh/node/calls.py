@@ -53,6 +53,7 @@ _log = logging.getLogger("agentmesh.calls")
 _TIMEOUT_S_MIN, _TIMEOUT_S_MAX = 0.05, 86_400.0
 _ID_CHARS_MAX = 128
 _CANCEL_GRACE_S = 2.0
+_CHOSEN_MAX = 10_000
 #: The callee's node enforces the same deadline; its own word on it is better than ours, so it gets a moment more.
 _DEADLINE_GRACE_S = 0.25
 _event_decoder = msgspec.msgpack.Decoder(EventV1)
@@ -101,6 +102,7 @@ class Calls:
         self._running: dict[str, Call] = {}
         self._finished: dict[str, Call] = {}
         self._load: dict[str, int] = {}
+        self._chosen_s: dict[str, float] = {}
 
     @property
     def running(self) -> int:
@@ -174,7 +176,15 @@ class Calls:
         return pick_order(found, is_connected=self._links.is_connected, load_of=self._load_of)
 
     def _load_of(self, agent_id: str) -> tuple[int, float]:
-        return self._load.get(agent_id, 0), 0.0
+        """Return (calls running, when it was last chosen): among equals the one that rested longest comes first."""
+        return self._load.get(agent_id, 0), self._chosen_s.get(agent_id, 0.0)
+
+    def _choose(self, agent_id: str) -> None:
+        self._load[agent_id] = self._load.get(agent_id, 0) + 1
+        self._chosen_s.pop(agent_id, None)
+        while len(self._chosen_s) >= _CHOSEN_MAX:
+            del self._chosen_s[next(iter(self._chosen_s))]
+        self._chosen_s[agent_id] = time.monotonic()
 
     def _caller_of(self, request: CallRequest) -> tuple[list[str], str, str]:
         """Return (hops with the calling agent appended, caller id, caller name)."""
@@ -236,11 +246,11 @@ class Calls:
         if call.state is not None or error is None:
             return
         state = "canceled" if isinstance(error, AgentCanceled) else "failed"
+        events = [call.story.event("status", {"state": state, "detail": error.detail})]
+        if call.events[-1].kind != "error":
+            events.insert(0, call.story.event("error", to_wire(error)))
         with contextlib.suppress(MeshError):  # A full disk must not hide the outcome from whoever waits for it.
-            for event in (
-                call.story.event("error", to_wire(error)),
-                call.story.event("status", {"state": state, "detail": error.detail}),
-            ):
+            for event in events:
                 self._log.append(event)
                 call.add(event)
 
@@ -256,7 +266,7 @@ class Calls:
             call.agent_id, call.agent, call.node_id = manifest.agent_id, manifest.name, manifest.node_id
             call.story.agent_id = manifest.agent_id
             message.agent_id, message.lamport = manifest.agent_id, call.story.lamport
-            self._load[manifest.agent_id] = self._load.get(manifest.agent_id, 0) + 1
+            self._choose(manifest.agent_id)
             try:
                 if candidate.entry.local:
                     return await self._local(call, message)
@@ -321,7 +331,7 @@ class Calls:
             agent.active -= 1
         if isinstance(error, NoRoute | Closed):
             self._registry.check_soon(agent)
-        return error
+        return self._unless_untouched(call, error)
 
     async def _remote(
         self, call: Call, candidate: Candidate, message: v1.CallOpen, *, is_last: bool
@@ -384,7 +394,14 @@ class Calls:
                 raise DecodeError("the callee's node ended the call without a terminal event", code="call.no_end")
             return None
         error = from_wire(end.error)
-        if error.extra.get("untouched") and isinstance(error, NoRoute | Busy) and call.state is None:
+        return self._unless_untouched(call, error)
+
+    @staticmethod
+    def _unless_untouched(call: Call, error: MeshError | None) -> MeshError | None:
+        """Return the error, or raise _Untouched if it says that no work was done and nothing in the story contradicts it."""
+        told = any(e.kind in ("message", "artifact", "tool") for e in call.events)
+        said = error is not None and error.extra.pop("untouched", False) and isinstance(error, NoRoute | Closed | Busy)
+        if error is not None and said and call.state is None and not told:
             raise _Untouched(error)
         return error
 

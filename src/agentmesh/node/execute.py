@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from agentmesh.errors import AgentCanceled, AgentFailed, LimitError, MeshError, Timeout, to_wire
+from agentmesh.errors import AgentCanceled, AgentFailed, Closed, LimitError, MeshError, NoRoute, Timeout, to_wire
 from agentmesh.node.door import Door, Happening, Invocation
 from agentmesh.node.record import TaskStory
 from agentmesh.wire.event import EVENT_BYTES_MAX, KINDS, TERMINAL_STATES, EventV1
@@ -26,6 +26,8 @@ async def execute(
     door: Door, call: Invocation, story: TaskStory, sink: Sink, *, events_max: int, bytes_max: int
 ) -> MeshError | None:
     """Run the call and give every event to ``sink``; the last is a terminal status or input-required.
+
+    If the agent could not be reached at all, the last is an error event and the error is marked ``untouched``.
 
     Args:
         door: The agent.
@@ -70,8 +72,11 @@ async def execute(
         raise
     except MeshError as raised:
         error = raised
-        if not touched:
-            error.extra.setdefault("untouched", True)
+        if not touched and isinstance(raised, NoRoute | Closed):
+            # No work was done, so the task is not over: another replica may be tried. Only its caller ends the story.
+            error.extra["untouched"] = True
+            await sink(story.event("error", to_wire(error)))
+            return error
         if isinstance(raised, LimitError):
             await _tell_cancel(door, call.task_id)
         state = "canceled" if isinstance(raised, AgentCanceled) else "failed"

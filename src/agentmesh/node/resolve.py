@@ -92,7 +92,7 @@ def pick_order(
     is_connected: Callable[[str], bool],
     load_of: Callable[[str], tuple[int, float]],
 ) -> list[Candidate]:
-    """Order replicas for one call: own before signed before unsigned, connected before not, then least load and latency.
+    """Order replicas for one call: own before signed before unsigned, connected before not, then least load.
 
     An agent of one's own always comes before a stranger that uses the same name, and an unsigned one is only ever used
     when no signed one carries the name.
@@ -100,7 +100,7 @@ def pick_order(
     Args:
         found: Replicas of one name, in any order.
         is_connected: Whether a link to a node id is up.
-        load_of: (calls running, round trip in seconds) of an agent's replica, by agent id.
+        load_of: (calls running, second criterion: the smaller the better) of a replica, by agent id.
 
     Raises:
         NoRoute: every replica is unhealthy (code "agent.unhealthy").
@@ -119,7 +119,14 @@ def pick_order(
 
     def key(candidate: Candidate) -> tuple[bool, bool, bool, int, float, str]:
         entry = candidate.entry
-        load, rtt = load_of(entry.manifest.agent_id)
-        return (not entry.local, not entry.manifest.signed, not candidate.connected, load, rtt, entry.manifest.agent_id)
+        load, second = load_of(entry.manifest.agent_id)
+        return (
+            not entry.local,
+            not entry.manifest.signed,
+            not candidate.connected,
+            load,
+            second,
+            entry.manifest.agent_id,
+        )
 
     return sorted((Candidate(e, e.local or is_connected(e.manifest.node_id)) for e in healthy), key=key)

@@ -159,9 +159,11 @@ async def test_an_unreachable_agent_that_did_nothing_is_marked_untouched_so_that
         raise NoRoute("connection refused")
         yield text("never")
 
-    error, _ = await run(ScriptedDoor(script))
+    error, events = await run(ScriptedDoor(script))
     assert isinstance(error, NoRoute)
     assert error.extra["untouched"] is True
+    assert terminals(events) == []
+    assert events[-1].kind == "error"
 
 
 async def test_an_agent_that_breaks_after_it_began_is_not_marked_untouched() -> None:
