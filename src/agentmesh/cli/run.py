@@ -37,15 +37,24 @@ def run_tree(build: Callable[[], Any], program: str, args: list[str]) -> int:
         out.note(i18n.t("interrupted"))
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has gone, as in "agentmesh discover | head -1". Keep Python from telling it at exit.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+        return _reader_gone()
+    except SystemExit as done:
+        # Typer ends so after it has printed a completion script, and with 1 when the reader of our output has gone.
+        if isinstance(done.__context__, BrokenPipeError):
+            return _reader_gone()
+        return done.code if isinstance(done.code, int) else EXIT_OK
     except Exception as error:  # noqa: BLE001 - one of the three doors: nothing may leave as a bare traceback
         known = exits.from_click(error)
         if known is not None:
             return out.problem(known, trace=error)
         return out.problem(exits.bug(error), trace=error)
+
+
+def _reader_gone() -> int:
+    """End well when nobody reads on, as in ``agentmesh discover | head -1``; keep Python from telling it at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_OK
 
 
 def _first_look(args: list[str]) -> Output:

@@ -32,7 +32,9 @@ def test_without_any_source_every_value_is_its_default(tmp_path: Path) -> None:
 
 
 def test_flag_beats_environment_beats_profile_beats_file(tmp_path: Path) -> None:
-    env = config(tmp_path, "port = 1111\nlog_level = 'debug'\nlinks_max = 5\n[profile.lab]\nport = 2222\nlinks_max = 6\n")
+    env = config(
+        tmp_path, "port = 1111\nlog_level = 'debug'\nlinks_max = 5\n[profile.lab]\nport = 2222\nlinks_max = 6\n"
+    )
     assert load({}, env).settings.port == 1111
     assert load({}, env, profile="lab").settings.port == 2222
     env["AGENTMESH_PORT"] = "3333"
@@ -64,7 +66,9 @@ def test_flag_beats_environment_beats_profile_beats_file(tmp_path: Path) -> None
         ("[profile.x]\nprot = 1", "config.key", ["[profile.x]"]),
     ],
 )
-def test_a_wrong_file_is_refused_with_place_and_next_step(tmp_path: Path, text: str, code: str, words: list[str]) -> None:
+def test_a_wrong_file_is_refused_with_place_and_next_step(
+    tmp_path: Path, text: str, code: str, words: list[str]
+) -> None:
     with pytest.raises(ConfigError) as caught:
         load({}, config(tmp_path, text))
     assert caught.value.code == code

@@ -88,7 +88,9 @@ def _input(text: str | None, file: str | None, data: str | None) -> dict[str, An
             raise LimitError(f"the input is larger than {INPUT_BYTES_MAX} bytes", code="limit.input")
         decoded = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {file or 'stdin'}", code="usage.input", why=str(error)) from error
+        raise UsageError(
+            f"cannot read {file or 'stdin'}", code="usage.input", why=str(error), hint="agentmesh run --help"
+        ) from error
     return {"text": decoded.removesuffix("\n") if file is None else decoded}
 
 
