@@ -141,6 +141,7 @@ class Call:
             path=self.path,
             context_id=self.context_id,
             tried=self.tried,
+            lamport=self.story.lamport,
         )
 
     def _failure_text(self) -> str:

@@ -298,6 +298,7 @@ class Node:
             transports=[t.scheme for t in self.links.transports],
             require_signed_registration=self.config.require_signed_registration,
             events=self._log.count,
+            last_seq=self._log.last_seq,
             warnings=self._warnings(),
         )
 

@@ -38,6 +38,7 @@ class StatusView(msgspec.Struct, kw_only=True):
         discovery: Ways in use: "mdns", "static", "exchange".
         transports: Schemes in use.
         require_signed_registration: Whether unsigned agents are refused.
+        events, last_seq: Number of stored events, and the position of the newest one in the log.
         warnings: Things a person should know (repaired log, clock jump, missing engine).
     """
 
@@ -58,6 +59,7 @@ class StatusView(msgspec.Struct, kw_only=True):
     transports: list[str] = []
     require_signed_registration: bool = True
     events: int = 0
+    last_seq: int = 0
     warnings: list[str] = []
 
 
