@@ -26,6 +26,7 @@ def main() -> None:
     """Serve on a free port of loopback and print it."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
+    listener.listen(1024)
     print(listener.getsockname()[1], flush=True)
     config = uvicorn.Config(app, lifespan="off", log_level="error", access_log=False)  # pyright: ignore[reportArgumentType]
     uvicorn.Server(config).run(sockets=[listener])
