@@ -147,7 +147,8 @@ class Agent:
         ids = {"taskId": task["id"], "contextId": task["contextId"]}
 
         def event(body: dict[str, Any]) -> bytes:
-            return f"data: {json.dumps({'jsonrpc': '2.0', 'id': call['id'], 'result': body}, ensure_ascii=False)}\r\n\r\n".encode()
+            whole = {"jsonrpc": "2.0", "id": call["id"], "result": body}
+            return f"data: {json.dumps(whole, ensure_ascii=False)}\r\n\r\n".encode()
 
         def status(name: str, text: str = "") -> bytes:
             final = name not in ("submitted", "working")

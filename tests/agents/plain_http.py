@@ -6,12 +6,13 @@ import json
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 
 class Handler(BaseHTTPRequestHandler):
     """Obey the words of the contract suite."""
 
-    memory: dict[str, str] = {}
+    memory: ClassVar[dict[str, str]] = {}
     started = 0
     protocol_version = "HTTP/1.1"
 

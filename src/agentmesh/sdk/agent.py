@@ -15,9 +15,11 @@ Types and docstring become the card. A function may be async, plain (it runs in 
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 import msgspec
@@ -29,6 +31,7 @@ from agentmesh.sdk.signature import Signature, describe
 from agentmesh.wire.event import EventV1, text_of
 
 if TYPE_CHECKING:
+    from agentmesh.sdk.client import Mesh
     from agentmesh.sdk.types import Reply
 
 P = ParamSpec("P")
@@ -42,6 +45,7 @@ SKILLS_MAX = 64
 class Context:
     """What a running agent function knows and can do; injected where a parameter is annotated ``Context``.
 
+    ``call`` and ``stream`` are for async functions; a plain one uses ``SyncMesh()``, which joins the same run.
     The reporting methods (``status``, ``reasoning``, ``tool``, ``artifact``) never block and may be called from the
     function's own thread; more than 10,000 unread reports raise LimitError.
 
@@ -57,11 +61,14 @@ class Context:
         parts: list[dict[str, Any]],
         metadata: dict[str, Any],
         report: Callable[[str, dict[str, Any]], None],
+        mesh: Callable[[], Mesh] | None = None,
     ) -> None:
         self.call_context = call_context
         self.parts = parts
         self.metadata = metadata
         self._report = report
+        self._shared = mesh
+        self._loop = asyncio.get_running_loop()
         self._cancelled = False
 
     @property
@@ -106,10 +113,10 @@ class Context:
         async with self._mesh() as mesh:
             return await mesh.call(to, text, **options)
 
-    async def stream(self, to: str, text: str | None = None, **options: Any) -> AsyncIterator[EventV1]:
+    async def stream(self, to: str, text: str | None = None, **options: Any) -> AsyncGenerator[EventV1, None]:
         """Call another agent and yield its events as they happen. Raises as ``call``."""
-        async with self._mesh() as mesh:
-            async for event in mesh.stream(to, text, **options):
+        async with self._mesh() as mesh, mesh.stream(to, text, **options) as events:
+            async for event in events:
                 yield event
 
     def status(self, text: str) -> None:
@@ -128,11 +135,17 @@ class Context:
         """Report a result that stands beside the answer: text, data, or a list of A2A parts."""
         self._report("artifact", {"artifact_id": artifact_id or name, "name": name, "parts": parts_of(parts)})
 
-    def _mesh(self) -> Any:
+    @asynccontextmanager
+    async def _mesh(self) -> AsyncGenerator[Mesh, None]:
+        """Give the process's own client, whose connections are open already; a new one in a function's own loop."""
+        if self._shared is not None and asyncio.get_running_loop() is self._loop:
+            yield self._shared()
+            return
         from agentmesh.sdk.client import Mesh
 
         here = self.call_context
-        return Mesh(home=here.home, url=here.url, token=here.token)
+        async with Mesh(home=here.home, url=here.url, token=here.token) as mesh:
+            yield mesh
 
 
 class Skill:

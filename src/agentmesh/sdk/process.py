@@ -14,31 +14,21 @@ import signal
 import socket
 import sys
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
-
-from agentmesh.errors import (
-    Busy,
-    DecodeError,
-    MeshError,
-    NotFound,
-    Refused,
-    StateError,
-    Timeout,
-    Unauthorized,
-    Unreached,
-    UsageError,
-    row_of,
-)
+from agentmesh.errors import MeshError, NotFound, UsageError, row_of
 from agentmesh.net.tasks import TaskScope
+from agentmesh.sdk import requests
 from agentmesh.sdk.agent import Agent
 from agentmesh.sdk.locate import home_dir, locate, not_running
+from agentmesh.sdk.requests import Request
 from agentmesh.sdk.serving import AgentApp
-from agentmesh.sdk.types import Problem, Registered
+from agentmesh.sdk.types import RegisterRequest
 
 if TYPE_CHECKING:
     import aiohttp
+
+T = TypeVar("T")
 
 #: Seconds between renewals; the daemon drops an agent after three missed ones.
 RENEW_INTERVAL_S = 10.0
@@ -48,6 +38,7 @@ REQUEST_TIMEOUT_S = 10.0
 WITHDRAW_TIMEOUT_S = 2.0
 AGENTS_MAX = 256
 _ANSWER_BYTES_MAX = 8 * 1024 * 1024
+_state = {"served": False}
 
 
 class AgentProcess:
@@ -122,14 +113,8 @@ class AgentProcess:
         Raises:
             NoRoute, Unauthorized, Refused, NotFound, UsageError: as the daemon answered; nothing is registered.
         """
-        body = {"url": self.base_url, "door": "sdk", "ephemeral": True}
-        status, answer = await self._ask("POST", "/api/v1/agents", body)
-        if status >= 400:
-            raise problem_error(status, answer)
-        try:
-            views = msgspec.json.decode(answer, type=Registered).agents
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise DecodeError(f"the daemon answered a registration with {error}", code="daemon.bad_answer") from error
+        asked = RegisterRequest(url=self.base_url, door="sdk", ephemeral=True)
+        views = (await self._ask(requests.register(asked))).agents
         self.app.agent_ids = {view.name: view.agent_id for view in views}
 
     async def aclose(self) -> None:
@@ -150,7 +135,7 @@ class AgentProcess:
         with contextlib.suppress(MeshError, TimeoutError):
             async with asyncio.timeout(WITHDRAW_TIMEOUT_S):
                 for agent_id in ids:
-                    await self._ask("DELETE", f"/api/v1/agents/{agent_id}")
+                    await self._ask(requests.deregister(agent_id))
 
     async def _keep(self) -> None:
         """Renew for ever; find the daemon again when it is gone."""
@@ -173,36 +158,47 @@ class AgentProcess:
 
     async def _renew(self) -> bool:
         """Renew each agent; False when the daemon does not know one of them."""
-        for agent_id in list(self.app.agent_ids.values()):
-            status, answer = await self._ask("POST", f"/api/v1/agents/{agent_id}/renew")
-            if status == 404:
-                return False
-            if status >= 400:
-                raise problem_error(status, answer)
-            if b'"renewed":false' in answer.replace(b" ", b""):
-                return False
+        try:
+            for agent_id in list(self.app.agent_ids.values()):
+                if not (await self._ask(requests.renew(agent_id))).renewed:
+                    return False
+        except NotFound:
+            return False
         return bool(self.app.agent_ids)
 
-    async def _ask(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
-        """Ask the daemon; (status, body). Raises NoRoute, Timeout, ConfigError or Unauthorized."""
+    async def _ask(self, request: Request[T]) -> T:
+        """Ask the daemon. Raises what ``sdk.requests.parse`` and ``sdk.locate.locate`` raise, NoRoute and Timeout."""
         import aiohttp
 
         # Read the files each time: a restarted daemon may have another port and token.
         base, token = await asyncio.to_thread(locate, *self._where)
         if self._session is None:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        content = msgspec.json.encode(body) if body is not None else None
-        limits = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
         try:
             async with self._session.request(
-                method, base + path, data=content, headers=headers, timeout=limits, allow_redirects=False
+                request.method,
+                base + request.path,
+                data=request.body,
+                headers=requests.headers_of(request, token),
+                timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
+                allow_redirects=False,
             ) as response:
-                return response.status, await response.content.read(_ANSWER_BYTES_MAX)
+                return requests.parse(request, response.status, await _read(response))
         except TimeoutError as error:
-            raise Timeout(f"the daemon gave no answer within {REQUEST_TIMEOUT_S:g} s", code="daemon.timeout") from error
+            raise requests.too_slow(REQUEST_TIMEOUT_S) from error
         except (aiohttp.ClientError, OSError) as error:
             raise not_running(f"{base} does not answer: {error}") from error
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > _ANSWER_BYTES_MAX:
+            raise requests.too_large()
+        pieces.append(chunk)
+    return b"".join(pieces)
 
 
 def _check(agents: list[Agent]) -> None:
@@ -256,19 +252,13 @@ def _server(app: AgentApp) -> Any:
     )
 
 
-def problem_error(status: int, body: bytes) -> MeshError:
-    """Rebuild the daemon's error from its problem details (RFC 9457)."""
-    try:
-        problem = msgspec.json.decode(body, type=Problem)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Refused(f"the daemon answered HTTP {status}", code="daemon.bad_answer")
-    kinds: dict[int, type[MeshError]] = {401: Unauthorized, 404: NotFound, 409: StateError, 422: UsageError, 429: Busy}
-    kind = kinds.get(status, Unreached if status in (502, 504) else Refused)
-    return kind(problem.detail, code=problem.code, why=problem.why, hint=problem.hint)
-
-
 def _say(text: str) -> None:
     print(f"agentmesh: {text}", file=sys.stderr, flush=True)
+
+
+def served() -> bool:
+    """Say whether ``run_blocking`` was entered in this process."""
+    return _state["served"]
 
 
 def print_error(error: MeshError) -> None:
@@ -288,6 +278,7 @@ def run_blocking(
 ) -> None:
     """Serve until SIGINT or SIGTERM; see ``sdk.agent.run``."""
     _check(agents)
+    _state["served"] = True
     factory = None
     with contextlib.suppress(ImportError):
         import uvloop

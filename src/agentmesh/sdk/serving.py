@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,6 +22,9 @@ from agentmesh.net.tasks import TaskScope
 from agentmesh.sdk.agent import Agent
 from agentmesh.sdk.context import CallContext
 from agentmesh.sdk.turn import InvokeRequest, Turn
+
+if TYPE_CHECKING:
+    from agentmesh.sdk.client import Mesh
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -59,6 +62,7 @@ class AgentApp:
         self._prefix = f"/{secret}/"
         self._where = (home, url, token)
         self._turns: dict[str, Turn] = {}
+        self._mesh: Mesh | None = None
         self._scope = TaskScope("agent-calls", tasks_max=CALLS_MAX * 2 + 10)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,6 +79,8 @@ class AgentApp:
         for turn in list(self._turns.values()):
             turn.cancel()
         await self._scope.aclose(timeout_s=2.0)
+        if self._mesh is not None:
+            await self._mesh.aclose()
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         host = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"host"), "")
@@ -108,7 +114,7 @@ class AgentApp:
             raise Busy(f"task {request.task_id[:80]} is already running", code="refused.busy.task")
         if len(self._turns) >= CALLS_MAX:
             raise Busy(f"{CALLS_MAX} calls are being served", code="refused.busy.calls")
-        turn = Turn(agent, request, self._context(agent, request))
+        turn = Turn(agent, request, self._context(agent, request), self._shared_mesh)
         self._turns[request.task_id] = turn
         task = self._scope.spawn(turn.run(), request.task_id)
         watch = self._scope.spawn(_watch(receive, turn), "watch")
@@ -119,6 +125,14 @@ class AgentApp:
             if not task.done():
                 turn.cancel()
             self._turns.pop(request.task_id, None)
+
+    def _shared_mesh(self) -> Mesh:
+        if self._mesh is None:
+            from agentmesh.sdk.client import Mesh
+
+            home, url, token = self._where
+            self._mesh = Mesh(home=home, url=url, token=token)
+        return self._mesh
 
     def _context(self, agent: Agent, request: InvokeRequest) -> CallContext:
         home, url, token = self._where

@@ -15,13 +15,16 @@ import threading
 import traceback
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from agentmesh.errors import AgentFailed, LimitError, MeshError, to_wire
 from agentmesh.sdk.agent import Agent, Context, Skill, parts_of
 from agentmesh.sdk.context import CallContext, enter, leave
+
+if TYPE_CHECKING:
+    from agentmesh.sdk.client import Mesh
 
 #: Longest line, bytes; the reader's limit.
 LINE_BYTES_MAX = 8 * 1024 * 1024
@@ -113,16 +116,19 @@ class Turn:
         agent: Who answers.
         request: The call.
         context: What nested calls inherit.
+        mesh: Gives the client that nested calls use.
     """
 
-    def __init__(self, agent: Agent, request: InvokeRequest, context: CallContext) -> None:
+    def __init__(
+        self, agent: Agent, request: InvokeRequest, context: CallContext, mesh: Callable[[], Mesh] | None = None
+    ) -> None:
         self.outlet = Outlet()
         self._agent = agent
         self._request = request
         self._call = context
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
-        self._context = Context(context, request.parts, request.metadata, self._report)
+        self._context = Context(context, request.parts, request.metadata, self._report, mesh)
         self._task: asyncio.Task[Any] | None = None
 
     def cancel(self) -> None:
