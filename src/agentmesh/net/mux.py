@@ -377,6 +377,8 @@ class MuxLink:
             self._shut(reason)
             if self._writer is not None:
                 self._writer.cancel()
+            if self._flushed is not None and not self._flushed.done():
+                self._flushed.set_result(None)  # Nobody is left to flush for.
             await self._pipe.aclose()
 
     def _on_event(self, event: Event) -> None:
