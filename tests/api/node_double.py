@@ -99,6 +99,7 @@ class FakeBackend:
         return StatusView(
             node_id=NODE, node_name="n", pid=1, port=1, version="0", uptime_s=1.0, rss_bytes=1, peers=0,
             agents=len(self.known), events=len(self.log),
+            last_seq=len(self.log),
         )  # fmt: skip
 
     def agents(self, query: str = "", name: str = "", include_unhealthy: bool = True) -> list[AgentView]:

@@ -161,7 +161,7 @@ async def test_unknown_paths_and_methods_are_problems_too() -> None:
         assert "POST" in wrong.headers["allow"]
 
 
-EVENT = b'{"events":[{"ts":1,"run_id":"b","id":%s}]}'
+ODD_KIND = b'{"events":[{"ts":1,"run_id":"b","id":"a","kind":"joke"}]}'
 
 BAD_BODIES: list[tuple[str, str, bytes, int, str, str]] = [
     ("nothing at all", "/api/v1/calls", b"", 400, "body.malformed", "not JSON"),
@@ -179,25 +179,17 @@ BAD_BODIES: list[tuple[str, str, bytes, int, str, str]] = [
     ("a number beyond 64 bits", "/api/v1/calls", b'{"to":"echo","data":[18446744073709551616]}', 422, "body.number", "64"),
     ("deep nesting", "/api/v1/calls", b'{"to":"echo","data":' + b"[" * 200 + b"]" * 200 + b"}", 413, "body.too_deep", "100"),
     ("bottomless nesting", "/api/v1/calls", b'{"to":"e","data":' + b"[" * 90000 + b"]" * 90000 + b"}", 413, "body.too_deep", ""),
-    ("no input", "/api/v1/calls", b'{"to":"echo"}', 422, "call.content", "exactly one"),
-    ("two inputs", "/api/v1/calls", b'{"to":"echo","text":"x","data":1}', 422, "call.content", "exactly one"),
-    ("no parts", "/api/v1/calls", b'{"to":"echo","parts":[]}', 422, "call.content", "parts"),
     ("no callee", "/api/v1/calls", b'{"to":"","text":"x"}', 422, "call.to", "'to'"),
     ("a callee with control characters", "/api/v1/calls", b'{"to":"a\\n","text":"x"}', 422, "call.to", "'to'"),
-    ("a timeout of nothing", "/api/v1/calls", b'{"to":"echo","text":"x","timeout_s":0}', 422, "call.timeout", "timeout_s"),
-    ("a negative time", "/api/v1/calls", b'{"to":"echo","text":"x","lamport":-1}', 422, "call.lamport", "lamport"),
-    ("an id with a slash", "/api/v1/calls", b'{"to":"echo","text":"x","task_id":"a/b"}', 422, "call.id", "task_id"),
-    ("an empty id", "/api/v1/calls", b'{"to":"echo","text":"x","run_id":""}', 422, "call.id", "run_id"),
+    ("an id with a slash", "/api/v1/calls", b'{"to":"echo","text":"x","task_id":"a/b"}', 422, "call.bad_id", "task_id"),
+    ("an empty id", "/api/v1/calls", b'{"to":"echo","text":"x","run_id":""}', 422, "call.bad_id", "run_id"),
     ("too many hops", "/api/v1/calls", b'{"to":"e","text":"x","hops":[' + b'"h",' * 64 + b'"h"]}', 422, "call.hops", "hops"),
     ("a long skill", "/api/v1/calls", b'{"to":"e","text":"x","skill":"' + b"s" * 301 + b'"}', 422, "call.text", "skill"),
     ("an unknown agent", "/api/v1/calls", b'{"to":"ehco","text":"x"}', 404, "not_found.agent", "ehco"),
     ("a file URL", "/api/v1/agents", b'{"url":"file:///etc/passwd"}', 422, "register.url", "http"),
     ("no seeds", "/api/v1/peers", b'{"seeds":[]}', 422, "seeds.empty", "seeds"),
     ("a long seed", "/api/v1/peers", b'{"seeds":["' + b"s" * 501 + b'"]}', 413, "seeds.too_many", "500"),
-    ("no events", "/api/v1/events", b'{"events":[]}', 422, "events.empty", "events"),
-    ("an event of tomorrow", "/api/v1/events", EVENT % b'"a","kind":"tool","schema_version":"2"', 400, "event.version", "schema"),
-    ("an event without id", "/api/v1/events", EVENT % b'"","kind":"tool"', 400, "event.malformed", "id"),
-    ("an event of no kind", "/api/v1/events", EVENT % b'"a","kind":"joke"', 422, "body.invalid", "kind"),
+    ("an event of no kind", "/api/v1/events", ODD_KIND, 422, "body.invalid", "kind"),
 ]  # fmt: skip
 
 
@@ -321,19 +313,13 @@ async def test_an_endless_chunked_body_is_cut_off() -> None:
         writer.close()
 
 
-async def test_too_many_events_are_refused() -> None:
-    one = b'{"id":"a","ts":1,"kind":"tool","run_id":"b"}'
-    body = b'{"events":[' + b",".join([one] * 10_001) + b"]}"
-    problem = (await ask_app(build(FakeBackend()), "POST", "/api/v1/events", body)).problem()
-    assert (problem.status, problem.code) == (413, "events.too_many")
-
-
-async def test_an_event_that_could_not_be_read_again_is_not_stored() -> None:
+async def test_events_reach_the_node_as_they_were_sent() -> None:
     backend = FakeBackend()
-    body = msgspec.json.encode({"events": [event(1, text="x" * (8 * 1024 * 1024))]})
-    problem = (await ask_app(build(backend), "POST", "/api/v1/events", body)).problem()
-    assert (problem.status, problem.code) == (413, "event.too_large")
-    assert not backend.log
+    events = [event(n, "tool", name="x", args={"n": n}) for n in range(1, 4)]
+    body = msgspec.json.encode({"events": events})
+    answer = await ask_app(build(backend), "POST", "/api/v1/events", body)
+    assert answer.json() == {"stored": 3, "last_seq": 3}
+    assert backend.log == events
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_does_no_harm() -> None:

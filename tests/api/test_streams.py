@@ -155,6 +155,15 @@ async def test_the_whole_log_is_followed_from_now_and_a_run_from_its_start() -> 
                 assert (await client.event())[1]["seq"] == 2
 
 
+async def test_a_position_of_another_log_means_from_now() -> None:
+    async with serving() as served:
+        await served.backend.append(event(1))
+        async with stream(served, "GET /api/v1/events/stream", headers="Last-Event-ID: 999\r\n") as client:
+            await client.frame()
+            await served.backend.append(event(2))
+            assert (await client.event())[1]["seq"] == 2
+
+
 @pytest.mark.parametrize(
     ("target", "headers", "status"),
     [

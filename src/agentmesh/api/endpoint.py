@@ -85,14 +85,13 @@ class Endpoint:
             if len(value) > _REF_CHARS_MAX or not value.isprintable():
                 raise UsageError(f"{name} is no name or id", code="path.invalid")
         body: Any = None
-        body_bytes = 0
         if self._decoder is not None:
             raw = await read_body(scope, receive, self.row.body_bytes_max)
-            body, body_bytes = decode_body(self._decoder, raw), len(raw)
+            body = decode_body(self._decoder, raw)
         last_event_id = _last_event_id(scope) if self.row.stream == "always" else None
         if self.row.stream == "always" or (self.row.stream == "asked" and body.stream):
             self._streams.check_room()
-        return Ask(self._site, path, query, body, body_bytes, last_event_id)
+        return Ask(self._site, path, query, body, last_event_id)
 
 
 def parse_query(raw: bytes, params: dict[str, Param]) -> dict[str, Any]:

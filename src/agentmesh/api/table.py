@@ -42,16 +42,12 @@ class Site:
 
 @dataclass(slots=True)
 class Ask:
-    """One request, decoded: path and query parameters, body (None on routes without one) and ``Last-Event-ID``.
-
-    ``body_bytes`` is the size of the body before it was decoded.
-    """
+    """One request, decoded: path and query parameters, body (None on routes without one) and ``Last-Event-ID``."""
 
     site: Site
     path: dict[str, str]
     query: dict[str, Any]
     body: Any
-    body_bytes: int = 0
     last_event_id: int | None = None
     #: Run after the answer is out.
     afterwards: Callable[[], None] | None = None
