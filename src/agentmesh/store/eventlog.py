@@ -60,7 +60,7 @@ class EventLog:
         self._given_events = self._given_bytes = 0
         self._failing: StoreError | None = None
         self._closed = False
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiters: list[asyncio.Future[None]] = []
         self._recent: list[EventV1] = []
         self._recent_after = self.last_seq
         self._recent_bytes = 0
@@ -222,13 +222,13 @@ class EventLog:
                     future.set_result(None)
                 else:
                     future.set_exception(_again(done.error))
-        if self._waiters:
-            # While the disk refuses nobody waits for it: readers get what is there.
-            ready = [w for w in self._waiters if w[0] <= self._upto or done.error is not None]
-            self._waiters = [w for w in self._waiters if not (w[0] <= self._upto or done.error is not None)]
-            for _, waiter in ready:
-                if not waiter.done():
-                    waiter.set_result(None)
+        self._wake()
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _remember(self, done: GroupDone) -> None:
         """Keep the newest events while somebody follows: all visible ones above ``_recent_after`` are in ``_recent``."""
@@ -343,7 +343,7 @@ class EventLog:
                         yield event
                     cursor = cursor_after
                 else:
-                    await self._wait_for(max(cursor, self._visible) + 1, live=True)
+                    await self._wait_visible(cursor)
         finally:
             self._followers -= 1
 
@@ -371,15 +371,20 @@ class EventLog:
         found = await self._events(places, settle=False)
         return found, upto
 
-    async def _wait_for(self, seq: int, *, live: bool = False) -> None:
-        """Wait until a position is settled, or the log fails or closes; ``live`` waits through failures."""
-        while not self._closed and seq > self._upto and (live or self._failing is None):
-            waiter: asyncio.Future[None] = self._loop.create_future()
-            self._waiters.append((seq, waiter))
-            try:
-                await waiter
-            finally:
-                self._waiters = [w for w in self._waiters if w[1] is not waiter]
+    async def _wait_settled(self, seq: int) -> None:
+        """Wait until a position is durable or given up. While the disk refuses nobody waits: readers get what is there."""
+        while seq > self._upto and self._failing is None and not self._closed:
+            await self._next_group()
+
+    async def _wait_visible(self, cursor: int) -> None:
+        """Wait for a position beyond the cursor, or the end of the log."""
+        while cursor >= self._visible and not self._closed:
+            await self._next_group()
+
+    async def _next_group(self) -> None:
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append(waiter)
+        await waiter
 
     async def _events(self, places: Callable[[IndexReader], list[Place]], *, settle: bool = True) -> list[EventV1]:
         def read(reader: IndexReader) -> list[EventV1]:
@@ -390,7 +395,7 @@ class EventLog:
     async def _query(self, query: Callable[[IndexReader], _T], *, settle: bool = True) -> _T:
         """Run a query in the reader thread once everything appended before is in the index."""
         if settle:
-            await self._wait_for(self.last_seq)
+            await self._wait_settled(self.last_seq)
         if self._closed:
             raise StateError("the event log is closed", code="events.closed")
         if self._readers is None:
@@ -404,6 +409,8 @@ class EventLog:
             ticket: asyncio.Future[None] = self._loop.create_future()
             self._writer.put(Batch([], self.last_seq, 0, False, ticket, True))
             await ticket
+        if self._closed:
+            raise StateError("the event log is closed", code="events.closed")
         try:
             return await self._loop.run_in_executor(self._readers, self._lines.ask, query, self._writer.generation)
         except (sqlite3.DatabaseError, Mismatch, OSError) as error:
@@ -412,21 +419,23 @@ class EventLog:
                 hint="restart the daemon: the index is rebuilt from the JSONL",
             ) from error
 
+    def _stop(self) -> None:
+        # Readers first: the last connection that closes must be the writer's, which folds the write-ahead log in.
+        if self._readers is not None:
+            self._readers.shutdown(wait=True)
+        self._lines.close()
+        self._writer.stop()
+
     async def aclose(self) -> None:
         """Write and sync what is queued, end followers, and close. Idempotent."""
         if self._closed:
             return
         self._closed = True
-        await asyncio.to_thread(self._writer.stop)
-        if self._readers is not None:
-            self._readers.shutdown(wait=True)
-        self._lines.close()
+        await asyncio.to_thread(self._stop)
         os.close(self._lock)
         # Groups reported before the thread ended are in the loop's queue ahead of this.
         await asyncio.sleep(0)
-        for _, waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._wake()
         self._recent.clear()
 
 

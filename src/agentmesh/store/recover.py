@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agentmesh.errors import DecodeError
 from agentmesh.store.base import EventLogConfig, Report
-from agentmesh.store.index import Index, Placed, SegmentRow, admit, hash_id, remove_files
+from agentmesh.store.index import Index, Placed, SegmentRow, admit, hash_id, remove_files, take_seal
 from agentmesh.store.jsonl import list_segments, read_lines, read_spans, repair_tail, segment_path
 from agentmesh.store.promote import read_line
 from agentmesh.wire.event import EventV1, decode_json
@@ -44,9 +44,13 @@ def recover(directory: Path, config: EventLogConfig, report: Report) -> Index:
     index: Index | None = None
     why = "was of another version" if existed else "was missing"
     try:
+        intact = take_seal(path)
+        if intact is False:
+            raise sqlite3.DatabaseError("it was changed after it was closed")
         index = Index(path)
         if not index.fresh:
-            why = _reconcile(index, directory, sizes, report)
+            why = "" if intact or index.consistent() else "did not add up"
+            why = why or _reconcile(index, directory, sizes, report)
             if not why:
                 drop_oldest(index, directory, config, report)
                 return index
@@ -113,8 +117,6 @@ def _repair_last(directory: Path, number: int, report: Report) -> None:
 
 def _reconcile(index: Index, directory: Path, sizes: dict[int, int], report: Report) -> str:
     """Make an existing index agree; return why that is impossible, or "" when it agrees."""
-    if not index.consistent():
-        return "did not add up"
     rows = {row.segment: row for row in index.segments()}
     for number in [n for n in rows if n not in sizes]:
         report.rows_removed += index.drop_segment(number)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from agentmesh.errors import StoreError
 from agentmesh.store.base import EventLogConfig, Report
-from agentmesh.store.index import Index, Placed, SegmentRow, hash_id
+from agentmesh.store.index import Index, Placed, SegmentRow, hash_id, seal
 from agentmesh.store.jsonl import SegmentWriter, full_error, list_segments
 from agentmesh.store.recover import catch_up, count_of, drop_oldest, is_damage, rebuild
 from agentmesh.wire.event import EventV1
@@ -162,6 +162,8 @@ class GroupWriter:
             _log.error("%d events were never written: %s", lost, self._problems["write"])
         self._segment.close()
         self._index.close()
+        if not self._behind:
+            seal(self._index.path)
 
     def _settle(self, group: list[Batch]) -> GroupDone:
         """Commit a group; whatever goes wrong, its waiters learn of it and the thread lives on."""
