@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import wheel
 from tests.support.daemons import Daemon, Mesh
 
 # The machine that runs the tests may be busy: a slow example is no failure, and every failure prints how to repeat it.
@@ -65,6 +66,13 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
         yield daemons
     finally:
         daemons.aclose()
+
+
+@pytest.fixture(scope="session")
+def wheel_bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``bin`` of an environment into which the freshly built wheel was installed."""
+    root = tmp_path_factory.mktemp("wheel")
+    return wheel.install(wheel.build(root), root / "env")
 
 
 @pytest.fixture

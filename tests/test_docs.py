@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,17 +118,17 @@ def test_a_wrong_command_in_a_page_would_be_found() -> None:
 class Machine:
     """One reader of a guide: a home, a folder to work in, and a shell whose exports last from block to block."""
 
-    def __init__(self, root: Path, name: str, shared: Path) -> None:
+    def __init__(self, root: Path, name: str, programs: Path) -> None:
         self.home = root / name
         self.folder = self.home / "work"
         self.folder.mkdir(parents=True)
-        self.shared = shared
+        self.shared = root
         self.state = root / f"{name}.env"
         keep = {k: v for k, v in os.environ.items() if not k.startswith(("AGENTMESH_", "XDG_"))}
         self.env = {
             **keep,
             "HOME": str(self.home),
-            "PATH": f"{Path(sys.executable).parent}:{keep.get('PATH', '')}",
+            "PATH": f"{programs}:{keep.get('PATH', '')}",
             "NO_COLOR": "1",
             "LC_ALL": "C.UTF-8",
             # What a test must not do: fixed ports, multicast.
@@ -188,9 +187,9 @@ class Machine:
 
 
 @contextlib.contextmanager
-def machines(root: Path) -> Iterator[dict[str, Machine]]:
-    """Give the two machines of a guide."""
-    found = {name: Machine(root, name, root) for name in ("A", "B")}
+def machines(root: Path, programs: Path) -> Iterator[dict[str, Machine]]:
+    """Give the two machines of a guide, with the product installed from its wheel."""
+    found = {name: Machine(root, name, programs) for name in ("A", "B")}
     try:
         yield found
     finally:
@@ -239,8 +238,8 @@ def runnable_pages() -> list[Path]:
 @pytest.mark.e2e
 @pytest.mark.slow
 @pytest.mark.parametrize("page", runnable_pages(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_guide_runs_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
-    with machines(tmp_path) as hosts:
+def test_guide_runs_from_top_to_bottom(page: Path, tmp_path: Path, wheel_bin: Path) -> None:
+    with machines(tmp_path, wheel_bin) as hosts:
         follow(page, hosts)
 
 
@@ -256,13 +255,28 @@ def shape(said: str) -> set[str]:
 
 @pytest.mark.e2e
 @pytest.mark.slow
-def test_readme_shows_what_the_demo_says(tmp_path: Path) -> None:
-    with machines(tmp_path) as hosts:
+def test_readme_shows_what_the_demo_says(tmp_path: Path, wheel_bin: Path) -> None:
+    with machines(tmp_path, wheel_bin) as hosts:
         code, said = hosts["A"].run("agentmesh demo")
     assert code == 0, said
     for name in ("README.md", "README.zh-CN.md"):
         shown = next(b.text for b in blocks(ROOT / name) if b.text.startswith("$ make demo"))
         assert shape(shown.partition("\n")[2]) - shape(said) == set(), said
+
+
+@pytest.mark.e2e
+def test_both_programs_work_from_the_wheel_and_it_holds_nothing_else(wheel_bin: Path) -> None:
+    for program in ("agentmesh", "agentmeshd"):
+        done = subprocess.run(
+            [wheel_bin / program, "--version"], capture_output=True, text=True, check=True, timeout=60
+        )
+        assert done.stdout == f"{program} {agentmesh.__version__}\n"
+    where = [wheel_bin / "python", "-c", "import agentmesh; print(agentmesh.__file__)"]
+    done = subprocess.run(where, capture_output=True, text=True, check=True, timeout=60, cwd=wheel_bin)
+    own = wheel_bin.parent / "lib"
+    assert Path(done.stdout.strip()).is_relative_to(own)
+    top = {path.name for packages in own.glob("python*/site-packages") for path in packages.iterdir()}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"agentmesh", "borrowed.pth"}
 
 
 def test_the_tutorial_is_among_the_pages_that_are_run() -> None:
