@@ -40,7 +40,7 @@ from agentmesh.node.config import NodeConfig
 from agentmesh.node.door import Invocation
 from agentmesh.node.execute import execute
 from agentmesh.node.links import Links, Peer
-from agentmesh.node.record import TaskStory, new_id
+from agentmesh.node.record import RunClocks, TaskStory, new_id
 from agentmesh.node.registry import Registry
 from agentmesh.node.resolve import Candidate, Directory, find, pick_order
 from agentmesh.store.eventlog import EventLog
@@ -74,6 +74,7 @@ class Calls:
         node_id, node_name: Who we are, told to callees as the caller when no agent is named.
         config: Limits.
         registry, links, log: The node's parts.
+        clocks: Logical time of the runs at this node.
         directory: The agents known here.
         contact_of: Returns where a node might be reached.
         name_of: Node id → name for people.
@@ -88,6 +89,7 @@ class Calls:
         links: Links,
         log: EventLog,
         scope: TaskScope,
+        clocks: RunClocks,
         *,
         directory: Directory,
         contact_of: Callable[[NodeId], Contact],
@@ -96,7 +98,7 @@ class Calls:
     ) -> None:
         self._node_id = node_id
         self._config = config
-        self._registry, self._links, self._log, self._scope = registry, links, log, scope
+        self._registry, self._links, self._log, self._scope, self._clocks = registry, links, log, scope, clocks
         self._directory, self._contact_of, self._name_of = directory, contact_of, name_of
         self._on_misbehaved = on_misbehaved
         self._running: dict[str, Call] = {}
@@ -137,12 +139,13 @@ class Calls:
                 why=f"the call passed through {len(hops)} agents",
                 hint="agentmesh trace last   shows the chain",
             )
+        run_id = request.run_id or new_id()
         story = TaskStory(
             self._node_id,
-            request.run_id or new_id(),
+            run_id,
             request.task_id or new_id(),
             parent_task_id=request.parent_task_id,
-            lamport=request.lamport,
+            clock=self._clocks.of(run_id, request.lamport),
         )
         call = Call(
             story,

@@ -26,7 +26,7 @@ from agentmesh.node.config import NodeConfig
 from agentmesh.node.door import Invocation
 from agentmesh.node.execute import execute
 from agentmesh.node.links import Peer
-from agentmesh.node.record import TaskStory
+from agentmesh.node.record import RunClocks, TaskStory
 from agentmesh.node.registry import LocalAgent, Registry
 from agentmesh.store.eventlog import EventLog
 from agentmesh.wire import v1
@@ -46,16 +46,24 @@ class Incoming:
         registry: The agents beside this node.
         log: Where events go.
         scope: Owns the tasks that watch for a cancel.
+        clocks: Logical time of the runs at this node.
     """
 
     def __init__(
-        self, node_id: NodeId, config: NodeConfig, registry: Registry, log: EventLog, scope: TaskScope
+        self,
+        node_id: NodeId,
+        config: NodeConfig,
+        registry: Registry,
+        log: EventLog,
+        scope: TaskScope,
+        clocks: RunClocks,
     ) -> None:
         self._node_id = node_id
         self._config = config
         self._registry = registry
         self._log = log
         self._scope = scope
+        self._clocks = clocks
         self._encoder = msgspec.msgpack.Encoder()
         self._seen: dict[tuple[str, str], None] = {}
         self.running = 0
@@ -117,7 +125,7 @@ class Incoming:
             message.run_id,
             message.task_id,
             parent_task_id=message.parent_task_id,
-            lamport=min(message.lamport, 2**52),
+            clock=self._clocks.of(message.run_id, min(message.lamport, 2**52)),
         )
         story.agent_id, story.agent = agent.manifest.agent_id, agent.manifest.name
         buffered: list[msgspec.Raw] = []

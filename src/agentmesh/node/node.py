@@ -45,6 +45,7 @@ from agentmesh.node.config import NodeConfig
 from agentmesh.node.driver import Driver
 from agentmesh.node.incoming import Incoming
 from agentmesh.node.links import Links, Peer
+from agentmesh.node.record import RunClocks
 from agentmesh.node.registry import DoorKit, Registry
 from agentmesh.node.resolve import find
 from agentmesh.node.traces import Traces
@@ -138,7 +139,8 @@ class Node:
             on_health=lambda agent, healthy: self._driver.feed(LocalStatus(agent, healthy)),
             on_gone=lambda agent: self._driver.feed(LocalGone(agent)),
         )
-        self._incoming = Incoming(self.node_id, config, self.registry, log, self._scope)
+        clocks = RunClocks()
+        self._incoming = Incoming(self.node_id, config, self.registry, log, self._scope, clocks)
         self._calls = Calls(
             self.node_id,
             config,
@@ -146,6 +148,7 @@ class Node:
             self.links,
             log,
             self._scope,
+            clocks,
             directory=self._brain,
             contact_of=self._contact_of,
             name_of=self.name_of,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from typing import Any
 
 from agentmesh.ids import NodeId
@@ -15,27 +16,63 @@ def new_id() -> str:
     return os.urandom(16).hex()
 
 
+class RunClock:
+    """The logical time of one run at this node: every event made or seen here moves it forward, whichever task it is of."""
+
+    __slots__ = ("__weakref__", "lamport")
+
+    def __init__(self) -> None:
+        self.lamport = 0
+
+    def saw(self, lamport: int) -> None:
+        """Move past an event that arrived from elsewhere."""
+        if lamport > self.lamport:
+            self.lamport = lamport
+
+
+class RunClocks:
+    """The clocks of the runs that have a task at this node now; a clock goes when its last task does."""
+
+    def __init__(self) -> None:
+        self._clocks: weakref.WeakValueDictionary[str, RunClock] = weakref.WeakValueDictionary()
+
+    def of(self, run_id: str, lamport: int) -> RunClock:
+        """Return the clock of a run, at ``lamport`` or later."""
+        clock = self._clocks.get(run_id)
+        if clock is None:
+            clock = self._clocks[run_id] = RunClock()
+        clock.saw(lamport)
+        return clock
+
+
 class TaskStory:
     """The events of one task as this node tells them.
 
-    Keeps the logical clock of the task: every event made here, and every one that arrives, moves it forward, so that order
-    follows cause and effect whatever the wall clocks say.
+    Its tasks share the clock of their run, so that order follows cause and effect whatever the wall clocks say: what an
+    agent answers after it called another comes after everything that call brought back.
     """
 
-    __slots__ = ("agent", "agent_id", "lamport", "node_id", "parent_task_id", "run_id", "task_id")
+    __slots__ = ("agent", "agent_id", "clock", "node_id", "parent_task_id", "run_id", "task_id")
 
-    def __init__(self, node_id: NodeId, run_id: str, task_id: str, *, parent_task_id: str | None, lamport: int) -> None:
+    def __init__(
+        self, node_id: NodeId, run_id: str, task_id: str, *, parent_task_id: str | None, clock: RunClock
+    ) -> None:
         self.node_id = node_id
         self.run_id = run_id
         self.task_id = task_id
         self.parent_task_id = parent_task_id
-        self.lamport = lamport
+        self.clock = clock
         self.agent_id: str | None = None
         self.agent: str | None = None
 
+    @property
+    def lamport(self) -> int:
+        """Logical time of the run at this node."""
+        return self.clock.lamport
+
     def event(self, kind: Kind, payload: dict[str, Any], metadata: dict[str, Any] | None = None) -> EventV1:
         """Make the next event of this task."""
-        self.lamport += 1
+        self.clock.lamport += 1
         return EventV1(
             id=os.urandom(16).hex(),
             ts=time.time_ns() // 1000,
@@ -46,12 +83,11 @@ class TaskStory:
             node_id=self.node_id,
             agent_id=self.agent_id,
             agent=self.agent,
-            lamport=self.lamport,
+            lamport=self.clock.lamport,
             payload=payload,
             metadata=metadata or {},
         )
 
     def saw(self, lamport: int) -> None:
-        """Move the logical clock past an event that arrived from elsewhere."""
-        if lamport > self.lamport:
-            self.lamport = lamport
+        """Move the clock past an event that arrived from elsewhere."""
+        self.clock.saw(lamport)

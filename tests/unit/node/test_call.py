@@ -9,11 +9,11 @@ import pytest
 from agentmesh.errors import AgentCanceled, AgentFailed, LimitError, NoRoute
 from agentmesh.ids import NodeId
 from agentmesh.node.call import Call
-from agentmesh.node.record import TaskStory
+from agentmesh.node.record import RunClocks, TaskStory
 
 
 def make(events_max: int = 100, bytes_max: int = 100_000) -> Call:
-    story = TaskStory(NodeId("node"), "run", "task", parent_task_id=None, lamport=0)
+    story = TaskStory(NodeId("node"), "run", "task", parent_task_id=None, clock=RunClocks().of("run", 0))
     return Call(story, context_id=None, events_max=events_max, bytes_max=bytes_max)
 
 

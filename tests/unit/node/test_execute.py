@@ -11,7 +11,7 @@ from agentmesh.errors import AgentCanceled, AgentFailed, LimitError, MeshError, 
 from agentmesh.ids import NodeId
 from agentmesh.node.door import Happening, Health, Invocation
 from agentmesh.node.execute import execute
-from agentmesh.node.record import TaskStory
+from agentmesh.node.record import RunClocks, TaskStory
 from agentmesh.wire.event import TERMINAL_STATES, EventV1
 
 
@@ -59,7 +59,7 @@ async def run(
     async def sink(event: EventV1) -> None:
         events.append(event)
 
-    story = TaskStory(NodeId("node"), "run", "task", parent_task_id=None, lamport=7)
+    story = TaskStory(NodeId("node"), "run", "task", parent_task_id=None, clock=RunClocks().of("run", 7))
     call = Invocation(task_id="task", run_id="run", parts=[{"text": "hi"}], deadline_s=deadline_s)
     error = await execute(door, call, story, sink, events_max=events_max, bytes_max=bytes_max)
     return error, events
@@ -190,7 +190,7 @@ async def test_cancelling_tells_the_agent_and_records_the_canceled_status() -> N
     async def sink(event: EventV1) -> None:
         events.append(event)
 
-    story = TaskStory(NodeId("node"), "run", "task", parent_task_id=None, lamport=0)
+    story = TaskStory(NodeId("node"), "run", "task", parent_task_id=None, clock=RunClocks().of("run", 0))
     call = Invocation(task_id="task", run_id="run", parts=[{"text": "hi"}])
     async with asyncio.TaskGroup() as group:
         task = group.create_task(execute(door, call, story, sink, events_max=10, bytes_max=10_000))

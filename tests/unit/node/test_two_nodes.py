@@ -90,6 +90,41 @@ async def test_the_order_of_a_trace_follows_cause_and_effect_when_a_clock_is_an_
         assert [e.payload.get("state") for e in view.events] == ["submitted", "working", None, "completed"]
 
 
+async def test_what_an_agent_answers_comes_after_what_its_own_call_brought_back(tmp_path: Path) -> None:
+    async with world(tmp_path, 2) as (a, b):
+
+        async def asks_echo(call: Invocation) -> AsyncIterator[Happening]:
+            nested = CallRequest(
+                to="echo",
+                text="x",
+                run_id=call.run_id,
+                parent_task_id=call.task_id,
+                from_agent="boss",
+                lamport=call.lamport,
+            )
+            answer = await (await a.node.call(nested)).reply()
+            yield say(f"they said {answer.text}")
+            yield DONE
+
+        await b.serve("echo", echo)
+        await a.serve("boss", asks_echo)
+        await until(lambda: knows(a, "echo"))
+        call = await a.node.call(CallRequest(to="boss", text="go"))
+        assert (await call.reply()).text == "they said x"
+        view = await a.node.trace(call.run_id)
+        assert [(e.agent, e.payload.get("state") or e.kind) for e in view.events] == [
+            ("boss", "submitted"),
+            ("boss", "working"),
+            ("echo", "submitted"),
+            ("echo", "working"),
+            ("echo", "message"),
+            ("echo", "completed"),
+            ("boss", "message"),
+            ("boss", "completed"),
+        ]
+        assert view.events[2].parent_task_id == call.task_id
+
+
 async def test_the_remote_error_arrives_with_its_own_text(tmp_path: Path) -> None:
     async with world(tmp_path, 2) as (a, b):
         await b.serve("moody", fail)
