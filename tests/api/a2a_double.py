@@ -159,8 +159,9 @@ class Double:
 
 
 async def _echo(call: ScriptedCall) -> None:
-    await call.emit("message", role="user", parts=call.request.parts)
+    await call.emit("status", state="submitted", input=call.request.parts)
     await call.emit("status", state="working")
+    await call.emit("status", state="submitted")
     for word in ("echo", ": ", call.text):
         await call.say(word)
     await call.finish()
@@ -225,7 +226,10 @@ async def serving(backend: Any) -> AsyncIterator[str]:
     edge = A2AEdge(backend, port_of=lambda: port)
     app = Starlette(routes=edge.routes())
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
-    listening = socket.create_server(("127.0.0.1", 0))
+    # asyncio turns Nagle off only on sockets that say they are TCP; without that each answer waits 40 ms.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(128)
     port = listening.getsockname()[1]
     task = asyncio.get_running_loop().create_task(server.serve([listening]))
     try:

@@ -122,8 +122,7 @@ async def test_chunks_arrive_in_order_with_one_terminal_status(client: Client) -
     updates = [r.artifact_update for r in responses if r.WhichOneof("payload") == "artifact_update"]
     assert [p.text for u in updates for p in u.artifact.parts if p.text] == ["one", "two", "three"]
     states = [r.status_update.status.state for r in responses if r.WhichOneof("payload") == "status_update"]
-    assert states[-1] == TaskState.TASK_STATE_COMPLETED
-    assert states.count(TaskState.TASK_STATE_COMPLETED) == 1
+    assert states == [TaskState.TASK_STATE_WORKING, TaskState.TASK_STATE_COMPLETED]
 
 
 async def test_the_run_named_in_the_metadata_has_events_of_both_nodes(
@@ -225,3 +224,16 @@ async def test_an_unknown_agent_is_404_with_near_names(nodes: tuple[Daemon, Daem
         answer = await http.post(f"{nodes[0].url}/a2a/oficial-agent", json={"jsonrpc": "2.0", "id": 3, "method": "x"})
     assert answer.status_code == 404
     assert AGENT in answer.json()["error"]["message"]
+
+
+async def test_a_restarted_node_still_knows_a_finished_task(nodes: tuple[Daemon, Daemon]) -> None:
+    a, _ = nodes
+    async with httpx.AsyncClient(timeout=30) as http:
+        task = await final(await connect(a, http), ask("say once"))
+        a.aclose()
+        a.open()
+        wait_until(lambda: sees_agent(a, AGENT), "node A to hear of the agent again")
+        again = await (await connect(a, http)).get_task(GetTaskRequest(id=task.id))
+    assert text_of(again) == "once"
+    assert get_message_text(again.history[0]) == "say once"
+    assert again.status.state == TaskState.TASK_STATE_COMPLETED

@@ -165,8 +165,9 @@ class Fold:
         detail = _text_of_status(payload)
         if STATES[state] in TERMINAL or state == "input-required":
             self.end(state, detail, ts)
-        elif self._record.state != STATES[state] or detail:
-            self._publish_status(STATES[state], ts, {}, detail)
+        elif detail or (state == "working" and self._record.state != STATES[state]):
+            # A remote agent may say "submitted" after its node said "working"; a task does not go back.
+            self._publish_status(TaskState.TASK_STATE_WORKING, ts, {}, detail)
 
     def _working(self, ts: int, extra: dict[str, Any]) -> None:
         self._publish_status(TaskState.TASK_STATE_WORKING, ts, extra, "")
@@ -252,10 +253,10 @@ class Executor:
             return None
         first = events[0]
         task = Task(id=task_id, context_id=first.run_id, status=status_of(TaskState.TASK_STATE_SUBMITTED, first.ts))
-        for event in events:
-            if event.kind == "message" and event.payload.get("role") == "user":
-                parts = parts_to_proto(event.payload.get("parts"))
-                task.history.append(Message(message_id=event.id, role=Role.ROLE_USER, task_id=task_id, parts=parts))
+        asked = next((event for event in events if event.kind == "status" and event.payload.get("input")), None)
+        if asked is not None:
+            parts = parts_to_proto(asked.payload["input"])
+            task.history.append(Message(message_id=asked.id, role=Role.ROLE_USER, task_id=task_id, parts=parts))
         record = TaskRecord(task, agent)
         record.run_id = first.run_id
         fold = Fold(record, now_us=lambda: events[-1].ts)

@@ -217,7 +217,8 @@ class TaskRecord:
                 while position < self._next:
                     first = self._next - len(self._updates)
                     if position < first:
-                        position = self._next
+                        # The last status is said again, since some clients wait for it and not for a task.
+                        position = self._next - (0 if self.running else 1)
                         yield self.snapshot()
                         continue
                     update = self._updates[position - first][0]
