@@ -50,14 +50,10 @@ class Invocation:
 
 
 class Happening(NamedTuple):
-    """One thing the agent did: ``kind`` and ``payload`` as in EventV1.
-
-    ``lamport`` is the logical time the agent had seen then (its own calls raise it), 0 if the door cannot know.
-    """
+    """One thing the agent did: ``kind`` and ``payload`` as in EventV1."""
 
     kind: Kind
     payload: dict[str, Any]
-    lamport: int = 0
 
 
 @dataclass(frozen=True, slots=True)

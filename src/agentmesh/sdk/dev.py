@@ -179,5 +179,7 @@ def child_main() -> None:
 
 def _end_with_parent() -> None:
     """End this process, agents withdrawn, when the runner is gone: its end of the pipe closes."""
-    sys.stdin.buffer.read()
+    # Not through sys.stdin: a daemon thread that holds its lock would abort the interpreter's shutdown.
+    while os.read(0, 1024):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)

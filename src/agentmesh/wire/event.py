@@ -138,7 +138,10 @@ def digest(events: Iterable[EventV1]) -> str:
 
 
 def text_of(parts: object) -> str:
-    """Join the text parts of a message or artifact; data parts appear as compact JSON, files as their name or URL."""
+    """Join the text parts of a message or artifact; data parts appear as compact JSON, files as their name or URL.
+
+    A data part whose JSON stands before it as a text part is the same answer for programs; it is said once.
+    """
     if not isinstance(parts, list):
         return ""
     out: list[str] = []
@@ -148,7 +151,8 @@ def text_of(parts: object) -> str:
         if isinstance(part.get("text"), str):  # pyright: ignore[reportUnknownMemberType]
             out.append(part["text"])  # pyright: ignore[reportUnknownArgumentType]
         elif "data" in part:
-            out.append(msgspec.json.encode(part["data"]).decode())
+            if (form := msgspec.json.encode(part["data"]).decode()) not in out:
+                out.append(form)
         elif "url" in part or "raw" in part:
             out.append(f"[{part.get('filename') or part.get('url') or 'file'}]")  # pyright: ignore[reportUnknownMemberType]
     return "".join(out)
