@@ -17,7 +17,8 @@ class ExchangeConfig:
         told_max: Unconnected nodes that one peer's hints may occupy; keeps one peer from filling the table. Default 256.
         hints_max: Nodes per ``Peers`` message, both ways. Default 64.
         peers_interval_s: How often a changed list of peers is told to all. A new link is told at once. Default 30.
-        dial_first_s: First wait after a dial before the next; doubles each time. Default 1: a seed that starts a moment
+        dial_first_s: First wait after a dial before the next; doubles each time. A lost peer is dialled after half of
+            it. Default 1: a seed that starts a moment
             after us is met within seconds.
         dial_wait_s_max: Longest wait between two dials of one node. Default 60.
         dial_jitter: Each wait is multiplied by a random 1 ± this, so that nodes do not dial in step. Default 0.3.

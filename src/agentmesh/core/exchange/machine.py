@@ -332,7 +332,7 @@ class Exchange:
         return len(self.links) < self.config.links_max or contact.pinned
 
     def _wait_s(self, contact: Contact) -> float:
-        wait_s = min(self.config.dial_wait_s_max, self.config.dial_first_s * 2 ** max(0, min(contact.attempts, 20) - 1))
+        wait_s = min(self.config.dial_wait_s_max, self.config.dial_first_s * 2.0 ** (min(contact.attempts, 20) - 1))
         return wait_s * self._rng.uniform(1 - self.config.dial_jitter, 1 + self.config.dial_jitter)
 
     def assert_invariants(self) -> None:
