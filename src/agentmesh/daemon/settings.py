@@ -26,7 +26,7 @@ from agentmesh.ids import is_name, parse_node_id
 CONFIG_BYTES_MAX = 1024 * 1024
 SEEDS_MAX = 256
 #: Environment variables with our prefix that are no settings of the daemon.
-ENV_OTHERS = frozenset({"AGENTMESH_HOME", "AGENTMESH_PROFILE", "AGENTMESH_LANG"})
+ENV_OTHERS = frozenset({"AGENTMESH_HOME", "AGENTMESH_PROFILE", "AGENTMESH_LANG", "AGENTMESH_CALL_CONTEXT"})
 _SEED_SCHEMES = ("iroh", "tls", "ws")
 
 

