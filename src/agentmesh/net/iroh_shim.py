@@ -28,6 +28,7 @@ class ShimReport(NamedTuple):
     note: str
 
 
+_INSTALLED = ShimReport("installed", "bytes go to the engine by memory copy")
 _report = ShimReport("not loaded", "the iroh engine has not been started")
 
 
@@ -60,6 +61,7 @@ def install(module: ModuleType) -> ShimReport:
     global _report
     builder: Any = getattr(module, "_UniffiRustBufferBuilder", None)
     if builder is not None and getattr(builder, "write", None) is fast_write:
+        _report = _INSTALLED
         return _report
     _report = _decide(module, builder)
     if builder is not None and _report.state == "installed":
@@ -86,7 +88,7 @@ def _decide(module: ModuleType, builder: Any) -> ShimReport:
                 return ShimReport("skipped", f"the self-test failed at {size} bytes")
     except _FOREIGN_ERRORS as error:
         return ShimReport("skipped", f"the self-test failed: {type(error).__name__}: {error}")
-    return ShimReport("installed", "bytes go to the engine by memory copy")
+    return _INSTALLED
 
 
 def _is_exact(builder: Any, sample: bytes) -> bool:
