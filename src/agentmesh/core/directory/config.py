@@ -25,7 +25,7 @@ class DirectoryConfig:
             messages and costs freshness; keep hops x delay far below ``lease_gone_s - lease_renew_s``. Default 0.5 (guess).
         sync_peers: With how many peers, in turn, whole digests are compared per ``lease_renew_s``. Raise it where
             messages get lost; traffic grows with directory size times this. Default 4 (guess).
-        entries_max: Manifests and tombstones held. Default 10 000 (design goal of one zone; about 8 KB each).
+        entries_max: Manifests and tombstones held. Default 10 000 (design goal of one zone; about 2.5 KB each).
         node_agents_max: Agents of one node. Default 1 000 (guess).
         replay_grace_s: An older record that arrives within this time of a newer one is a race, later it is a replay and
             held against the sender. Default 10 (guess: far above any delay on a live link).
