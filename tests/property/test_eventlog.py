@@ -96,7 +96,7 @@ def lines(directory: Path) -> dict[str, set[str]]:
         for line in read_lines(segment_path(directory, number)):
             try:
                 event = read_line(line.data or b"")
-            except Exception:  # noqa: BLE001, S112
+            except Exception:  # noqa: BLE001
                 continue
             found.setdefault(event.run_id, set()).add(event.id)
     return found

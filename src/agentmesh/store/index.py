@@ -90,7 +90,19 @@ class SegmentRow(NamedTuple):
 
 
 class _Run:
-    __slots__ = ("agent", "agent_rank", "count", "first_ts", "last_ts", "pk", "run_id", "state", "state_rank", "tasks")
+    __slots__ = (
+        "agent",
+        "agent_rank",
+        "all_tasks",
+        "count",
+        "first_ts",
+        "last_ts",
+        "pk",
+        "run_id",
+        "state",
+        "state_rank",
+        "tasks",
+    )
 
     def __init__(
         self,
@@ -107,6 +119,8 @@ class _Run:
         self.pk, self.run_id, self.first_ts, self.last_ts, self.count = pk, run_id, first_ts, last_ts, count
         self.agent, self.agent_rank, self.state, self.state_rank = agent, agent_rank, state, state_rank
         self.tasks: dict[str, int] = {}
+        #: Whether ``tasks`` has every task of the run, so that one not in it is new.
+        self.all_tasks = False
 
     def row(self) -> tuple[Any, ...]:
         return (
@@ -209,6 +223,7 @@ class Index:
         self.fresh = False
         self._runs: dict[str, _Run] = {}
         self._dirty: set[str] = set()
+        self._new_tasks: list[tuple[int, str, int]] = []
         if not path.exists():
             # A write-ahead log without its database would be replayed into the new one.
             remove_files(path)
@@ -278,12 +293,14 @@ class Index:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._write_tasks()
             self._write_runs()
             self._db.execute("COMMIT")
         except BaseException:
             # What the cache holds may never have been stored.
             self._runs.clear()
             self._dirty.clear()
+            self._new_tasks.clear()
             self._next_run = self._next_task = 0
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
@@ -323,22 +340,32 @@ class Index:
             run = _Run(*found)
         else:
             run = _Run(self._next_run, event.run_id, event.ts, event.ts)
+            run.all_tasks = True
             self._next_run += 1
         self._runs[event.run_id] = run
         return run
 
     def _load_task(self, run: _Run, task_id: str) -> int:
-        found = self._db.execute("SELECT pk FROM tasks WHERE task_id=? AND run=?", (task_id, run.pk)).fetchone()
+        found = None
+        if not run.all_tasks:
+            found = self._db.execute("SELECT pk FROM tasks WHERE task_id=? AND run=?", (task_id, run.pk)).fetchone()
         if found:
             pk = int(found[0])
         else:
             pk = self._next_task
             self._next_task += 1
-            self._db.execute("INSERT INTO tasks VALUES (?,?,?)", (pk, task_id, run.pk))
+            self._new_tasks.append((pk, task_id, run.pk))
         if len(run.tasks) >= _CACHED_MAX:
+            self._write_tasks()
             run.tasks.clear()
+            run.all_tasks = False
         run.tasks[task_id] = pk
         return pk
+
+    def _write_tasks(self) -> None:
+        if self._new_tasks:
+            self._db.executemany("INSERT INTO tasks VALUES (?,?,?)", self._new_tasks)
+            self._new_tasks.clear()
 
     def _write_runs(self) -> None:
         if self._dirty:

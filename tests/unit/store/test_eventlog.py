@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import json
@@ -379,9 +380,10 @@ async def test_a_failed_sync_is_not_acknowledged_and_goes_on_in_a_fresh_segment(
 
     monkeypatch.setattr(jsonl, "_sync", sync)
     log.append(event(id="kept"))
-    async with asyncio.timeout(5):
-        while log.count < 2:
-            await asyncio.sleep(0.005)
+    with contextlib.suppress(Full):
+        # Fails when it shares the group whose sync failed.
+        await log.flush()
+    await log.flush()
     assert (tmp_path / "000002.jsonl").stat().st_size > 0
     assert [e.id for e in await log.run_events("a" * 32)][1:] == ["kept"]
     await log.aclose()
