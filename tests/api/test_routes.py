@@ -11,6 +11,7 @@ import jsonschema
 import msgspec
 import pytest
 
+from agentmesh.api import body as body_module
 from agentmesh.api.body import DRAIN_BYTES_MAX, JSON_DEPTH_MAX
 from agentmesh.api.routes import ROWS
 from agentmesh.errors import ERROR_TABLE, Busy, MeshError, from_wire
@@ -305,12 +306,13 @@ async def test_an_endless_chunked_body_is_cut_off() -> None:
                 writer.write(chunk)
                 await writer.drain()
 
+        # The pouring ends only because the server closes; whether the 413 still gets through the reset is up to TCP.
         async with asyncio.timeout(30):
-            pouring = asyncio.gather(pour(), return_exceptions=True)
-            head = await reader.readuntil(b"\r\n\r\n")
-            pouring.cancel()
-        assert b" 413 " in head.split(b"\r\n")[0]
+            with pytest.raises(ConnectionError):
+                await pour()
         writer.close()
+        assert served.backend.asked == []
+        assert (await served.ask("GET", "/health")).status == 200
 
 
 async def test_events_reach_the_node_as_they_were_sent() -> None:
@@ -320,6 +322,14 @@ async def test_events_reach_the_node_as_they_were_sent() -> None:
     answer = await ask_app(build(backend), "POST", "/api/v1/events", body)
     assert answer.json() == {"stored": 3, "last_seq": 3}
     assert backend.log == events
+
+
+async def test_a_client_that_stops_in_the_middle_of_its_body_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_module, "BODY_TIMEOUT_S", 0.1)
+    async with serving() as served:
+        answer = await served.ask("POST", "/api/v1/calls", b"{", {"Content-Length": "100"})
+        assert (answer.status, answer.problem().code) == (504, "body.timeout")
+        assert served.backend.asked == []
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_does_no_harm() -> None:
