@@ -294,7 +294,7 @@ async def test_a_body_announced_as_huge_is_not_waited_for() -> None:
 
 async def test_an_endless_chunked_body_is_cut_off() -> None:
     async with serving() as served:
-        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        _, writer = await asyncio.open_connection("127.0.0.1", served.port)
         writer.write(
             b"POST /api/v1/agents HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
             b"Authorization: Bearer test-token-of-forty-three-characters-in-all\r\n\r\n"
