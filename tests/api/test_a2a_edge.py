@@ -346,6 +346,14 @@ async def test_a_task_that_is_no_longer_kept_is_rebuilt_from_its_events(node: Do
             await (await client_for(f"{base}/fail")).get_task(GetTaskRequest(id=task.id))
 
 
+async def test_closing_the_edge_ends_open_streams_with_a_terminal_status(node: Double) -> None:
+    async with serving(node) as base:
+        client = await client_for(f"{base}/slow")
+        reading = asyncio.ensure_future(collect(client, ask()))  # noqa: TID251
+        await node.started.wait()
+    assert states(await reading)[-1] == TaskState.TASK_STATE_CANCELED
+
+
 async def test_tasks_of_an_agent_that_left_can_still_be_read(base: str, node: Double) -> None:
     client = await client_for(f"{base}/echo", streaming=False)
     task = await result(client, ask())
