@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from agentmesh.errors import Closed
 from agentmesh.ids import NodeId
 
 _SEEDS = {"serve": b"\1" * 32, "dial": b"\2" * 32}
@@ -56,7 +57,10 @@ async def _serve(scheme: str) -> None:
     print(transport.addresses[0], flush=True)
     link = await transport.accept()
     while True:
-        stream = await link.accept_stream()
+        try:
+            stream = await link.accept_stream()
+        except Closed:
+            return  # The dialling process is done.
         if await stream.recv() == b"echo":
             while (message := await stream.recv()) is not None:
                 await stream.send(message)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
-from agentmesh.errors import Closed, DecodeError, MeshError, NoRoute, SignatureError, StateError, Timeout
+from agentmesh.errors import Busy, Closed, DecodeError, MeshError, NoRoute, SignatureError, StateError, Timeout
 from agentmesh.identity.keys import KeyPair
 from agentmesh.ids import NodeId
 from agentmesh.net.handshake import (
@@ -28,6 +28,8 @@ _log = logging.getLogger("agentmesh.net")
 UNPROVEN_MAX = 64
 #: Most proven inbound links that wait to be accepted.
 BACKLOG_MAX = 128
+#: Most live links of one transport; each has two tasks here and an idle cost of a few KB.
+LINKS_MAX = 4096
 
 
 async def prove(
@@ -73,7 +75,7 @@ class Inbound:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.scope = TaskScope(f"transport:{name}", tasks_max=UNPROVEN_MAX * 4 + 4096)
+        self.scope = TaskScope(f"transport:{name}", tasks_max=4 * (UNPROVEN_MAX + BACKLOG_MAX) + 2 * LINKS_MAX)
         self.links: set[MuxLink] = set()
         #: Handshakes that failed and connections turned away, since the start.
         self.refused = 0
@@ -107,7 +109,7 @@ class Inbound:
     def offer(self, link: MuxLink) -> None:
         """Queue an inbound link for ``accept``; one too many is closed."""
         self.keep(link)
-        if self._queue.qsize() >= BACKLOG_MAX:
+        if self._queue.qsize() >= BACKLOG_MAX or len(self.links) > LINKS_MAX:
             self.refused += 1
             self.scope.spawn(link.aclose("the node is overloaded"), "refuse")
             return
@@ -186,8 +188,10 @@ def raise_dial_error(error: OSError | MeshError, address: str, timeout_s: float)
     raise NoRoute(f"nothing answers at {address}", code="unreached.no_route.dial", why=str(error)[:200]) from error
 
 
-def check_dialable(key: KeyPair, peer: NodeId, closed: bool) -> None:
-    """Refuse to dial oneself or with a transport that is not open. Raises NoRoute, StateError."""
+def check_dialable(inbound: Inbound, key: KeyPair, peer: NodeId, closed: bool) -> None:
+    """Refuse to dial oneself, with a transport that is not open, or one link too many. Raises NoRoute, StateError, Busy."""
+    if len(inbound.links) >= LINKS_MAX:
+        raise Busy(f"{LINKS_MAX} links are open on this transport", code="refused.busy.links", retry_after_s=10.0)
     if closed:
         raise StateError("the transport is not open", code="state.closed")
     if peer == key.did:

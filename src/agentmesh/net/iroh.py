@@ -150,8 +150,8 @@ class IrohTransport:
 
     Args:
         key: This node's key; its seed becomes the endpoint's secret key.
-        bind: Where to listen (UDP), ``host:port``; port 0 for any free one. "" binds any port on loopback and wildcard
-            alike as the engine needs a socket to dial, but accepts nothing.
+        bind: Where to listen (UDP), ``host:port``; port 0 for any free one; "" to only dial (the engine
+            then has a socket, but answers nobody). The engine also opens a socket of its own on the other IP family.
         relays: URLs of iroh relays to be reachable through; none by default.
     """
 
@@ -224,7 +224,7 @@ class IrohTransport:
 
     async def dial(self, peer: NodeId, address: str, timeout_s: float = 10.0) -> Link:
         """Connect by key (see ``net.base.Transport.dial``). The engine may use addresses it learned before, too."""
-        check_dialable(self._key, peer, self._endpoint is None)
+        check_dialable(self._inbound, self._key, peer, self._endpoint is None)
         target = parse_address(address)
         connection: Any = None
         try:
@@ -234,6 +234,7 @@ class IrohTransport:
                 remote = self._iroh.EndpointAddr(endpoint_id, target.url or None, places)
                 connection = await self._endpoint.connect(remote, ALPN)
                 stream = await connection.open_bi()
+                link = self._link(connection, stream, dialed=True, address=address)
         except TimeoutError as error:
             _close(connection)
             raise Timeout(f"{address} did not answer within {timeout_s:g} s", code="unreached.timeout.dial") from error
@@ -245,7 +246,7 @@ class IrohTransport:
         except self._iroh.IrohError as error:
             _close(connection)
             raise _dial_error(_reason(error), peer, address) from error
-        return self._inbound.keep(self._link(connection, stream, dialed=True, address=address))
+        return self._inbound.keep(link)
 
     async def accept(self) -> Link:
         """Wait for the next inbound link. Raises Closed."""

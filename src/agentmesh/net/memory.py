@@ -156,7 +156,7 @@ class MemoryTransport:
 
     async def dial(self, peer: NodeId, address: str, timeout_s: float = 10.0) -> Link:
         """Connect and prove both keys (see ``net.base.Transport.dial``)."""
-        check_dialable(self._key, peer, not self._is_open)
+        check_dialable(self._inbound, self._key, peer, not self._is_open)
         name = parse_address(address).host
         other = self._hub.transports.get(name)
         if other is None:

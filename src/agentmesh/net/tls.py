@@ -164,7 +164,7 @@ class TlsTransport:
 
     async def dial(self, peer: NodeId, address: str, timeout_s: float = 10.0) -> Link:
         """Connect and prove both keys (see ``net.base.Transport.dial``)."""
-        check_dialable(self._key, peer, not self._is_open)
+        check_dialable(self._inbound, self._key, peer, not self._is_open)
         target = parse_address(address)
         tunnel: TcpTunnel | None = None
         try:

@@ -170,7 +170,7 @@ class WsTransport:
 
     async def dial(self, peer: NodeId, address: str, timeout_s: float = 10.0) -> Link:
         """Connect, through the proxy if there is one, and prove both keys (see ``net.base.Transport.dial``)."""
-        check_dialable(self._key, peer, not self._is_open)
+        check_dialable(self._inbound, self._key, peer, not self._is_open)
         url = parse_address(address).url
         tunnel: WsTunnel | None = None
         try:
