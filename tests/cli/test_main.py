@@ -17,7 +17,20 @@ from agentmesh.cli.main import daemon_main, main
 from agentmesh.cli.tree import DAEMON_VERBS, VERBS
 
 #: What no cheap command may load: each costs tens of milliseconds or megabytes.
-HEAVY = ("asyncio", "aiohttp", "uvicorn", "starlette", "iroh", "nacl", "cryptography", "zeroconf", "mcp", "a2a", "rich")
+HEAVY = (
+    "asyncio",
+    "pydantic",
+    "aiohttp",
+    "uvicorn",
+    "starlette",
+    "iroh",
+    "nacl",
+    "cryptography",
+    "zeroconf",
+    "mcp",
+    "a2a",
+    "rich",
+)
 
 
 class Said(NamedTuple):

@@ -18,8 +18,8 @@ from typing import Literal, NamedTuple
 
 from agentmesh.cli.output import Output
 from agentmesh.daemon import lock
-from agentmesh.daemon.home import Home
-from agentmesh.daemon.settings import ENV_OTHERS, Loaded, find_home, load, parse_listen, table
+from agentmesh.daemon.home import Home, find_home
+from agentmesh.daemon.settings import ENV_OTHERS, Loaded, load, parse_listen, table
 from agentmesh.errors import MeshError
 from agentmesh.wire.views import PeerView, StatusView
 

@@ -23,7 +23,7 @@ def home_of(out: Output) -> Home:
     Raises:
         ConfigError, Full: it cannot be used.
     """
-    from agentmesh.daemon.settings import find_home
+    from agentmesh.daemon.home import find_home
 
     home, _ = find_home(out.home)
     home.check()
@@ -91,7 +91,7 @@ def start_daemon(out: Output, given: dict[str, Any] | None = None) -> Started:
 
 def agent_names(incomplete: str) -> list[str]:
     """Complete agent names from the running daemon; [] at once when none runs. For shell completion: never raises."""
-    from agentmesh.daemon.settings import find_home
+    from agentmesh.daemon.home import find_home
     from agentmesh.errors import MeshError
 
     try:
@@ -108,7 +108,7 @@ def agent_names(incomplete: str) -> list[str]:
 
 def run_ids(incomplete: str) -> list[str]:
     """Complete run references: last, and the newest runs. For shell completion: never raises."""
-    from agentmesh.daemon.settings import find_home
+    from agentmesh.daemon.home import find_home
     from agentmesh.errors import MeshError
 
     found = ["last"]

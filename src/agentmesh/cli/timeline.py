@@ -74,7 +74,7 @@ class Timeline:
 
     def _track(self, event: EventV1) -> None:
         task = event.task_id or ""
-        state = event.payload.get("state") if event.kind == "status" else None
+        state = str(event.payload.get("state")) if event.kind == "status" else ""
         if state == "submitted":
             caller = str(event.payload.get("from") or "you")
             # A call that no agent made comes from the person or program at that node.

@@ -14,7 +14,7 @@ import typer
 import typer.core
 
 from agentmesh.cli import i18n
-from agentmesh.cli.verb import group, new_app
+from agentmesh.cli.verb import built, group, new_app
 from agentmesh.errors import UsageError
 
 
@@ -137,4 +137,4 @@ def agentmeshd_tree() -> Any:
 def _tree(kind: type[LazyGroup], text: str) -> Any:
     app = new_app(cls=kind, add_completion=True, context_settings={"help_option_names": ["-h", "--help"]})
     app.callback(invoke_without_command=True, help=inspect.cleandoc(text), epilog=_EPILOG)(group())
-    return typer.main.get_command(app)
+    return built(app)

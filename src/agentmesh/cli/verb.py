@@ -20,13 +20,14 @@ import typer
 
 from agentmesh.cli import i18n
 from agentmesh.cli.output import Output
+from agentmesh.cli.plain import read_plainly
 from agentmesh.errors import Timeout, UsageError
 
-_PANEL = "Global flags"
+TIMEOUT_MIN_S, TIMEOUT_MAX_S = 0.05, 86_400.0
 
 
 def _flag(kind: Any, *names: str, help: str, default: Any, **options: Any) -> tuple[Any, Any]:
-    return Annotated[kind, typer.Option(*names, help=help, rich_help_panel=_PANEL, **options)], default
+    return Annotated[kind, typer.Option(*names, help=help, **options)], default
 
 
 #: The global flags: name → (annotation, default). The same on every command.
@@ -39,7 +40,7 @@ GLOBALS: dict[str, tuple[Any, Any]] = {
     "no_color": _flag(bool, "--no-color", help="No colour (also NO_COLOR).", default=False),
     "home": _flag(str | None, "--home", help="Home directory of the node [$AGENTMESH_HOME].", default=None),
     "profile": _flag(str | None, "--profile", "-p", help="Profile of config.toml [$AGENTMESH_PROFILE].", default=None),
-    "timeout": _flag(float | None, "--timeout", help="Seconds that the command may take.", default=None, min=0.05),
+    "timeout": _flag(float | None, "--timeout", help="Seconds that the command may take.", default=None),
     "yes": _flag(bool, "--yes", "-y", help="Answer yes to every question.", default=False),
     "no_autostart": _flag(bool, "--no-autostart", help="Never offer to start the daemon.", default=False),
     "lang": _flag(str | None, "--lang", help="Language: en or zh [$LANG].", default=None),
@@ -94,6 +95,10 @@ def remember(ctx: typer.Context, flags: dict[str, Any]) -> Output:
     lang = merged.get("lang")
     if lang and lang not in i18n.LANGUAGES:
         raise UsageError(f"unknown language {lang[:20]!r}", hint="--lang en or --lang zh")
+    if merged.get("timeout") is not None and not TIMEOUT_MIN_S <= merged["timeout"] <= TIMEOUT_MAX_S:
+        raise UsageError(
+            f"--timeout {merged['timeout']:g} is out of range", hint=f"--timeout {TIMEOUT_MIN_S:g} to {TIMEOUT_MAX_S:g}"
+        )
     return output_of(merged)
 
 
@@ -153,8 +158,13 @@ def new_app(**options: Any) -> typer.Typer:
     return typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, **options)
 
 
+def built(app: typer.Typer) -> Any:
+    """Return the command or group that a Typer describes."""
+    return read_plainly(typer.main.get_command(app))
+
+
 def single(body: Body, *, own_timeout: bool = False) -> Any:
     """Return one function as a command."""
     app = new_app()
     app.command(context_settings={"help_option_names": ["-h", "--help"]})(verb(body, own_timeout=own_timeout))
-    return typer.main.get_command(app)
+    return built(app)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from agentmesh.errors import ConfigError, Full
@@ -103,6 +103,8 @@ class Home:
             if not self.version_file.exists():
                 write_atomic(self.version_file, f"{HOME_VERSION}\n".encode())
             else:
+                import tempfile
+
                 with tempfile.TemporaryFile(dir=self.path) as probe:
                     probe.write(bytes(_PROBE_BYTES))
         except FileExistsError as error:
@@ -124,6 +126,16 @@ class Home:
             why="whoever writes there could replace this node's keys",
             hint=f"chmod 700 {self.path}",
         )
+
+
+def find_home(flag: str | Path | None = None, environ: Mapping[str, str] | None = None) -> tuple[Home, str]:
+    """Return the home and where its path came from: the flag, ``AGENTMESH_HOME``, or the platform's default."""
+    environ = os.environ if environ is None else environ
+    if flag:
+        return Home(flag), "flag --home"
+    if environ.get("AGENTMESH_HOME"):
+        return Home(environ["AGENTMESH_HOME"]), "environment AGENTMESH_HOME"
+    return Home(default_home()), "default"
 
 
 def storage_error(error: OSError, path: Path) -> Full:

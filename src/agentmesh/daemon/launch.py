@@ -22,7 +22,7 @@ import msgspec
 from agentmesh.daemon.home import Home, storage_error
 from agentmesh.daemon.knobs import Settings, show_value, table
 from agentmesh.daemon.lock import Holder, RunFile, is_held, live_holder, process_start, read_runfile, running
-from agentmesh.errors import NoRoute, StateError, Timeout, Unreached
+from agentmesh.errors import StateError, Timeout, Unreached
 
 LOG_BYTES_MAX = 10 * 1024 * 1024
 PORTS_TRIED_MAX = 100
@@ -364,23 +364,3 @@ def _reason(lines: Sequence[str]) -> str:
         if line.startswith("error["):
             return line
     return lines[-1] if lines else ""
-
-
-def require_running(home: Home) -> RunFile:
-    """Return the running daemon of a home.
-
-    Raises:
-        NoRoute: code "daemon.unreachable"; none runs.
-        StateError: code "daemon.starting"; it holds the lock but does not answer yet.
-    """
-    run = running(home)
-    if run is not None:
-        return run
-    if is_held(home):
-        raise StateError("the daemon is still starting", code="daemon.starting", hint="agentmesh status")
-    raise NoRoute(
-        "the daemon is not running",
-        code="daemon.unreachable",
-        why=f"nothing holds {home.lock}",
-        hint="agentmesh up",
-    )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from agentmesh.daemon.home import Home, storage_error, write_atomic
-from agentmesh.errors import StateError
+from agentmesh.errors import NoRoute, StateError
 
 _NOTE_BYTES_MAX = 16 * 1024
 _GLANCES_MAX, _GLANCE_S = 25, 0.01
@@ -63,6 +62,8 @@ def process_start(pid: int) -> str | None:
     except FileNotFoundError:
         if Path("/proc/self/stat").exists():
             return None
+        import subprocess  # slow to load, and not needed on Linux
+
         shown = subprocess.run(  # noqa: S603
             ["ps", "-o", "lstart=", "-p", str(pid)],  # noqa: S607
             capture_output=True,
@@ -181,6 +182,26 @@ def running(home: Home) -> RunFile | None:
     holder = live_holder(home)
     note = read_runfile(home)
     return note if holder is not None and note is not None and note.pid == holder.pid else None
+
+
+def require_running(home: Home) -> RunFile:
+    """Return the running daemon of a home.
+
+    Raises:
+        NoRoute: code "daemon.unreachable"; none runs.
+        StateError: code "daemon.starting"; it holds the lock but does not answer yet.
+    """
+    run = running(home)
+    if run is not None:
+        return run
+    if is_held(home):
+        raise StateError("the daemon is still starting", code="daemon.starting", hint="agentmesh status")
+    raise NoRoute(
+        "the daemon is not running",
+        code="daemon.unreachable",
+        why=f"nothing holds {home.lock}",
+        hint="agentmesh up",
+    )
 
 
 def write_runfile(home: Home, note: RunFile) -> None:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from agentmesh.daemon.home import Home, default_home, storage_error, write_atomic
+from agentmesh.daemon.home import Home, find_home, storage_error, write_atomic
 from agentmesh.daemon.knobs import Row, Settings, row_of, show_value, table, unknown_key
 from agentmesh.errors import ConfigError, DecodeError
 from agentmesh.ids import is_name, parse_node_id
@@ -47,16 +47,6 @@ class Loaded(NamedTuple):
     def explain(self) -> list[Explained]:
         """Return every setting in table order with value and source."""
         return [Explained(row, getattr(self.settings, row.key), self.sources[row.key]) for row in table()]
-
-
-def find_home(flag: str | Path | None = None, environ: Mapping[str, str] | None = None) -> tuple[Home, str]:
-    """Return the home and where its path came from: the flag, ``AGENTMESH_HOME``, or the platform's default."""
-    environ = os.environ if environ is None else environ
-    if flag:
-        return Home(flag), "flag --home"
-    if environ.get("AGENTMESH_HOME"):
-        return Home(environ["AGENTMESH_HOME"]), "environment AGENTMESH_HOME"
-    return Home(default_home()), "default"
 
 
 def load(

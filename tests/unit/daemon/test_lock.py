@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from agentmesh.daemon.home import Home
-from agentmesh.daemon.launch import require_running, stop
+from agentmesh.daemon.launch import stop
 from agentmesh.daemon.lock import (
     DaemonLock,
     Holder,
@@ -25,6 +25,7 @@ from agentmesh.daemon.lock import (
     process_start,
     read_runfile,
     remove_runfile,
+    require_running,
     running,
     write_runfile,
 )

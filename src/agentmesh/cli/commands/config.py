@@ -8,7 +8,7 @@ import typer
 
 from agentmesh.cli import i18n
 from agentmesh.cli.output import Output
-from agentmesh.cli.verb import group, new_app, verb
+from agentmesh.cli.verb import built, group, new_app, verb
 
 _OPTIONS = {"help_option_names": ["-h", "--help"]}
 
@@ -159,4 +159,4 @@ def build() -> Any:
     app.callback(invoke_without_command=True, help="Show, explain and change settings.")(group(show))
     for name, body in (("show", show), ("explain", explain), ("set", set_), ("unset", unset), ("path", path)):
         app.command(name, context_settings=_OPTIONS)(verb(body))
-    return typer.main.get_command(app)
+    return built(app)

@@ -9,16 +9,17 @@ import typer
 
 from agentmesh.cli.output import Output, printable
 from agentmesh.cli.verb import single
-from agentmesh.errors import RecordNotFound
+from agentmesh.errors import RecordNotFound, UsageError
 
 _POLL_S = 0.2
+LINES_MAX = 100_000
 _CHUNK_BYTES = 65_536
 
 
 def logs(
     out: Output,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more until Ctrl-C.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", help="How many of the last lines.", min=0, max=100_000)] = 50,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="How many of the last lines.")] = 50,
 ) -> None:
     """Show the daemon's log.
 
@@ -29,6 +30,8 @@ def logs(
     from agentmesh.cli.connect import home_of
     from agentmesh.daemon.launch import log_tail
 
+    if not 0 <= lines <= LINES_MAX:
+        raise UsageError(f"--lines {lines} is out of range", hint=f"--lines 0 to {LINES_MAX}")
     home = home_of(out)
     if not home.log.exists():
         raise RecordNotFound(

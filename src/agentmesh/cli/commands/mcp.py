@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import typer
-
 from agentmesh.cli.output import Output
-from agentmesh.cli.verb import group, new_app, verb
+from agentmesh.cli.verb import built, group, new_app, verb
 from agentmesh.errors import ConfigError
 
 
@@ -45,4 +43,4 @@ def build() -> Any:
     app = new_app(help="Serve the mesh to an MCP client.", context_settings={"help_option_names": ["-h", "--help"]})
     app.callback(invoke_without_command=True, help="Serve the mesh to an MCP client: 'agentmesh mcp serve'.")(group())
     app.command("serve")(verb(serve, own_timeout=True))
-    return typer.main.get_command(app)
+    return built(app)

@@ -9,7 +9,7 @@ import typer
 
 from agentmesh.cli import i18n
 from agentmesh.cli.output import Output, Styled, clip
-from agentmesh.cli.verb import group, new_app, verb
+from agentmesh.cli.verb import built, group, new_app, verb
 
 if TYPE_CHECKING:
     from agentmesh.wire.views import PeerView
@@ -89,4 +89,4 @@ def build() -> Any:
     app = new_app(context_settings={"help_option_names": ["-h", "--help"]})
     app.callback(invoke_without_command=True)(group(peers))
     app.command("add")(verb(add))
-    return typer.main.get_command(app)
+    return built(app)

@@ -19,7 +19,7 @@ def status(out: Output) -> None:
     """
     from agentmesh.cli.connect import connect, home_of
     from agentmesh.cli.output import age
-    from agentmesh.daemon.launch import require_running
+    from agentmesh.daemon.lock import require_running
     from agentmesh.ids import short
 
     require_running(home_of(out))
