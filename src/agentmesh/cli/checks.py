@@ -57,7 +57,7 @@ def all_checks(out: Output) -> list[Finding]:
     findings += _engine(loaded)
     if loaded is not None:
         findings += [*_ports(loaded, status), *_multicast(loaded), *_firewall(loaded, status, peers)]
-    findings += [*_log(home, status, loaded), *_peers(status, peers), *_packages()]
+    findings += [*_log(home, status, loaded), *peer_findings(status, peers), *_packages()]
     return findings
 
 
@@ -222,7 +222,8 @@ def _log(home: Home, status: StatusView | None, loaded: Loaded | None) -> Iterat
         yield Finding("warn", "node", warning, "agentmesh logs")
 
 
-def _peers(status: StatusView | None, peers: list[PeerView]) -> Iterator[Finding]:
+def peer_findings(status: StatusView | None, peers: list[PeerView]) -> Iterator[Finding]:
+    """Yield what there is to say about the other nodes: links, clocks, versions."""
     if status is None:
         return
     up = [peer for peer in peers if peer.connected]
