@@ -72,6 +72,7 @@ soak: $(STAMPS)/test
 
 docs: $(STAMPS)/test
 	@$(BIN)/python tools/pages.py
+	@$(BIN)/python tools/cli_pages.py
 
 pins: $(STAMPS)/venv
 	@$(BIN)/python tools/pins.py

@@ -1,0 +1,665 @@
+"""What was asked, and which tests hold it. ``tests/test_requirements.py`` checks this table both ways.
+
+Sources: RQ0…RQ4 are the founding documents (by section), "issue" is the issue that asked, by its numbered part. A test is
+named by file (below ``tests/``) and function. Only what this release promises stands here; a requirement enters with its
+first test.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Requirement(NamedTuple):
+    """One requirement: where it comes from, what it asks, and the tests that would fail without it."""
+
+    source: str
+    asks: str
+    tests: tuple[str, ...]
+
+
+def _in(file: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{file}::test_{name}" for name in names)
+
+
+REQUIREMENTS: dict[str, Requirement] = {
+    # -- identity and manifest ------------------------------------------------------------------------------------
+    "identity.key": Requirement(
+        "RQ0 §3, RQ1 node id, issue 2.2",
+        "An Ed25519 key per node and agent, made on first use, mode 0600, never printed; the id is derived from it.",
+        (
+            *_in("unit/test_ids.py", "did_key_is_spelled_as_the_published_vector", "what_is_no_did_key_is_refused"),
+            *_in(
+                "unit/store/test_keyfile.py",
+                "a_key_is_made_once_with_mode_0600_and_read_again",
+                "a_key_that_others_can_open_is_refused_and_left_as_it_is",
+                "neither_messages_nor_repr_show_the_seed",
+            ),
+            *_in("unit/identity/test_keys.py", "no_view_of_a_key_pair_shows_its_seed"),
+        ),
+    ),
+    "identity.verify": Requirement(
+        "RQ0 §4.1, issue 2.2",
+        "Signatures are verified strictly, by one library.",
+        (
+            *_in(
+                "vectors/test_ed25519.py",
+                "a_small_order_key_never_verifies_though_the_equation_holds",
+                "a_malleated_signature_does_not_verify",
+                "rfc_8032_vectors",
+            ),
+            *_in("unit/identity/test_keys.py", "a_changed_message_key_or_signature_does_not_verify"),
+        ),
+    ),
+    "manifest.card": Requirement(
+        "RQ0 §4.1, issue 2.2",
+        "The manifest is an A2A 1.0 card with our extension, signed over canonical JSON, verified by any A2A reader.",
+        (
+            *_in(
+                "vectors/test_manifest_oracles.py",
+                "the_a2a_sdk_verifies_our_signed_card",
+                "we_verify_a_card_that_the_a2a_sdk_signed",
+                "a_card_that_we_sign_has_one_canonical_form_for_every_reader",
+            ),
+            *_in("unit/identity/test_manifest.py", "a_signed_card_reads_back_as_what_was_put_in"),
+            *_in("unit/codec/test_canonical.py", "canonical_bytes_are_those_of_rfc_8785"),
+        ),
+    ),
+    "manifest.hostile": Requirement(
+        "issue 2 bad input",
+        "A bad signature, another's id, floats, size and depth are refused with a code; nothing crashes.",
+        (
+            *_in(
+                "unit/identity/test_manifest.py",
+                "a_card_signed_by_another_key_is_refused",
+                "a_card_changed_after_signing_is_refused",
+                "a_card_outside_the_rules_is_refused_on_intake_though_its_signature_holds",
+                "any_bytes_are_refused_or_read_without_harm",
+            ),
+            *_in(
+                "unit/codec/test_canonical.py",
+                "deep_nesting_is_a_decode_error_and_never_a_recursion_error",
+                "size_is_checked_before_anything_is_parsed",
+            ),
+            *_in("unit/core/test_directory.py", "a_hostile_record_is_dropped_with_its_code_and_changes_nothing"),
+        ),
+    ),
+    "manifest.unsigned": Requirement(
+        "RQ0 §4.1 require_signed_registration",
+        "Unsigned agents are refused by default; with the switch off they are admitted as low trust, and shown so.",
+        (
+            *_in(
+                "unit/node/test_two_nodes.py",
+                "unsigned_agents_are_refused_by_default",
+                "unsigned_agents_are_admitted_as_low_trust_when_the_operator_says_so",
+            ),
+            *_in("unit/core/test_directory.py", "an_unsigned_record_never_replaces_a_signed_one_however_high_its_seq"),
+            *_in("unit/node/test_resolve.py", "an_unsigned_agent_is_never_used_when_a_signed_one_carries_the_name"),
+        ),
+    ),
+    # -- the daemon -----------------------------------------------------------------------------------------------
+    "daemon.life": Requirement(
+        "RQ4 §3.3, issue 2.3",
+        "start, stop and status; single instance; graceful signals; a crash leaves nothing that hinders the next start.",
+        (
+            *_in(
+                "e2e/test_cli_daemon.py",
+                "up_twice_status_and_down_twice",
+                "a_killed_daemon_starts_again_under_the_same_identity",
+                "the_foreground_daemon_keeps_its_pid_and_ends_on_sigterm",
+            ),
+            *_in(
+                "unit/daemon/test_lock.py",
+                "a_second_daemon_of_the_same_home_is_refused_with_the_pid_of_the_first",
+                "stop_never_signals_a_process_that_does_not_hold_the_lock",
+            ),
+        ),
+    ),
+    "daemon.port": Requirement(
+        "issue 2.3",
+        "Port 6374 or the next free one, named; nothing but the mesh transport listens beyond loopback.",
+        (
+            *_in("unit/daemon/test_launch.py", "a_taken_port_is_stepped_over", "nothing_listens_beyond_loopback"),
+            *_in("e2e/test_cli_daemon.py", "a_port_that_another_program_holds_is_stepped_over_and_named"),
+        ),
+    ),
+    "daemon.settings": Requirement(
+        "issue 2.3",
+        "File < environment < flags; every setting explains itself and where it comes from.",
+        (
+            *_in(
+                "unit/daemon/test_settings.py",
+                "flag_beats_environment_beats_profile_beats_file",
+                "every_setting_explains_itself",
+            ),
+            *_in("property/test_settings.py", "the_strongest_source_wins_for_every_key"),
+            *_in("cli/test_main.py", "config_explain_shows_value_source_and_effect"),
+            *_in("test_docs.py", "every_setting_is_in_the_reference"),
+        ),
+    ),
+    "daemon.home": Requirement(
+        "issue 2 bad input",
+        "A home that is read-only, full or from a newer version gives a clear error and loses nothing.",
+        (
+            *_in(
+                "unit/daemon/test_settings.py",
+                "a_home_of_a_newer_version_is_left_alone",
+                "a_read_only_home_is_an_error_with_the_next_step",
+            ),
+            *_in("unit/store/test_keyfile.py", "a_full_disk_leaves_nothing_behind"),
+            *_in("unit/store/test_state.py", "a_damaged_file_is_moved_aside_and_said_so"),
+        ),
+    ),
+    "daemon.guard": Requirement(
+        "issue 2.3",
+        "A local token guards the API; a web page of another site gets nowhere.",
+        _in(
+            "api/test_guard.py",
+            "no_route_of_the_api_opens_without_the_token",
+            "other_hosts_are_refused_even_with_the_token",
+            "other_pages_are_refused_even_with_the_token",
+            "the_guard_holds_on_a_real_socket",
+        ),
+    ),
+    "daemon.openapi": Requirement(
+        "issue 2.3",
+        "OpenAPI is generated from the types and describes every route.",
+        (
+            *_in(
+                "api/test_openapi.py",
+                "the_description_is_valid_openapi_3_1",
+                "description_and_routes_list_the_same_operations",
+            ),
+            *_in("api/test_routes.py", "every_route_answers_as_its_own_description_says"),
+            *_in("test_docs.py", "every_route_is_in_the_reference"),
+        ),
+    ),
+    "daemon.hostile": Requirement(
+        "issue 2 bad input",
+        "Whatever arrives at the API, the answer is lawful and the node lives on.",
+        (
+            *_in(
+                "property/test_api_fuzz.py",
+                "any_json_on_any_route_gets_a_lawful_answer",
+                "any_bytes_get_a_lawful_answer",
+            ),
+            *_in("api/test_routes.py", "an_endless_chunked_body_is_cut_off"),
+        ),
+    ),
+    "daemon.log": Requirement(
+        "RQ0 §4.8, issue 2.3",
+        "Structured logs, bounded on disk, from which no input can break out.",
+        _in(
+            "unit/obs/test_log.py",
+            "records_become_json_lines_with_time_level_logger_and_extras",
+            "hostile_texts_and_wrong_arguments_still_give_one_line",
+            "the_file_is_rotated_so_that_the_disk_does_not_fill",
+        ),
+    ),
+    "daemon.doctor": Requirement(
+        "issue 2.3",
+        "doctor checks the installation and gives no secret away.",
+        (
+            *_in("e2e/test_cli_daemon.py", "doctor_is_content_with_a_fresh_node_and_gives_nothing_away"),
+            *_in(
+                "cli/test_checks.py", "open_keys_and_an_open_home_are_found", "a_wrong_clock_and_an_old_peer_are_found"
+            ),
+        ),
+    ),
+    # -- transport ------------------------------------------------------------------------------------------------
+    "transport.contract": Requirement(
+        "RQ1 network layer, RQ3 stage 1, issue 2.4",
+        "iroh, TLS, WebSocket and memory pass one suite: proven keys, whole messages, back-pressure, bounded streams.",
+        _in(
+            "contract/test_transport.py",
+            "both_ends_of_a_link_know_each_others_proven_id_and_scheme",
+            "a_peer_with_another_key_than_dialled_is_refused_and_accepts_nothing",
+            "a_reader_that_stops_holds_its_writer_and_nobody_else",
+            "a_message_over_the_limit_is_refused_and_nothing_of_it_is_sent",
+            "datagrams_arrive_where_the_engine_has_them_and_are_refused_where_not",
+        ),
+    ),
+    "transport.handshake": Requirement(
+        "RQ2 mutual authentication, RQ3 security, issue 2.4",
+        "Both ends prove their Ed25519 key; replay, reflection and a man in the middle are refused.",
+        (
+            *_in(
+                "unit/net/test_handshake.py",
+                "a_recorded_session_cannot_be_replayed_to_the_server",
+                "a_hello_cannot_be_reflected_to_its_maker",
+                "a_man_in_the_middle_with_another_certificate_is_caught_by_both_sides",
+            ),
+            *_in("unit/net/test_tls.py", "tls_1_2_is_not_spoken", "a_man_in_the_middle_who_ends_the_tls_is_refused"),
+        ),
+    ),
+    "transport.hostile": Requirement(
+        "issue 2 bad input",
+        "Wrong, truncated or oversized frames cost a bounded amount and hurt nobody else.",
+        (
+            *_in(
+                "contract/test_transport.py",
+                "garbage_on_the_listening_port_disturbs_nobody",
+                "a_peer_that_breaks_framing_loses_its_link_and_the_reader_learns_why",
+            ),
+            *_in("property/test_mux.py", "hostile_bytes_raise_nothing_but_decode_error_and_hold_no_more_than_the_caps"),
+            *_in("unit/codec/test_frame.py", "every_unlawful_header_is_refused_by_its_rule"),
+            *_in("unit/net/test_mux.py", "a_silent_peer_is_given_up_after_three_unanswered_pings"),
+        ),
+    ),
+    "transport.iroh": Requirement(
+        "issue 2.4",
+        "The memmove shim goes in only after its self-test, and is exact.",
+        _in(
+            "unit/net/test_iroh_shim.py",
+            "the_real_engine_is_made_fast_or_is_fast",
+            "it_stays_out_when_the_self_test_finds_a_wrong_byte",
+        ),
+    ),
+    "transport.ws": Requirement(
+        "issue 2.4",
+        "WebSocket goes through the proxy of the environment, which reads nothing.",
+        _in("unit/net/test_ws.py", "a_link_goes_through_the_proxy_of_the_environment_and_the_proxy_reads_nothing"),
+    ),
+    "transport.many": Requirement(
+        "RQ3 throughput",
+        "A link carries any number of calls over its life.",
+        _in("e2e/test_many_calls.py", "a_link_carries_more_calls_than_it_has_streams"),
+    ),
+    # -- finding each other ---------------------------------------------------------------------------------------
+    "find.mdns": Requirement(
+        "RQ0 §2, RQ3 mDNS, issue 2.5",
+        "Nodes on one segment hear each other's addresses; what they hear is a hint, whatever it is.",
+        (
+            *_in("e2e/test_mdns.py", "two_nodes_on_one_segment_hear_each_others_addresses"),
+            *_in(
+                "unit/net/test_mdns.py",
+                "any_txt_record_is_harmless",
+                "a_machine_without_multicast_gets_a_clear_error_and_nothing_stays_open",
+            ),
+        ),
+    ),
+    "find.seeds": Requirement(
+        "RQ0 §4.2, RQ1 bootstrap list, issue 2.5",
+        "Static seeds by flag, file and bootstrap.json are dialled until they answer.",
+        (
+            *_in("unit/net/test_addresses.py", "a_seed_gives_the_node_and_its_address_and_back"),
+            *_in("unit/daemon/test_settings.py", "bootstrap_seeds_are_added_to_those_that_are_set"),
+            *_in("unit/core/test_exchange.py", "a_named_seed_is_dialled_at_once_and_again_ever_later_until_it_is_up"),
+        ),
+    ),
+    "find.exchange": Requirement(
+        "RQ1 peer discovery, issue 2.5",
+        "Connected nodes pass on whom they know, within bounds that gossip cannot break.",
+        (
+            *_in(
+                "unit/core/test_exchange.py",
+                "connected_nodes_are_told_of_each_other_at_once",
+                "gossip_never_displaces_a_proven_address",
+                "one_peer_can_make_us_remember_only_so_many_nodes",
+            ),
+            *_in("unit/node/test_two_nodes.py", "a_third_node_learns_of_agents_behind_nodes_it_was_never_told_of"),
+        ),
+    ),
+    "find.directory": Requirement(
+        "RQ0 §4.2, RQ3 state sync, issue 2.5",
+        "Signed manifests merge by the owner's seq to the same directory on every node, whatever order they came in.",
+        (
+            *_in(
+                "property/test_brain_converges.py",
+                "directories_agree_after_any_storm",
+                "the_same_seed_gives_the_same_story",
+            ),
+            *_in("unit/core/test_directory.py", "an_older_record_is_a_race_at_first_and_a_replay_later"),
+        ),
+    ),
+    "find.lease": Requirement(
+        "RQ1 heartbeat 30 s / 90 s, issue 2.5",
+        "Leases are renewed every 30 s and gone after 90 s; nobody can keep a dead agent alive by passing it on.",
+        (
+            *_in(
+                "property/test_brain_converges.py",
+                "agents_of_a_dead_node_are_gone_after_ninety_seconds_on_every_node",
+                "leases_hold_as_long_as_the_owner_lives_even_across_a_chain",
+            ),
+            *_in("unit/core/test_directory.py", "a_dead_agents_echo_does_not_bring_it_back"),
+        ),
+    ),
+    "find.tombstone": Requirement(
+        "issue 2.5",
+        "A withdrawn agent leaves a signed tombstone and does not come back by replay.",
+        (
+            *_in("unit/core/test_directory.py", "a_tombstone_ends_an_agent_and_outlives_replays_of_its_manifest"),
+            *_in("unit/identity/test_manifest.py", "a_tombstone_that_does_not_hold_is_refused"),
+            *_in("unit/node/test_two_nodes.py", "a_withdrawn_agent_disappears_everywhere_and_can_come_back"),
+        ),
+    ),
+    "find.health": Requirement(
+        "RQ2 health check 10 s, issue 2.5",
+        "An unhealthy agent is shown as such and not offered.",
+        (
+            *_in("unit/node/test_two_nodes.py", "an_unhealthy_agent_is_shown_as_such_and_not_offered"),
+            *_in("unit/node/test_resolve.py", "unhealthy_replicas_are_not_offered"),
+        ),
+    ),
+    "find.fast": Requirement(
+        "RQ1 discovery time, issue 2.5",
+        "Two fresh nodes see each other's agents within three seconds of meeting.",
+        _in("property/test_brain_converges.py", "newcomers_see_each_others_agents_within_three_seconds_of_meeting"),
+    ),
+    "find.clock": Requirement(
+        "issue 2 bad input",
+        "A clock off by an hour is named, blames nobody, and does not disturb the order of a trace.",
+        (
+            *_in("unit/core/test_directory.py", "a_clock_off_by_an_hour_is_reported_with_a_hint_and_blames_nobody"),
+            *_in("unit/identity/test_manifest.py", "a_clock_off_by_an_hour_is_named_as_the_likely_cause"),
+            *_in(
+                "unit/node/test_two_nodes.py",
+                "the_order_of_a_trace_follows_cause_and_effect_when_a_clock_is_an_hour_off",
+            ),
+        ),
+    ),
+    # -- agents ---------------------------------------------------------------------------------------------------
+    "agents.contract": Requirement(
+        "RQ4 §4.3 and risk 4, issue 2.6",
+        "Every door passes one contract: discover, invoke, stream, cancel, deadline, death, flood.",
+        _in(
+            "contract/test_adapter.py",
+            "discovery_names_the_agent_and_survives_a_restart",
+            "one_call_gives_one_answer_and_one_terminal_status",
+            "cancel_reaches_the_agent_and_ends_the_call_as_canceled",
+            "an_agent_killed_mid_turn_is_an_error_and_the_next_call_works",
+            "a_flood_is_cut_off_and_the_door_still_works",
+            "installing_takes_no_steps_the_second_time",
+        ),
+    ),
+    "agents.a2a": Requirement(
+        "RQ0 §1, issue 2.6a",
+        "Any A2A server joins, 1.0 and 0.3 by its card.",
+        (
+            *_in(
+                "unit/adapters/test_a2a_card.py",
+                "json_rpc_of_1_0_is_preferred_then_rest_then_0_3",
+                "a_card_from_elsewhere_may_not_point_into_this_machine",
+            ),
+            *_in("unit/adapters/test_a2a.py", "an_endpoint_that_knows_only_the_other_version_is_spoken_to_in_it"),
+            *_in("unit/adapters/test_a2a_fold.py", "no_input_breaks_the_fold_and_there_is_at_most_one_end"),
+            *_in("unit/adapters/test_lines.py", "events_come_out_the_same_however_the_stream_is_cut"),
+        ),
+    ),
+    "agents.http": Requirement(
+        "RQ2 rpc, issue 2.6b",
+        "A plain HTTP agent joins: POST /rpc, JSON in and out.",
+        (
+            *_in("unit/adapters/test_http.py", "calls_go_to_rpc_unless_the_url_has_a_path", "any_json_is_an_answer"),
+            *_in("unit/adapters/test_http_client.py", "an_answer_over_the_cap_is_cut_off"),
+            *_in("e2e/test_cli_calls.py", "register_and_deregister_an_agent_that_runs_elsewhere"),
+        ),
+    ),
+    "agents.sdk": Requirement(
+        "RQ0 §8, issue 2.6c",
+        "A typed function is an agent; types and docstring become its card.",
+        (
+            *_in(
+                "unit/sdk/test_agent.py",
+                "a_decorated_function_is_an_agent_and_still_a_function",
+                "the_listing_names_every_agent_with_skills_and_schemas",
+                "an_exception_arrives_with_its_text_and_without_its_traceback",
+            ),
+            *_in("unit/sdk/test_signature.py", "the_schema_says_types_defaults_and_what_is_required"),
+        ),
+    ),
+    "agents.dev": Requirement(
+        "issue 2.6c",
+        "An agent process joins, renews and withdraws by itself; dev reloads on save.",
+        (
+            *_in(
+                "unit/sdk/test_process.py",
+                "agents_are_registered_renewed_and_withdrawn",
+                "a_daemon_that_forgot_the_agents_gets_them_again",
+            ),
+            *_in("unit/sdk/test_dev.py", "saving_withdraws_the_old_agent_before_the_new_one_registers"),
+        ),
+    ),
+    "agents.persist": Requirement(
+        "issue 2.6",
+        "Deregister and register again without a restart; registrations survive a restart with the same identity.",
+        (
+            *_in("unit/node/test_two_nodes.py", "registrations_by_url_survive_a_restart_with_the_same_identity"),
+            *_in("unit/store/test_state.py", "sequence_numbers_rise_across_restarts_and_with_a_clock_that_went_back"),
+        ),
+    ),
+    # -- calling --------------------------------------------------------------------------------------------------
+    "call.across": Requirement(
+        "RQ4 §4.2, RQ2 request-response, issue 2.7",
+        "A call reaches the node beside the agent and its events come back.",
+        (
+            *_in(
+                "unit/node/test_two_nodes.py",
+                "an_agent_of_another_node_is_found_and_called_and_both_nodes_tell_the_same_story",
+                "the_remote_error_arrives_with_its_own_text",
+            ),
+            *_in("unit/node/test_links.py", "both_ends_greet_and_know_each_other_by_their_keys"),
+            *_in("e2e/test_cli_calls.py", "run_prints_the_answer_and_ends_with_the_trace"),
+        ),
+    ),
+    "call.failover": Requirement(
+        "RQ2 failover, RQ1 recovery, issue 2.7",
+        "An unreachable replica costs nothing but time; a task that began is never run twice.",
+        _in(
+            "unit/node/test_two_nodes.py",
+            "when_the_chosen_replica_is_unreachable_the_call_goes_to_another_at_once",
+            "a_task_that_began_is_never_run_a_second_time_elsewhere",
+            "the_same_task_id_never_runs_twice",
+        ),
+    ),
+    "call.balance": Requirement(
+        "RQ2 load balancing, issue 2.7",
+        "Among equal replicas the less busy comes first.",
+        _in("unit/node/test_resolve.py", "among_equals_the_one_with_fewer_running_calls_comes_first"),
+    ),
+    "call.cancel": Requirement(
+        "RQ4 §2.1 cancel, issue 2.7",
+        "Cancel reaches the agent, from wherever it was asked.",
+        (
+            *_in(
+                "unit/node/test_two_nodes.py",
+                "cancel_reaches_the_agent_on_the_other_node",
+                "a_client_that_goes_away_cancels_its_call",
+            ),
+            *_in("e2e/test_cli_calls.py", "ctrl_c_cancels_the_remote_task_and_says_so"),
+            *_in("unit/sdk/test_sync.py", "ctrl_c_cancels_the_remote_task"),
+        ),
+    ),
+    "call.bounds": Requirement(
+        "issue 2 bad input",
+        "An agent that hangs, dies, answers garbage or floods ends in one clear error; loops are refused.",
+        (
+            *_in(
+                "unit/node/test_execute.py",
+                "an_agent_that_hangs_is_told_to_stop_at_the_deadline",
+                "an_agent_that_floods_is_stopped_at_the_limit",
+                "garbage_from_the_agent_is_a_clear_failure",
+            ),
+            *_in("unit/node/test_call.py", "more_events_than_allowed_are_refused"),
+            *_in("unit/node/test_two_nodes.py", "a_chain_that_comes_back_to_an_agent_is_refused_before_any_work"),
+        ),
+    ),
+    "call.unknown": Requirement(
+        "issue 2 bad input",
+        "An unknown name is answered with near names.",
+        (
+            *_in("e2e/test_cli_calls.py", "an_unknown_agent_ends_with_6_and_near_names"),
+            *_in("test_errors.py", "near_names_are_offered_when_an_agent_is_unknown"),
+        ),
+    ),
+    "call.sdk": Requirement(
+        "RQ0 §8, issue 2.7",
+        "await mesh.call and mesh.stream, async and sync, with the errors as they were raised.",
+        (
+            *_in(
+                "unit/sdk/test_client.py",
+                "a_call_returns_a_reply_that_reads_as_its_text",
+                "a_stream_yields_the_events_and_then_has_the_reply",
+                "every_error_arrives_as_the_class_it_was_raised_with",
+            ),
+            *_in("unit/sdk/test_sync.py", "every_method_asks_its_route"),
+            *_in("unit/sdk/test_sse.py", "frames_are_read_as_what_they_say"),
+            *_in("test_exports.py", "public_names_are_the_ones_we_promised"),
+        ),
+    ),
+    # -- the edges ------------------------------------------------------------------------------------------------
+    "edge.a2a": Requirement(
+        "RQ0 §1, issue 2.8",
+        "The unmodified A2A client, 1.0 or 0.3, calls a remote agent here: send, stream, get, list, cancel, resubscribe.",
+        (
+            *_in(
+                "e2e/test_a2a_edge.py",
+                "send_get_and_list_reach_the_remote_agent",
+                "chunks_arrive_in_order_with_one_terminal_status",
+                "cancel_reaches_the_remote_agent",
+                "another_connection_resubscribes_to_a_running_task",
+                "a_0_3_client_is_served_by_the_same_endpoint",
+            ),
+            *_in("api/test_a2a_edge.py", "no_json_whatever_makes_the_edge_fail"),
+            *_in("unit/api/test_a2a_tasks.py", "every_follower_sees_the_same_whatever_the_moment_it_joins"),
+        ),
+    ),
+    "edge.mcp": Requirement(
+        "RQ0 §1, issue 2.8",
+        "Any MCP client discovers, describes, calls and traces; nothing that grants power is a tool.",
+        (
+            *_in(
+                "e2e/test_mcp.py",
+                "an_mcp_client_finds_calls_and_traces_a_remote_agent",
+                "standard_output_carries_nothing_but_the_protocol",
+            ),
+            *_in("unit/adapters/test_mcp_tools.py", "nothing_that_grants_power_is_a_tool"),
+        ),
+    ),
+    # -- events and trace -----------------------------------------------------------------------------------------
+    "events.log": Requirement(
+        "RQ4 §2.3 and §3.3, issue 2.9",
+        "Events go to JSONL and SQLite in one writer; what was acknowledged is on disk.",
+        _in(
+            "unit/store/test_eventlog.py",
+            "append_durable_returns_after_the_sync_of_its_lines",
+            "a_reader_sees_every_event_appended_before_it_asked",
+            "a_failed_sync_is_not_acknowledged_and_goes_on_in_a_fresh_segment",
+        ),
+    ),
+    "events.crash": Requirement(
+        "RQ4 §9 event loss 0, issue 2.9",
+        "After kill -9 at any moment log and index agree and nothing acknowledged is lost; repairs are counted and said.",
+        (
+            *_in("property/test_eventlog.py", "after_any_crash_index_and_jsonl_agree_and_nothing_acknowledged_is_lost"),
+            *_in(
+                "unit/store/test_recover.py",
+                "a_torn_last_line_is_cut_kept_aside_counted_and_reported",
+                "a_damaged_index_is_rebuilt_from_the_jsonl_and_said_so",
+            ),
+            *_in("unit/store/test_kill9.py", "nothing_acknowledged_is_lost_when_the_writer_is_killed"),
+            *_in("soak/test_kill9.py", "a_hundred_kills_lose_nothing_that_was_acknowledged"),
+        ),
+    ),
+    "events.promote": Requirement(
+        "RQ4 §2.4",
+        "The older record is read and promoted.",
+        _in("unit/store/test_recover.py", "older_records_are_promoted_and_get_positions_among_the_newer"),
+    ),
+    "events.trace": Requirement(
+        "RQ4 §4.4 full replay, issue 2.9",
+        "A run is replayed from both nodes' point of view; API, CLI and SDK give the same list and digest.",
+        (
+            *_in("e2e/test_cli_calls.py", "trace_shows_the_whole_chain_and_the_same_digest_on_both_nodes"),
+            *_in("property/test_sse_roundtrip.py", "api_and_sdk_hold_the_same_list_and_digest_over_a_socket"),
+            *_in("unit/node/test_two_nodes.py", "a_peer_that_took_no_part_in_a_run_is_told_nothing_of_it"),
+        ),
+    ),
+    "events.live": Requirement(
+        "RQ4 §5.3, issue 2.9",
+        "The live stream resumes by Last-Event-ID without loss or repetition; a slow reader costs bounded memory.",
+        (
+            *_in(
+                "api/test_streams.py",
+                "following_goes_on_after_the_last_event_id_without_loss_or_repetition",
+                "a_slow_client_holds_back_only_its_own_stream",
+            ),
+            *_in("unit/store/test_eventlog.py", "a_slow_follower_loses_nothing_and_memory_stays_bounded"),
+            *_in("e2e/test_cli_calls.py", "trace_follow_shows_a_run_as_it_happens_and_ends_with_it"),
+        ),
+    ),
+    # -- manners, demo, house -------------------------------------------------------------------------------------
+    "cli.manners": Requirement(
+        "RQ4 §4.3 error and exit codes, issue 2.10",
+        "Three-line errors with next, published exit codes, --json everywhere, no colour off a terminal, lazy imports.",
+        (
+            *_in(
+                "cli/test_main.py",
+                "an_error_is_three_lines_on_stderr_and_nothing_on_stdout",
+                "with_json_an_error_is_one_object_on_stderr",
+                "there_is_no_colour_off_a_terminal_and_force_color_brings_it",
+                "everyday_commands_load_nothing_heavy",
+                "chinese_is_chosen_by_flag_or_environment",
+            ),
+            *_in("test_errors.py", "every_leaf_is_in_the_table", "table_uses_published_exit_codes_and_error_statuses"),
+            *_in("cli/test_pages.py", "the_page_is_fresh"),
+            *_in("cli/test_output.py", "text_from_afar_cannot_control_the_terminal"),
+            *_in("cli/test_i18n.py", "every_fixed_text_has_its_chinese"),
+        ),
+    ),
+    "cli.shapes": Requirement(
+        "issue 2, JSON shapes",
+        "The JSON that scripts rely on is there.",
+        _in(
+            "e2e/test_cli_calls.py",
+            "run_with_json_gives_one_object_that_scripts_rely_on",
+            "discover_lists_agents_with_trust_place_and_path",
+        ),
+    ),
+    "demo": Requirement(
+        "issue 2.11",
+        "Two real nodes, three agents, a chained call over iroh, the trace, and nothing left behind.",
+        (
+            *_in(
+                "e2e/test_cli_demo.py",
+                "the_demo_finds_calls_and_traces_across_two_nodes",
+                "an_interrupted_demo_cleans_up",
+            ),
+            *_in("test_docs.py", "readme_shows_what_the_demo_says"),
+        ),
+    ),
+    "first.use": Requirement(
+        "RQ4 §4.1 and §4.4, issue 2 done when",
+        "The first ten minutes run unattended from the built wheel.",
+        _in(
+            "test_docs.py",
+            "guide_runs_from_top_to_bottom",
+            "both_programs_work_from_the_wheel_and_it_holds_nothing_else",
+        ),
+    ),
+    "house.floors": Requirement(
+        "issue 2.1",
+        "Imports go down only; the core has no clock, socket or chance of its own.",
+        _in("test_floors.py", "imports_go_down_only_in_every_source_file", "a_breach_is_found"),
+    ),
+    "house.tree": Requirement(
+        "issue 2.1",
+        "Small text files, exact pins, no addresses, no keys, no paths of one machine.",
+        _in("test_tree.py", "no_registry_and_no_download_address", "requirements_are_exact_names_and_versions"),
+    ),
+    "house.make": Requirement(
+        "issue 2.1",
+        "make finds a Python or says plainly what is missing.",
+        _in("shell/test_venv_script.py", "missing_venv_package_is_named_with_the_command_that_installs_it"),
+    ),
+    "house.docs": Requirement(
+        "issue 2.1",
+        "Documented commands exist, both languages say the same, links lead somewhere.",
+        _in("test_docs.py", "documented_command_exists", "both_languages_say_the_same", "local_links_lead_somewhere"),
+    ),
+    "house.requirements": Requirement(
+        "design §9",
+        "This table is enforced both ways.",
+        _in("test_requirements.py", "every_named_test_exists", "every_test_file_holds_some_requirement"),
+    ),
+}
