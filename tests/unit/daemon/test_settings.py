@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -199,6 +200,32 @@ def test_a_read_only_home_is_an_error_with_the_next_step(tmp_path: Path) -> None
         tmp_path.chmod(0o700)
     assert caught.value.code == "store.read_only"
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (errno.ENOSPC, "store.full"),
+        (errno.EDQUOT, "store.full"),
+        (errno.EROFS, "store.read_only"),
+        (errno.EIO, "store.failed"),
+    ],
+)
+def test_a_disk_that_fails_is_an_error_that_says_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    home = Home(tmp_path)
+    home.prepare()
+    home.version_file.unlink()
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(Full) as caught:
+        home.prepare()
+    assert caught.value.code == code
+    assert caught.value.hint
+    assert list(tmp_path.iterdir()) == [], "half a file was left"
 
 
 def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
