@@ -372,7 +372,7 @@ async def test_a_peer_that_floods_streams_gets_no_more_than_the_limit(world: Wor
         encode_frame(FIN, 2),
         encode_frame(OPEN, 2),
         encode_frame(OPEN, 1) + encode_frame(OPEN, 1),
-        encode_frame(OPEN, 1) + encode_frame(DATA, 1, bytes(60_000), END) * 20,
+        encode_frame(OPEN, 1) + encode_frame(DATA, 1, bytes(60_000), END) * 40,
     ],
     ids=["unknown type", "oversize", "no such stream", "foreign stream", "wrong parity", "opened twice", "over credit"],
 )

@@ -34,8 +34,9 @@ from agentmesh.codec.frame import (
 from agentmesh.errors import Busy, Closed, DecodeError, LimitError
 from agentmesh.net.mux_stream import FRAGMENT_COST, WINDOW_BYTES, CoreStream, Event, Limits
 
-#: Credit is returned in pieces of at least this, so that small calls send no WINDOW frame at all.
-_GRANT_MIN = WINDOW_BYTES // 4
+#: Credit is returned in pieces of at least this, so that small calls send no WINDOW frame at all,
+#: and bulk few: each is an engine call on the side that only reads.
+_GRANT_MIN = WINDOW_BYTES // 2
 _CREDIT_MAX = 0x7FFFFFFF
 _STREAM_ID_MAX = 0xFFFFFFFF
 #: Above this many queued bytes a small message waits its turn instead of going straight to the output.

@@ -10,7 +10,8 @@ from agentmesh.net.base import MESSAGE_BYTES_MAX
 #: Credit a fragment costs beyond its length: what holding it costs in memory, so that empty messages are not free.
 FRAGMENT_COST = 64
 #: Credit each side starts with per stream and direction. A constant of protocol version 1.
-WINDOW_BYTES = 1024 * 1024
+WINDOW_BYTES = 2 * 1024 * 1024
+
 EventKind = Literal["opened", "message", "finished", "reset", "pong", "goaway"]
 
 
