@@ -66,7 +66,7 @@ def _check_one(path: str, value: Any) -> None:
         raise DecodeError(f"{where} is a float; write amounts as text", code="manifest.number")
     if isinstance(value, str | list | tuple | dict) and not value:
         raise DecodeError(f"{where} is empty; leave it out", code="manifest.empty")
-    if value is None or value is False or (isinstance(value, int) and value == 0):
+    if value is None or (isinstance(value, int) and value == 0):  # False is 0
         raise DecodeError(f"{where} is an explicit default; leave it out", code="manifest.default")
     if isinstance(value, int) and abs(value) > INTEGER_MAX:
         raise DecodeError(f"{where} is beyond ±(2^53−1); write it as text", code="manifest.number")
@@ -96,4 +96,4 @@ def _tidied(value: Any, depth_left: int) -> Any:
         return [v for item in items if (v := _tidied(item, depth_left - 1)) is not None] or None
     if isinstance(value, str):
         return _CONTROL.sub("", value) or None
-    return None if value is None or value is False or value == 0 else value
+    return None if value is None or value == 0 else value  # False is 0

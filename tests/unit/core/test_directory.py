@@ -567,6 +567,34 @@ def test_agents_that_claim_a_node_by_hearsay_make_way_for_those_it_speaks_for_it
     assert sorted(e.manifest.name for e in bench.directory.table.live()) == ["own0", "own1", "own2"]
 
 
+def test_an_agent_that_its_node_confirms_no_longer_counts_as_hearsay() -> None:
+    bench = Bench(OWNER, OTHER, node_agents_max=2)
+    confirmed, claimed = record(key(100), OWNER, name="confirmed"), record(key(101), OWNER, name="claimed")
+    bench.give(OTHER, confirmed)
+    bench.give(OTHER, claimed)
+    bench.hear(OWNER, Digest(leases=[lease_of(confirmed)]))
+    bench.give(OWNER, record(key(102), OWNER, name="own"))
+    bench.give(OWNER, record(key(103), OWNER, name="late"))
+    assert sorted(e.manifest.name for e in bench.directory.table.live()) == ["confirmed", "own"]
+
+
+def test_a_known_record_with_an_impossible_lease_does_not_live_longer() -> None:
+    bench = Bench(OWNER)
+    manifest = record(AGENT, OWNER)
+    bench.give(OWNER, manifest)
+    for age_ms in (-(10**9), 2**60):
+        assert codes(bench.give(OWNER, manifest, age_ms=age_ms)) == ["directory.lease"]
+    assert bench.directory.table.live()[0].lease_left_s(bench.now_s) <= 90
+
+
+def test_ages_are_rounded_up() -> None:
+    bench = Bench(OWNER)
+    bench.give(OWNER, record(AGENT, OWNER))
+    bench.now_s += 0.0101
+    (digest,) = sent(bench.feed(PeerUp(OTHER)), OTHER, Digest)
+    assert digest.leases[0].age_ms == 11
+
+
 def test_replicas_of_a_name_come_healthy_first() -> None:
     bench = Bench(OWNER, OTHER)
     bench.give(OWNER, record(key(1), OWNER), healthy=False)

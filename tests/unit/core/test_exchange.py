@@ -184,6 +184,24 @@ def test_gossip_never_displaces_a_proven_address() -> None:
     assert wanted.addresses[0] == "tls:192.0.2.1:1"
 
 
+def test_gossip_that_repeats_a_proven_address_does_not_lower_its_worth() -> None:
+    bench = Bench()
+    bench.up(A, "tls:192.0.2.1:1")
+    bench.up(B, "tls:192.0.2.2:1")
+    bench.feed(Received(B, Peers(peers=[PeerHint(A, ["tls:192.0.2.1:1"])])))
+    contact = next(c for c in bench.brain.contacts() if c.node_id == A)
+    assert contact.source == "link"
+    assert contact.shared == ["tls:192.0.2.1:1"]
+
+
+def test_an_address_heard_on_the_lan_only_is_not_passed_on() -> None:
+    bench = Bench()
+    bench.feed(AddressHint(A, ("tls:192.0.2.1:1",), "mdns"))
+    bench.up(A, source="peer")
+    told = to(bench.up(B, "tls:192.0.2.2:1"), B, Peers)
+    assert told == [Peers(peers=[])]
+
+
 def test_gossip_about_a_lost_node_does_not_hurry_its_dials() -> None:
     bench = Bench()
     bench.up(A, "tls:192.0.2.1:1")
@@ -257,6 +275,14 @@ def test_a_silent_peer_is_pinged_and_then_reported_once() -> None:
     bench.up(A, "tls:192.0.2.1:1")
     events = bench.run(200)
     assert [(round(at), event) for at, event in events if isinstance(event, PeerSilent)] == [(45, PeerSilent(A))]
+
+
+def test_a_peer_that_falls_silent_again_is_reported_again() -> None:
+    bench = Bench()
+    bench.up(A, "tls:192.0.2.1:1")
+    assert PeerSilent(A) in [event for _, event in bench.run(60)]
+    bench.feed(Received(A, Ping(nonce=1)))
+    assert PeerSilent(A) in [event for _, event in bench.run(60)]
 
 
 def test_a_peer_that_answers_pings_is_not_silent() -> None:
