@@ -76,6 +76,7 @@ class AgentProcess:
         self._scope = TaskScope("agent-process")
         self._server: Any = None
         self._serving: asyncio.Task[Any] | None = None
+        self._keeper: asyncio.Task[Any] | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> AgentProcess:
@@ -90,7 +91,7 @@ class AgentProcess:
         except BaseException:
             await self.aclose()
             raise
-        self._scope.spawn(self._keep(), "renew")
+        self._keeper = self._scope.spawn(self._keep(), "renew")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -119,6 +120,10 @@ class AgentProcess:
 
     async def aclose(self) -> None:
         """Withdraw the agents, cancel what they still serve, stop listening. Idempotent."""
+        if self._keeper is not None:
+            # Before the withdrawal: a renewal under way would register the agents again.
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper})
         await self._withdraw()
         await self.app.aclose()
         if self._server is not None:

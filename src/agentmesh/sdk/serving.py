@@ -12,12 +12,13 @@ this machine's browser cannot call an agent. Plain ASGI, because four routes nee
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agentmesh.errors import AgentNotFound, Busy, DecodeError, LimitError, MeshError, NotFound, row_of, to_wire
+from agentmesh.errors import AgentNotFound, Busy, DecodeError, LimitError, MeshError, row_of, to_wire
 from agentmesh.net.tasks import TaskScope
 from agentmesh.sdk.agent import Agent
 from agentmesh.sdk.context import CallContext
@@ -35,7 +36,7 @@ BODY_BYTES_MAX = 16 * 1024 * 1024
 #: Calls served at once by one process; more are refused as Busy.
 CALLS_MAX = 1000
 KIND = "agentmesh-sdk"
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?")
 _request_decoder = msgspec.json.Decoder(InvokeRequest)
 
 
@@ -85,10 +86,10 @@ class AgentApp:
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         host = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"host"), "")
         path: str = scope["path"]
-        if not host.startswith(_LOOPBACK) or host.rpartition(":")[0] not in (*_LOOPBACK, ""):
-            raise NotFound("not here", code="not_found.path")
+        if not _LOOPBACK.fullmatch(host):
+            raise AgentNotFound("not here", code="not_found.path")
         if not hmac.compare_digest(path[: len(self._prefix)].encode(), self._prefix.encode()):
-            raise NotFound("not here", code="not_found.path")
+            raise AgentNotFound("not here", code="not_found.path")
         verb, _, rest = path[len(self._prefix) :].partition("/")
         match scope["method"], verb:
             case "POST", "invoke":
@@ -103,7 +104,7 @@ class AgentApp:
             case "GET", "health":
                 await _json(send, 200, {"ok": True, "calls": len(self._turns)})
             case _:
-                raise NotFound("not here", code="not_found.path")
+                raise AgentNotFound("not here", code="not_found.path")
 
     async def _invoke(self, name: str, receive: Receive, send: Send) -> None:
         agent = self.agents.get(name)

@@ -12,6 +12,7 @@ Anything else is refused with the list of parameters, code "agent.bad_input".
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from typing import Any, get_type_hints
@@ -149,13 +150,13 @@ class Signature:
 
 
 class _Constant:
-    """A default as a factory, so that msgspec takes mutable ones too."""
+    """A default as a factory: mutable ones are taken too, and each call gets its own."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
     def __call__(self) -> Any:
-        return self.value
+        return copy.deepcopy(self.value)
 
 
 def _inline(schema: dict[str, Any]) -> dict[str, Any]:

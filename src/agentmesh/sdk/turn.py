@@ -249,7 +249,8 @@ def as_failure(error: BaseException) -> AgentFailed:
     if isinstance(error, AgentFailed):
         return error
     if isinstance(error, MeshError):
-        return AgentFailed(error.detail, why=error.why, hint=error.hint, extra={"cause": error.code})
+        code = error.code if error.code.startswith("agent.") else None
+        return AgentFailed(error.detail, code=code, why=error.why, hint=error.hint, extra={"cause": error.code})
     traceback.print_exception(error, file=sys.stderr)
     name = type(error).__name__
     return AgentFailed(str(error)[:4000] or name, extra={"exception": name})
