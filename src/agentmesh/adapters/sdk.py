@@ -25,7 +25,7 @@ from agentmesh.errors import AgentFailed, Closed, DecodeError, MeshError, from_w
 from agentmesh.node.door import Door, Happening, Health, Invocation
 from agentmesh.sdk.serving import KIND
 from agentmesh.sdk.turn import InvokeRequest
-from agentmesh.wire.event import TERMINAL_STATES, Kind
+from agentmesh.wire.event import TERMINAL_STATES, Kind, state_of
 
 DISCOVER_TIMEOUT_S = 5.0
 CANCEL_TIMEOUT_S = 2.0
@@ -135,7 +135,7 @@ class SdkDoor:
                     if happening.kind == "error":
                         raise _failure(happening.payload)
                     yield happening
-                    if happening.kind == "status" and happening.payload.get("state") in TERMINAL_STATES:
+                    if happening.kind == "status" and state_of(happening.payload) in TERMINAL_STATES:
                         return
         raise Closed(f"{self._agent} went away before its answer was whole", code="agent.closed")
 

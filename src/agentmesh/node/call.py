@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import cast
 
 from agentmesh.errors import AgentCanceled, AgentFailed, LimitError, MeshError
 from agentmesh.node.record import TaskStory
-from agentmesh.wire.event import TERMINAL_STATES, EventV1, TaskState
+from agentmesh.wire.event import EventV1, TaskState, is_end, state_of
 from agentmesh.wire.views import Reply, reply_from_events
 
 
@@ -68,9 +69,9 @@ class Call:
         self.events.append(event)
         self.story.saw(event.lamport)
         if event.kind == "status":
-            state = event.payload.get("state")
-            if state in TERMINAL_STATES or state == "input-required":
-                self.state = state
+            state = state_of(event.payload)
+            if is_end(state):
+                self.state = cast("TaskState", state)
         self._wake()
 
     def finish(self, error: MeshError | None) -> None:

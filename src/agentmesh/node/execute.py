@@ -12,7 +12,7 @@ import msgspec
 from agentmesh.errors import AgentCanceled, AgentFailed, Closed, LimitError, MeshError, NoRoute, Timeout, to_wire
 from agentmesh.node.door import Door, Happening, Invocation
 from agentmesh.node.record import TaskStory
-from agentmesh.wire.event import EVENT_BYTES_MAX, KINDS, TERMINAL_STATES, EventV1
+from agentmesh.wire.event import EVENT_BYTES_MAX, KINDS, TERMINAL_STATES, EventV1, is_end, state_of
 
 #: What a sink is given: an event in order. It may wait (back-pressure) and may raise to stop the call.
 Sink = Callable[[EventV1], Awaitable[None]]
@@ -109,10 +109,8 @@ async def _as_generator(source: AsyncIterator[Happening]) -> AsyncGenerator[Happ
 
 def _state_of(happening: Happening) -> str | None:
     """Return the state if this happening ends the call."""
-    if happening.kind != "status":
-        return None
-    state = happening.payload.get("state")
-    return state if state in TERMINAL_STATES or state == "input-required" else None
+    state = state_of(happening.payload) if happening.kind == "status" else ""
+    return state if is_end(state) else None
 
 
 def _size_of(happening: Happening) -> int:
@@ -120,7 +118,7 @@ def _size_of(happening: Happening) -> int:
     if happening.kind not in KINDS:
         raise AgentFailed(f"the agent sent an unknown kind of event {str(happening.kind)[:40]!r}", code="agent.garbage")
     payload: Any = happening.payload
-    if happening.kind == "status" and payload.get("state") not in _STATES:
+    if happening.kind == "status" and state_of(payload) not in _STATES:
         raise AgentFailed(f"the agent sent an unknown state {str(payload.get('state'))[:40]!r}", code="agent.garbage")
     try:
         size = len(msgspec.msgpack.encode(payload))

@@ -429,7 +429,7 @@ class Node:
                 raise UsageError(str(error), code=error.code) from error
             if not event.node_id:
                 event.node_id = self.node_id
-        return Stored(stored=len(events), last_seq=await self._log.append_durable(events))
+        return Stored(stored=len(events), last_seq=await self._log.append_durable(events, copies=True))
 
     def follow(self, after_seq: int, run_id: str | None = None) -> AsyncIterator[EventV1]:
         """Yield the log from ``after_seq``, then live."""

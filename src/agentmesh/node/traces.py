@@ -16,7 +16,7 @@ from agentmesh.node.config import NodeConfig
 from agentmesh.node.links import Links, Peer
 from agentmesh.store.eventlog import EventLog
 from agentmesh.wire import v1
-from agentmesh.wire.event import TERMINAL_STATES, EventV1, check, digest, order_key
+from agentmesh.wire.event import EventV1, check, digest, is_end, order_key, state_of
 from agentmesh.wire.views import TraceView
 
 _event_decoder = msgspec.msgpack.Decoder(EventV1)
@@ -152,8 +152,9 @@ def _ended(events: list[EventV1]) -> bool:
     open_tasks: set[str | None] = set()
     for event in events:
         if event.kind == "status":
-            if event.payload.get("state") in TERMINAL_STATES or event.payload.get("state") == "input-required":
+            state = state_of(event.payload)
+            if is_end(state):
                 open_tasks.discard(event.task_id)
-            elif event.payload.get("state") == "submitted":
+            elif state == "submitted":
                 open_tasks.add(event.task_id)
     return not open_tasks

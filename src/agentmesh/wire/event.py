@@ -113,6 +113,17 @@ def check(event: EventV1) -> EventV1:
     return event
 
 
+def state_of(payload: dict[str, Any]) -> str:
+    """Return the state that a status payload names, "" if it names none; payloads come from anyone and hold anything."""
+    state = payload.get("state")
+    return state if isinstance(state, str) else ""
+
+
+def is_end(state: str) -> bool:
+    """Say whether a call ends with this state: a terminal one, or one that waits for the caller."""
+    return state in TERMINAL_STATES or state == "input-required"
+
+
 def order_key(event: EventV1) -> tuple[int, int, str]:
     """Return the sort key within a run."""
     return (event.lamport, event.ts, event.id)

@@ -141,6 +141,8 @@ async def test_an_agent_that_sends_too_many_bytes_is_stopped() -> None:
     [
         Happening("nonsense", {}),  # type: ignore[arg-type]
         Happening("status", {"state": "exploded"}),
+        Happening("status", {"state": ["completed"]}),
+        Happening("status", {}),
         Happening("message", {"parts": [{"data": object()}]}),
     ],
 )
