@@ -10,7 +10,7 @@ import pytest
 
 from agentmesh.codec.canonical import canonical
 from agentmesh.core.directory.config import DirectoryConfig
-from agentmesh.core.directory.machine import RELAY, TICK, Directory
+from agentmesh.core.directory.machine import TICK, Directory
 from agentmesh.core.directory.messages import (
     BATCH_MAX,
     AgentChanged,
@@ -23,6 +23,7 @@ from agentmesh.core.directory.messages import (
     SeqBehind,
     Want,
 )
+from agentmesh.core.directory.spread import RELAY
 from agentmesh.core.machine import Outbox, PeerMisbehaved, Timer
 from agentmesh.core.messages import LocalGone, LocalRecord, LocalStatus, PeerDown, PeerUp, Received, WallClock
 from agentmesh.identity.manifest import Manifest, sign_card
@@ -186,6 +187,14 @@ def test_a_complete_digest_is_answered_with_what_it_lacks() -> None:
     bench.give(OWNER, record(AGENT, OWNER))
     assert sent(bench.hear(OTHER, Digest(leases=[], full=True)), OTHER, Digest)[0].leases[0].agent_id == AGENT.did
     assert not sent(bench.hear(OTHER, Digest(leases=[])), OTHER, Digest)
+
+
+def test_asking_the_same_thing_many_times_in_one_message_does_not_multiply_the_answer() -> None:
+    bench = Bench(OWNER, OTHER)
+    bench.give(OWNER, record(AGENT, OWNER, seq=5))
+    older = lease_of(record(AGENT, OWNER, seq=4))
+    for message in (Digest(leases=[older] * BATCH_MAX), Want(agent_ids=[AGENT.did] * BATCH_MAX)):
+        assert [len(part.records) for part in sent(bench.hear(OTHER, message), OTHER, Records)] == [1]
 
 
 # Whose record wins

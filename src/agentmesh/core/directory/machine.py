@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
-from itertools import islice
 
 from agentmesh.core.directory.config import DirectoryConfig
-from agentmesh.core.directory.leases import batches, digests, flaw_of, is_held
+from agentmesh.core.directory.leases import flaw_of
 from agentmesh.core.directory.messages import (
     BATCH_MAX,
     AgentChanged,
@@ -27,7 +25,9 @@ from agentmesh.core.directory.messages import (
     SeqBehind,
     Want,
 )
-from agentmesh.core.directory.table import Entry, Rank, Table, rank_of
+from agentmesh.core.directory.spread import Spread
+from agentmesh.core.directory.table import Entry, Table, rank_of
+from agentmesh.core.directory.wants import Wants
 from agentmesh.core.machine import Outbox, PeerMisbehaved, Timer
 from agentmesh.core.messages import LocalGone, LocalRecord, LocalStatus, PeerDown, PeerUp, Received, WallClock
 from agentmesh.errors import MeshError, ReplayError
@@ -35,8 +35,6 @@ from agentmesh.identity.manifest import Manifest, read_record
 from agentmesh.ids import AgentId, NodeId
 
 TICK = "directory.tick"
-RELAY = "directory.relay"
-NEWS = "directory.news"
 _TICK_S = 1.0
 #: How often a local agent's overdue signature is asked for again, seconds.
 _DUE_AGAIN_S = 60.0
@@ -57,20 +55,13 @@ class Directory:
         self.node_id = node_id
         self.config = config
         self.table = Table(node_id, config)
+        self._spread = Spread(self.table, config)
         self._rng = rng
-        self._links: dict[NodeId, None] = {}
         self._clock: tuple[float, float] | None = None
         self._started = False
         self._next_renew_s = math.inf
         self._next_expiry_s = math.inf
-        self._sync_from = 0
-        self._news: dict[AgentId, NodeId] = {}
-        self._whole: dict[AgentId, None] = {}
-        self._told_s = -math.inf
-        self._news_waits = False
-        self._relay: dict[AgentId, NodeId] = {}
-        self._relay_token = 0
-        self._wants: dict[AgentId, tuple[Rank, float]] = {}
+        self._wants = Wants(config.want_retry_s, config.wants_max)
 
     def handle(self, incoming: object, now_s: float, out: Outbox) -> None:
         """Take one input (``core.messages``) and write effects. WallClock must come first."""
@@ -85,25 +76,25 @@ class Directory:
         elif isinstance(incoming, WallClock):
             self._clock = (incoming.unix_s, now_s)
         elif isinstance(incoming, PeerUp):
-            self._links[incoming.peer] = None
-            self._send_digest(incoming.peer, self.table.entries.values(), now_s, out, full=True)
+            self._spread.links[incoming.peer] = None
+            self._spread.send_digest(incoming.peer, self.table.entries.values(), now_s, out, full=True)
         elif isinstance(incoming, PeerDown):
-            self._links.pop(incoming.peer, None)
+            self._spread.links.pop(incoming.peer, None)
         elif isinstance(incoming, LocalRecord):
             self._on_local_record(incoming.manifest, now_s, out)
         elif isinstance(incoming, LocalStatus):
             self._on_local_status(incoming, now_s, out)
         elif isinstance(incoming, LocalGone):
             self._on_local_gone(incoming.agent_id, now_s, out)
-        self._flush(now_s, out)
+        self._spread.flush(now_s, out)
 
     def leave(self, now_s: float, out: Outbox) -> None:
         """Tell every peer that the local agents are not to be offered any longer; their leases then run out."""
         local = [entry for entry in self.table.entries.values() if entry.local]
         for entry in local:
             entry.healthy = False
-        for peer in self._links:
-            self._send_digest(peer, local, now_s, out)
+        for peer in self._spread.links:
+            self._spread.send_digest(peer, local, now_s, out)
 
     def unix_s(self, now_s: float) -> int:
         """Return the wall clock, unix seconds."""
@@ -137,7 +128,7 @@ class Directory:
         if entry is None or not entry.local or entry.healthy is status.healthy:
             return
         if (entry.healthy is not False) is not status.healthy:
-            self._news[status.agent_id] = self.node_id
+            self._spread.note_news(status.agent_id, self.node_id)
         entry.healthy = status.healthy
         out.emit(AgentChanged(status.agent_id))
 
@@ -146,15 +137,15 @@ class Directory:
         if entry is None or not entry.local:
             return
         entry.healthy = False
-        for peer in self._links:
-            self._send_digest(peer, [entry], now_s, out)
+        for peer in self._spread.links:
+            self._spread.send_digest(peer, [entry], now_s, out)
         self._drop(entry, "withdrawn", out)
 
     # What peers say
 
     def _on_received(self, received: Received, now_s: float, out: Outbox) -> None:
         peer, message = received.peer, received.message
-        if peer not in self._links:
+        if peer not in self._spread.links:
             return
         if isinstance(message, Digest):
             items, take = len(message.leases), self._on_digest
@@ -171,7 +162,7 @@ class Directory:
 
     def _on_digest(self, peer: NodeId, digest: Digest, now_s: float, out: Outbox) -> None:
         wanted: list[str] = []
-        newer_here: list[Entry] = []
+        newer_here: dict[str, Entry] = {}
         for lease in digest.leases:
             entry = self.table.get(lease.agent_id)
             if (flaw := flaw_of(lease, known=entry is not None)) is not None:
@@ -179,29 +170,21 @@ class Directory:
                 break
             theirs = rank_of(lease)
             if entry is None or theirs > entry.rank:
-                if self._is_wanted(lease, peer, entry, now_s):
-                    self._wants[AgentId(lease.agent_id)] = (theirs, now_s)
+                if self._is_wanted(lease, entry) and self._wants.ask(lease.agent_id, theirs, now_s):
                     wanted.append(lease.agent_id)
             elif theirs == entry.rank:
                 self._renew(entry, lease, peer, now_s, out)
             else:
-                newer_here.append(entry)
+                newer_here[lease.agent_id] = entry
         if wanted:
             out.send(peer, Want(agent_ids=wanted))
-        self._send_records(peer, newer_here, now_s, out)
+        self._spread.send_records(peer, newer_here.values(), now_s, out)
         if digest.full:
-            self._tell_missing(peer, digest, now_s, out)
-
-    def _tell_missing(self, peer: NodeId, digest: Digest, now_s: float, out: Outbox) -> None:
-        """Answer a complete digest with what its sender lacks, one message at most; the next comparison goes on."""
-        known = {lease.agent_id for lease in digest.leases}
-        lacking = (e for e in self.table.entries.values() if e.manifest.agent_id not in known and is_held(e, now_s))
-        if first := list(islice(lacking, BATCH_MAX)):
-            self._send_digest(peer, first, now_s, out)
+            self._spread.send_missing(peer, digest, now_s, out)
 
     def _on_want(self, peer: NodeId, want: Want, now_s: float, out: Outbox) -> None:
         entries = [entry for agent in dict.fromkeys(want.agent_ids) if (entry := self.table.get(agent)) is not None]
-        self._send_records(peer, entries, now_s, out)
+        self._spread.send_records(peer, entries, now_s, out)
 
     def _on_records(self, peer: NodeId, records: Records, now_s: float, out: Outbox) -> None:
         for raw, lease in records.records:
@@ -227,7 +210,7 @@ class Directory:
         if flaw is not None:
             out.emit(PeerMisbehaved(peer, "directory.lease", flaw))
             return
-        self._wants.pop(agent, None)
+        self._wants.came(agent)
         age_s = self._heard_age_s(lease, peer, manifest.node_id)
         entry = Entry(
             manifest=manifest,
@@ -250,7 +233,7 @@ class Directory:
                 self._renew(old, lease, peer, now_s, out)
                 return
             if entry.rank < old.rank:
-                self._send_records(peer, [old], now_s, out)
+                self._spread.send_records(peer, [old], now_s, out)
                 if manifest.seq < old.manifest.seq and now_s - old.since_s > self.config.replay_grace_s:
                     raise ReplayError(
                         f"seq {manifest.seq} was superseded by {old.manifest.seq}", code="manifest.replay"
@@ -272,7 +255,7 @@ class Directory:
     def _renew(self, entry: Entry, lease: Lease, peer: NodeId, now_s: float, out: Outbox) -> None:
         """Merge a lease of the record held here: the younger age wins. Idempotent."""
         owner = entry.manifest.node_id
-        if entry.local or entry.manifest.tombstone or (peer != owner and owner in self._links):
+        if entry.local or entry.manifest.tombstone or (peer != owner and owner in self._spread.links):
             return
         if peer == owner:
             self.table.charge(entry, owner)
@@ -283,24 +266,14 @@ class Directory:
         if entry.healthy is not lease.healthy:
             entry.healthy = lease.healthy
             out.emit(AgentChanged(entry.manifest.agent_id))
-            self._news[entry.manifest.agent_id] = peer
+            self._spread.note_news(entry.manifest.agent_id, peer)
         elif gained_s >= self.config.lease_renew_s / 2:
-            if not self._relay:
-                self._relay_token += 1
-                out.after(self.config.relay_delay_s, Timer(RELAY, self._relay_token))
-            self._relay[entry.manifest.agent_id] = peer
+            self._spread.note_renewal(entry.manifest.agent_id, peer, out)
 
-    def _is_wanted(self, lease: Lease, peer: NodeId, entry: Entry | None, now_s: float) -> bool:
-        if not lease.signed and self.config.require_signed:
-            return False
-        if entry is None and not lease.gone and lease.age_ms / 1000 + self.config.hop_age_s >= self.config.lease_gone_s:
-            return False
-        asked = self._wants.get(AgentId(lease.agent_id))
-        if asked is not None and asked[0] >= rank_of(lease) and now_s - asked[1] < self.config.want_retry_s:
-            return False
-        if len(self._wants) >= self.config.wants_max:
-            self._wants.clear()  # only saves double asking
-        return True
+    def _is_wanted(self, lease: Lease, entry: Entry | None) -> bool:
+        """Say whether the record of a lease would be taken in: not unsigned where that is refused, nor dead on arrival."""
+        left_s = self.config.lease_gone_s - self.config.hop_age_s - lease.age_ms / 1000
+        return (lease.signed or not self.config.require_signed) and (entry is not None or lease.gone or left_s > 0)
 
     # Time
 
@@ -311,26 +284,10 @@ class Directory:
                 self._expire(now_s, out)
             if now_s >= self._next_renew_s:
                 self._next_renew_s = now_s + self.config.lease_renew_s * self._rng.uniform(0.9, 1.0)
-                self._tell_leases(now_s, out)
-        elif timer.name == NEWS:
-            self._news_waits = False
-        elif timer.name == RELAY and timer.token == self._relay_token and self._relay:
-            relay, self._relay = self._relay, {}
-            self._announce(relay, {}, now_s, out)
-
-    def _tell_leases(self, now_s: float, out: Outbox) -> None:
-        """Renew local agents at every peer, and compare whole digests with some peers in turn."""
-        self._wants = {a: w for a, w in self._wants.items() if now_s - w[1] < self.config.want_retry_s}
-        peers = list(self._links)
-        count = min(self.config.sync_peers, len(peers))
-        chosen = [peers[(self._sync_from + i) % len(peers)] for i in range(count)]
-        self._sync_from = (self._sync_from + count) % max(1, len(peers))
-        local = [entry for entry in self.table.entries.values() if entry.local]
-        for peer in peers:
-            if peer in chosen:
-                self._send_digest(peer, self.table.entries.values(), now_s, out, full=True)
-            elif local:
-                self._send_digest(peer, local, now_s, out)
+                self._wants.expire(now_s)
+                self._spread.compare(now_s, out)
+        else:
+            self._spread.on_timer(timer, now_s, out)
 
     def _expire(self, now_s: float, out: Outbox) -> None:
         unix_s = self.unix_s(now_s)
@@ -374,9 +331,7 @@ class Directory:
         elif was_live:
             out.emit(AgentGone(entry.manifest.agent_id, entry.manifest.name, "withdrawn"))
         self._expect(entry, now_s)
-        self._news[entry.manifest.agent_id] = source
-        if source == self.node_id:
-            self._whole[entry.manifest.agent_id] = None
+        self._spread.note_news(entry.manifest.agent_id, source, whole=source == self.node_id)
         return True
 
     def _drop(self, entry: Entry, why: str, out: Outbox) -> None:
@@ -388,39 +343,6 @@ class Directory:
         elsewhere = theirs.node_id != self.node_id
         out.emit(SeqBehind(mine.manifest.agent_id, mine.manifest.name, theirs.seq, elsewhere))
 
-    def _flush(self, now_s: float, out: Outbox) -> None:
-        """Tell news at once, but in bursts together: at most one message per peer and ``news_gap_s``."""
-        if not self._news:
-            return
-        wait_s = self._told_s + self.config.news_gap_s - now_s
-        if wait_s <= 0:
-            news, self._news = self._news, {}
-            whole, self._whole = self._whole, {}
-            self._told_s = now_s
-            self._announce(news, whole, now_s, out)
-        elif not self._news_waits:
-            self._news_waits = True
-            out.after(wait_s, Timer(NEWS))
-
-    def _announce(self, news: dict[AgentId, NodeId], whole: dict[AgentId, None], now_s: float, out: Outbox) -> None:
-        """Tell every peer but the source and the owner: new records of our own whole, all else as digest lines."""
-        entries = [(entry, source) for agent, source in news.items() if (entry := self.table.get(agent)) is not None]
-        for peer in self._links:
-            told = [e for e, source in entries if peer not in (source, e.manifest.node_id)]
-            self._send_records(peer, [e for e in told if e.manifest.agent_id in whole], now_s, out)
-            if others := [e for e in told if e.manifest.agent_id not in whole]:
-                self._send_digest(peer, others, now_s, out)
-
-    def _send_digest(
-        self, peer: NodeId, entries: Iterable[Entry], now_s: float, out: Outbox, *, full: bool = False
-    ) -> None:
-        for digest in digests(entries, now_s, full=full):
-            out.send(peer, digest)
-
-    def _send_records(self, peer: NodeId, entries: Iterable[Entry], now_s: float, out: Outbox) -> None:
-        for records in batches(entries, now_s, self.config.records_bytes):
-            out.send(peer, records)
-
     def _heard_age_s(self, lease: Lease, peer: NodeId, owner: NodeId) -> float:
         """Return the age of a heard lease: as said by the owner, a hop older by anybody else."""
         return lease.age_ms / 1000 + (0.0 if peer == owner or lease.gone else self.config.hop_age_s)
@@ -428,9 +350,8 @@ class Directory:
     def assert_invariants(self) -> None:
         """Raise AssertionError if a bound or rule of the directory is broken."""
         self.table.assert_invariants()
-        assert not self._news or self._news_waits
+        self._spread.assert_invariants()
         assert len(self._wants) <= self.config.wants_max
-        assert self.node_id not in self._links
         for entry in self.table.entries.values():
             assert entry.manifest.signed or entry.local or not self.config.require_signed
             assert entry.local or entry.manifest.tombstone or entry.manifest.node_id != self.node_id
