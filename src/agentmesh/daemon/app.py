@@ -11,23 +11,24 @@ import contextlib
 import ctypes
 import gc
 import logging
+import os
 import socket
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
-
-import uvicorn
 
 import agentmesh
 from agentmesh.adapters.base import Adapter, Discovered
 from agentmesh.adapters.registry import default_adapters, detect
-from agentmesh.api.a2a import a2a_routes
+from agentmesh.api.a2a import A2AEdge
 from agentmesh.api.app import Api, create_app
 from agentmesh.core.brain import BrainConfig
 from agentmesh.core.directory.config import DirectoryConfig
 from agentmesh.core.exchange.config import ExchangeConfig
 from agentmesh.daemon.home import Home
+from agentmesh.daemon.http import Server, make_server
 from agentmesh.daemon.knobs import Settings
 from agentmesh.daemon.launch import bind_loopback
 from agentmesh.daemon.lock import RunFile, write_runfile
@@ -49,8 +50,6 @@ from agentmesh.store.state import StateStore
 _log = logging.getLogger("agentmesh.daemon")
 
 _PORTS_TRIED_MAX = 100
-#: How long running requests get to end once the daemon was asked to stop.
-_GRACE_S = 3
 _TRIM_EVERY_S = 60.0
 
 
@@ -83,15 +82,6 @@ class Kit:
             await adapter.aclose()
 
 
-class Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the daemon has its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Leave signals alone."""
-        yield
-
-
 async def serve(settings: Settings) -> int:
     """Run one node until it is asked to stop; the caller holds the home's lock.
 
@@ -102,7 +92,7 @@ async def serve(settings: Settings) -> int:
         ConfigError, StateError, StoreError, NoRoute: the daemon could not start; what was begun was undone.
     """
     home = settings.paths
-    setup_logging(level=settings.log_level)
+    setup_logging(level=settings.log_level, file=home.log, stderr=not _is_stderr(home.log))
     stop = Stop()
     stop.install()
     async with contextlib.AsyncExitStack() as stack:
@@ -118,30 +108,19 @@ async def serve(settings: Settings) -> int:
         node = _node(settings, home, key, log, state, port)
         stack.push_async_callback(node.aclose)
         await node.open(settings.seeds)
+        edge = A2AEdge(node, port_of=lambda: port)
         app = create_app(
             node,
             token=token,
             port_of=lambda: port,
             on_shutdown=lambda: stop.request("POST /api/v1/shutdown"),
-            extra_routes=a2a_routes(node, port_of=lambda: port),
+            extra_routes=edge.routes(),
         )
         scope = TaskScope("daemon")
         stack.push_async_callback(scope.aclose)
         scope.spawn(_trim_loop(), "trim")
         await _mdns(settings, node, stack)
-        server = Server(
-            uvicorn.Config(
-                app,
-                loop="none",
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=_GRACE_S,
-            )
-        )
+        server = make_server(app)
         serving = scope.spawn(server.serve(sockets=sockets), "http")
         write_runfile(
             home,
@@ -155,18 +134,26 @@ async def serve(settings: Settings) -> int:
             ),
         )
         _log.info("node %s listens on http://127.0.0.1:%d, mesh %s", node.node_id, port, node.links.addresses)
-        await _until_stopped(stop, app, server, serving)
+        await _until_stopped(stop, app, edge, server, serving)
     _log.info("stopped (%s)", stop.reason)
     return 0
 
 
-async def _until_stopped(stop: Stop, app: Api, server: Server, serving: asyncio.Task[None]) -> None:
+def _is_stderr(log: Path) -> bool:
+    """Say whether stderr already goes to the log file, as it does in a daemon started in the background."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(sys.stderr.fileno()), log.stat())
+    return False
+
+
+async def _until_stopped(stop: Stop, app: Api, edge: A2AEdge, server: Server, serving: asyncio.Task[None]) -> None:
     """Wait for the wish to stop or for the server's own end, then let running requests finish."""
     scope = TaskScope("stop")
     waiting = scope.spawn(stop.wait(), "stop")
     await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
     await scope.aclose()
     app.end_streams()
+    await edge.aclose()
     server.should_exit = True
     await serving
 

@@ -90,7 +90,8 @@ def _bind_both(port: int) -> list[socket.socket]:
 
 def _bind(family: socket.AddressFamily, host: str, port: int) -> socket.socket | None:
     """Bind one address; None when it is taken. Raises OSError when the family does not exist here."""
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Naming the protocol lets asyncio turn Nagle off on the connections it accepts; without it small answers wait 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
