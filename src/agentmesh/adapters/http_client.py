@@ -45,6 +45,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
+@functools.lru_cache(maxsize=1024)  # every call passes here with the same few URLs
 def check_url(url: str) -> str:
     """Return the URL if it is an http or https URL with a host.
 
