@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import logging
 import os
 import socket
@@ -32,6 +30,7 @@ from agentmesh.daemon.http import Server, make_server
 from agentmesh.daemon.knobs import Settings
 from agentmesh.daemon.launch import bind_loopback
 from agentmesh.daemon.lock import RunFile, write_runfile
+from agentmesh.daemon.memory import keep_small
 from agentmesh.daemon.settings import parse_listen
 from agentmesh.daemon.signals import Stop
 from agentmesh.errors import MeshError, UsageError
@@ -50,7 +49,6 @@ from agentmesh.store.state import StateStore
 _log = logging.getLogger("agentmesh.daemon")
 
 _PORTS_TRIED_MAX = 100
-_TRIM_EVERY_S = 60.0
 
 
 class Kit:
@@ -118,7 +116,7 @@ async def serve(settings: Settings) -> int:
         )
         scope = TaskScope("daemon")
         stack.push_async_callback(scope.aclose)
-        scope.spawn(_trim_loop(), "trim")
+        scope.spawn(keep_small(), "memory")
         await _mdns(settings, node, stack)
         server = make_server(app)
         serving = scope.spawn(server.serve(sockets=sockets), "http")
@@ -244,18 +242,3 @@ async def _mdns(settings: Settings, node: Node, stack: contextlib.AsyncExitStack
         return
     stack.push_async_callback(mdns.aclose)
     node.discovery.insert(0, "mdns")
-
-
-async def _trim_loop() -> None:
-    """Give memory that start-up and bursts freed back to the machine."""
-    trim = None
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            trim = ctypes.CDLL(None).malloc_trim
-    await asyncio.sleep(2.0)
-    gc.collect()
-    gc.freeze()
-    while True:
-        if trim is not None:
-            trim(0)
-        await asyncio.sleep(_TRIM_EVERY_S)
