@@ -373,6 +373,8 @@ class EventLog:
 
     async def _wait_settled(self, seq: int) -> None:
         """Wait until a position is durable or given up. While the disk refuses nobody waits: readers get what is there."""
+        if seq > self._upto and self._failing is None and not self._closed:
+            self._writer.put(Batch([], self.last_seq, 0, urgent=True))
         while seq > self._upto and self._failing is None and not self._closed:
             await self._next_group()
 

@@ -10,6 +10,7 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -35,9 +36,10 @@ class Batch:
         ticket: Whatever the caller waits with; None when nobody waits. A batch that nobody waits for is kept and retried
             when the disk refuses it, one that somebody waits for is given up and said to have failed.
         damaged: A reader found the index wrong: build it anew after this batch.
+        urgent: Somebody waits for this batch, or for what was queued before it: its group is not held back for company.
     """
 
-    __slots__ = ("bytes", "copies", "damaged", "entries", "ticket", "upto")
+    __slots__ = ("bytes", "copies", "damaged", "entries", "ticket", "upto", "urgent")
 
     def __init__(
         self,
@@ -47,9 +49,11 @@ class Batch:
         copies: bool = False,
         ticket: object = None,
         damaged: bool = False,
+        urgent: bool = False,
     ) -> None:
         self.entries, self.upto, self.bytes = entries, upto, size
         self.copies, self.ticket, self.damaged = copies, ticket, damaged
+        self.urgent = urgent or damaged or ticket is not None
 
 
 class GroupDone(NamedTuple):
@@ -138,23 +142,8 @@ class GroupWriter:
     def _run(self) -> None:
         open_ = True
         while open_:
-            group: list[Batch] = []
-            events = size = 0
             pending = bool(self._kept) or self._behind
-            try:
-                batch = self._queue.get(timeout=self._config.retry_s if pending else None)
-                while True:
-                    if batch is None:
-                        open_ = False
-                        break
-                    group.append(batch)
-                    events += len(batch.entries)
-                    size += batch.bytes
-                    if events >= self._config.group_events_max or size >= self._config.group_bytes_max:
-                        break
-                    batch = self._queue.get_nowait()
-            except queue.Empty:
-                pass
+            group, open_ = self._gather(self._config.retry_s if pending else None)
             if group or pending:
                 self._on_group(self._settle([*self._kept, *group]))
         if self._kept:
@@ -164,6 +153,31 @@ class GroupWriter:
         self._index.close()
         if not self._behind:
             seal(self._index.path)
+
+    def _gather(self, patience_s: float | None) -> tuple[list[Batch], bool]:
+        """Return the next group, and False if it is the last.
+
+        Args:
+            patience_s: How long to wait for a first batch; None for ever. The group is empty when none came.
+        """
+        group: list[Batch] = []
+        events = size = 0
+        wait_s, linger_until_s, urgent = patience_s, 0.0, False
+        while events < self._config.group_events_max and size < self._config.group_bytes_max:
+            try:
+                batch = self._queue.get(timeout=wait_s) if wait_s is None or wait_s > 0 else self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if batch is None:
+                return group, False
+            if not group:
+                linger_until_s = time.monotonic() + self._config.linger_s
+            group.append(batch)
+            events += len(batch.entries)
+            size += batch.bytes
+            urgent = urgent or batch.urgent
+            wait_s = 0.0 if urgent else linger_until_s - time.monotonic()
+        return group, True
 
     def _settle(self, group: list[Batch]) -> GroupDone:
         """Commit a group; whatever goes wrong, its waiters learn of it and the thread lives on."""
@@ -229,7 +243,7 @@ class GroupWriter:
     def _refused(self, group: list[Batch], failure: OSError) -> GroupDone:
         """Keep what nobody waits for, give up the rest, and say why."""
         error = full_error(failure, self._directory)
-        self._kept = [batch for batch in group if batch.ticket is None]
+        self._kept = [batch for batch in group if batch.ticket is None and batch.entries]
         tickets = self._release([batch for batch in group if batch.ticket is not None])
         if not self._kept:
             self._upto = self._seen
