@@ -403,7 +403,7 @@ class Calls:
     def _unless_untouched(call: Call, error: MeshError | None) -> MeshError | None:
         """Return the error, or raise _Untouched if it says that no work was done and nothing in the story contradicts it."""
         told = any(e.kind in ("message", "artifact", "tool") for e in call.events)
-        said = error is not None and error.extra.pop("untouched", False) and isinstance(error, NoRoute | Closed | Busy)
+        said = error is not None and error.extra.pop("untouched", False) and isinstance(error, NoRoute | Busy)
         if error is not None and said and call.state is None and not told:
             raise _Untouched(error)
         return error

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from agentmesh.errors import AgentCanceled, AgentFailed, Closed, LimitError, MeshError, NoRoute, Timeout, to_wire
+from agentmesh.errors import AgentCanceled, AgentFailed, LimitError, MeshError, NoRoute, Timeout, to_wire
 from agentmesh.node.door import Door, Happening, Invocation
 from agentmesh.node.record import TaskStory
 from agentmesh.wire.event import EVENT_BYTES_MAX, KINDS, TERMINAL_STATES, EventV1, is_end, state_of
@@ -72,7 +72,7 @@ async def execute(
         raise
     except MeshError as raised:
         error = raised
-        if not touched and isinstance(raised, NoRoute | Closed):
+        if not touched and isinstance(raised, NoRoute):
             # No work was done, so the task is not over: another replica may be tried. Only its caller ends the story.
             error.extra["untouched"] = True
             await sink(story.event("error", to_wire(error)))

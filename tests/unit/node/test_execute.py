@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from agentmesh.errors import AgentCanceled, AgentFailed, LimitError, MeshError, NoRoute, Timeout
+from agentmesh.errors import AgentCanceled, AgentFailed, Closed, LimitError, MeshError, NoRoute, Timeout
 from agentmesh.ids import NodeId
 from agentmesh.node.door import Happening, Health, Invocation
 from agentmesh.node.execute import execute
@@ -166,6 +166,17 @@ async def test_an_unreachable_agent_that_did_nothing_is_marked_untouched_so_that
     assert error.extra["untouched"] is True
     assert terminals(events) == []
     assert events[-1].kind == "error"
+
+
+async def test_an_agent_that_closed_the_connection_may_have_worked_and_is_not_marked_untouched() -> None:
+    async def script() -> AsyncIterator[Happening]:
+        raise Closed("connection reset after the request was sent")
+        yield text("never")
+
+    error, events = await run(ScriptedDoor(script))
+    assert isinstance(error, Closed)
+    assert "untouched" not in error.extra
+    assert terminals(events) == ["failed"]
 
 
 async def test_an_agent_that_breaks_after_it_began_is_not_marked_untouched() -> None:
