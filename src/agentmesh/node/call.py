@@ -42,6 +42,7 @@ class Call:
         self._started_s = time.perf_counter()
         self._ms = 0.0
         self._waiters: list[asyncio.Future[None]] = []
+        self._done_waiters: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -81,13 +82,16 @@ class Call:
         self.error = error
         self._ms = (time.perf_counter() - self._started_s) * 1000
         self.finished_s = time.monotonic()
+        self._waiters += self._done_waiters
+        self._done_waiters = []
         self._wake()
 
     def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        if self._waiters:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
 
     async def _changed(self) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -106,9 +110,11 @@ class Call:
             await self._changed()
 
     async def wait(self) -> None:
-        """Wait until the outcome is known."""
-        while not self.done:
-            await self._changed()
+        """Wait until the outcome is known. Unlike iterating, it is not woken by every event."""
+        if not self.done:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._done_waiters.append(waiter)
+            await waiter
 
     async def reply(self) -> Reply:
         """Wait for the outcome.

@@ -1,7 +1,7 @@
 """Calls that start at this node: resolve, pick a replica, carry, fail over, collect events, cancel.
 
 A replica is given up for the next one only while it is certain that no work was done there: no link, a link that broke or
-stayed silent before ``CallAccepted``, or the callee's word that it never reached the agent. After that the outcome is
+stayed silent before its first event, or the callee's word that it never reached the agent. After that the outcome is
 reported as it is.
 """
 
@@ -367,14 +367,12 @@ class Calls:
                 if payload is None:
                     raise Closed("the callee's node ended the call without an outcome")
                 reply = v1.decode_call_reply(payload)
+                self._take(call, peer, reply)
                 if isinstance(reply, v1.CallEvent):
-                    accepted = True
-                    self._take(call, peer, reply)
-                elif isinstance(reply, v1.CallAccepted):
                     accepted = True
                 else:
                     await stream.finish()  # A stream ends when both sides have said so; links allow only so many.
-                    return self._outcome(call, reply, accepted=accepted)
+                    return self._outcome(call, reply)
         except (Closed, TimeoutError) as error:
             stream.reset(0)
             if isinstance(error, TimeoutError):
@@ -391,7 +389,7 @@ class Calls:
             self._on_misbehaved(peer.link.peer, error.code, str(error))
             raise
 
-    def _outcome(self, call: Call, end: v1.CallEnd, *, accepted: bool) -> MeshError | None:
+    def _outcome(self, call: Call, end: v1.CallEnd) -> MeshError | None:
         if end.error is None:
             if call.state is None:
                 raise DecodeError("the callee's node ended the call without a terminal event", code="call.no_end")
@@ -408,7 +406,7 @@ class Calls:
             raise _Untouched(error)
         return error
 
-    def _take(self, call: Call, peer: Peer, reply: v1.CallEvent) -> None:
+    def _take(self, call: Call, peer: Peer, reply: v1.CallReply) -> None:
         """Check, keep and pass on events of the callee's node; it may only tell what happened there, in this task."""
         for raw in reply.events:
             try:
@@ -428,9 +426,8 @@ class Calls:
                 await stream.send(v1.encode(v1.CallCancel(reason="canceled by the caller")))
                 while (payload := await stream.recv()) is not None:
                     reply = v1.decode_call_reply(payload)
-                    if isinstance(reply, v1.CallEvent):
-                        self._take(call, peer, reply)
-                    elif isinstance(reply, v1.CallEnd):
+                    self._take(call, peer, reply)
+                    if isinstance(reply, v1.CallEnd):
                         break
         except (MeshError, TimeoutError):
             pass

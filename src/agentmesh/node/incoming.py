@@ -30,7 +30,7 @@ from agentmesh.node.record import RunClocks, TaskStory
 from agentmesh.node.registry import LocalAgent, Registry
 from agentmesh.store.eventlog import EventLog
 from agentmesh.wire import v1
-from agentmesh.wire.event import EventV1
+from agentmesh.wire.event import EventV1, is_end, state_of
 
 _ID_CHARS_MAX = 128
 _PARTS_MAX = 1_000
@@ -133,8 +133,8 @@ class Incoming:
         async def sink(event: EventV1) -> None:
             self._log.append(event)
             buffered.append(msgspec.Raw(self._encoder.encode(event)))
-            if event.kind == "status" and event.payload.get("state") != "working":
-                return  # The terminal status leaves together with CallEnd.
+            if event.kind == "status" and is_end(state_of(event.payload)):
+                return  # It leaves with CallEnd.
             payload = v1.encode(v1.CallEvent(events=buffered))
             buffered.clear()
             await stream.send(payload)
@@ -144,7 +144,6 @@ class Incoming:
         assert running is not None
         watcher = self._scope.spawn(self._watch(stream, running), "watch-call", quiet=True)
         try:
-            await stream.send(v1.encode(v1.CallAccepted()))
             await sink(story.event("status", {"state": "working"}, {"caller_node": peer.link.peer}))
             error = await execute(
                 agent.door,
@@ -167,9 +166,8 @@ class Incoming:
         finally:
             watcher.cancel()
         with contextlib.suppress(Closed):
-            if buffered:
-                await stream.send(v1.encode(v1.CallEvent(events=buffered)))
-            await stream.send(v1.encode(v1.CallEnd(state=state, error=to_wire(error) if error else None)))
+            end = v1.CallEnd(state=state, error=to_wire(error) if error else None, events=buffered)
+            await stream.send(v1.encode(end))
             await stream.finish()
 
     async def _watch(self, stream: Stream, running: asyncio.Task[Any]) -> None:

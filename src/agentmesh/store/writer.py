@@ -10,7 +10,6 @@ import logging
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -122,7 +121,7 @@ class GroupWriter:
         #: Rises when the index file was replaced, so that readers open it again.
         self.generation = 0
         self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
-        self.put = self._queue.put
+        self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._run, name="events-write", daemon=True)
 
     @property
@@ -134,9 +133,16 @@ class GroupWriter:
         """Start the thread."""
         self._thread.start()
 
+    def put(self, batch: Batch) -> None:
+        """Queue a batch. Only an urgent one wakes a writer that waits for company: waking costs more than the batch."""
+        self._queue.put(batch)
+        if batch.urgent:
+            self._hurry.set()
+
     def stop(self) -> None:
         """Write what is queued, end the thread and wait for it. Blocks for as long as the disk takes."""
         self._queue.put(None)
+        self._hurry.set()
         self._thread.join()
 
     def _run(self) -> None:
@@ -162,22 +168,22 @@ class GroupWriter:
         """
         group: list[Batch] = []
         events = size = 0
-        wait_s, linger_until_s, urgent = patience_s, 0.0, False
-        while events < self._config.group_events_max and size < self._config.group_bytes_max:
-            try:
-                batch = self._queue.get(timeout=wait_s) if wait_s is None or wait_s > 0 else self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if batch is None:
-                return group, False
-            if not group:
-                linger_until_s = time.monotonic() + self._config.linger_s
-            group.append(batch)
-            events += len(batch.entries)
-            size += batch.bytes
-            urgent = urgent or batch.urgent
-            wait_s = 0.0 if urgent else linger_until_s - time.monotonic()
-        return group, True
+        try:
+            batch = self._queue.get(timeout=patience_s)
+            if batch is not None and not batch.urgent and self._config.linger_s > 0:
+                self._hurry.wait(self._config.linger_s)
+            # Cleared before the queue is emptied: whoever comes later is either taken now or hurries the next group.
+            self._hurry.clear()
+            while batch is not None:
+                group.append(batch)
+                events += len(batch.entries)
+                size += batch.bytes
+                if events >= self._config.group_events_max or size >= self._config.group_bytes_max:
+                    return group, True
+                batch = self._queue.get_nowait()
+        except queue.Empty:
+            return group, True
+        return group, False
 
     def _settle(self, group: list[Batch]) -> GroupDone:
         """Commit a group; whatever goes wrong, its waiters learn of it and the thread lives on."""

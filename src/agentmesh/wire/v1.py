@@ -67,12 +67,12 @@ class CallOpen(msgspec.Struct, tag="call", kw_only=True):
     metadata: dict[str, Any] = {}
 
 
-class CallAccepted(msgspec.Struct, tag="accepted", kw_only=True):
-    """The callee's node took the call: from here on it may have done work, so the caller must not try a replica."""
-
-
 class CallEvent(msgspec.Struct, tag="event", kw_only=True):
-    """One or more events of the call, each an encoded EventV1."""
+    """One or more events of the call, each an encoded EventV1.
+
+    The first one, status "working", is sent before the agent is asked: it says that the callee's node took the call. From
+    then on it may have done work, so the caller must not try a replica.
+    """
 
     events: list[msgspec.Raw]
 
@@ -84,10 +84,11 @@ class CallCancel(msgspec.Struct, tag="cancel", kw_only=True):
 
 
 class CallEnd(msgspec.Struct, tag="end", kw_only=True):
-    """Last message of a call: terminal state, and the error (``errors.to_wire``) if there was one."""
+    """Last message of a call: the last events, the terminal state, and the error (``errors.to_wire``) if there was one."""
 
     state: str
     error: dict[str, Any] | None = None
+    events: list[msgspec.Raw] = []
 
 
 class TraceQuery(msgspec.Struct, tag="trace", kw_only=True):
@@ -106,7 +107,7 @@ class TraceEvents(msgspec.Struct, tag="trace_events", kw_only=True):
 
 ControlMessage = Hello | Digest | Want | Records | Peers | Ping | Pong | Bye
 RequestMessage = CallOpen | TraceQuery
-CallReply = CallAccepted | CallEvent | CallEnd
+CallReply = CallEvent | CallEnd
 TraceReply = TraceEvents | CallEnd
 AnyMessage = (
     Hello
@@ -118,7 +119,6 @@ AnyMessage = (
     | Pong
     | Bye
     | CallOpen
-    | CallAccepted
     | CallEvent
     | CallCancel
     | CallEnd
