@@ -6,8 +6,9 @@ of calls take turns in one run. Every call through the mesh is traced on both no
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
+
+import uvloop
 
 from bench.pair import calls, latencies, quantile
 from bench.rivals import grpc_call, nats_call
@@ -41,4 +42,4 @@ async def _run() -> list[dict[str, Any]]:
 
 def run() -> list[dict[str, Any]]:
     """Measure; about a minute."""
-    return asyncio.run(_run())
+    return uvloop.run(_run())

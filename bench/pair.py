@@ -10,8 +10,10 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import aiohttp
+import msgspec
 
+from agentmesh.wire.views import Reply
+from bench.lean_http import Client
 from bench.rivals import Call, process
 from tests.support.daemons import Mesh, sees_agent, wait_until
 
@@ -20,7 +22,7 @@ TEXT = "x" * 1000
 
 @contextlib.asynccontextmanager
 async def calls() -> AsyncIterator[tuple[Call, Call]]:
-    """Yield (call through two nodes, the same agent called directly); both by one keep-alive aiohttp session."""
+    """Yield (call through two nodes, the same agent called directly); both by the same lean client."""
     with tempfile.TemporaryDirectory() as temp, process([sys.executable, "-m", "bench.agent"]) as port:
         mesh = Mesh(Path(temp))
         try:
@@ -28,24 +30,28 @@ async def calls() -> AsyncIterator[tuple[Call, Call]]:
             agent = f"http://127.0.0.1:{port}"
             b.post("/api/v1/agents", {"url": agent, "door": "http", "name": "bench"})
             wait_until(lambda: sees_agent(a, "bench"), "node a to see the agent")
-            headers = {"Authorization": f"Bearer {a.token}"}
-            connector = aiohttp.TCPConnector(limit=0)
-            async with aiohttp.ClientSession(connector=connector) as session:
+            through = Client(
+                f"{a.url}/api/v1/calls",
+                msgspec.json.encode({"to": "bench", "text": TEXT}),
+                {"Authorization": f"Bearer {a.token}"},
+            )
+            direct = Client(f"{agent}/rpc", msgspec.json.encode({"text": TEXT}))
 
-                async def through() -> None:
-                    async with session.post(
-                        f"{a.url}/api/v1/calls", json={"to": "bench", "text": TEXT}, headers=headers
-                    ) as answer:
-                        reply = await answer.json(content_type=None)
-                        assert answer.status == 200, reply
-                        assert len(reply["text"]) == 1000, reply
-                        assert reply["path"] != "local", reply
+            async def call_through() -> None:
+                status, body = await through.post()
+                assert status == 200, body
+                reply = msgspec.json.decode(body, type=Reply)
+                assert len(reply.text) == 1000, reply
+                assert reply.path != "local", reply
 
-                async def direct() -> None:
-                    async with session.post(f"{agent}/rpc", json={"text": TEXT}) as answer:
-                        assert len((await answer.json())["text"]) == 1000
+            async def call_direct() -> None:
+                status, body = await direct.post()
+                assert status == 200, body
+                assert len(msgspec.json.decode(body)["text"]) == 1000
 
-                yield through, direct
+            yield call_through, call_direct
+            through.close()
+            direct.close()
         finally:
             mesh.aclose()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
+
+import uvloop
 
 from bench.pair import calls, per_second
 from bench.rivals import grpc_call, nats_call
@@ -33,4 +34,4 @@ async def _run() -> list[dict[str, Any]]:
 
 def run() -> list[dict[str, Any]]:
     """Measure; about half a minute."""
-    return asyncio.run(_run())
+    return uvloop.run(_run())
