@@ -329,12 +329,12 @@ class Links:
 
     async def _serve(self, peer: Peer, stream: Stream) -> None:
         try:
-            async with asyncio.timeout(self._config.dial_timeout_s):
-                first = await stream.recv()
+            # A peer that opens streams and says nothing only uses up its own share of them.
+            first = await stream.recv()
             if first is None:
                 return
             await self._on_request(peer, stream, v1.decode_request(first))
-        except (Closed, TimeoutError):
+        except Closed:
             stream.reset(2)
         except (DecodeError, LimitError) as error:
             self._on_misbehaved(peer.link.peer, error.code, str(error))
