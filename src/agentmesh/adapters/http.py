@@ -28,7 +28,6 @@ from agentmesh.adapters.http_client import (
 )
 from agentmesh.adapters.shape import discovered, fit_name, mapping, words
 from agentmesh.errors import AgentFailed, DecodeError
-from agentmesh.net.tasks import TaskScope
 from agentmesh.node.door import Door, Happening, Health, Invocation
 from agentmesh.wire.event import text_of
 
@@ -46,7 +45,6 @@ class HttpAdapter:
 
     def __init__(self) -> None:
         self._client = HttpClient()
-        self._scope = TaskScope("http-door", tasks_max=CALLS_MAX)
 
     async def install(self, *, plan_only: bool = False) -> list[Step]:
         """Return []: nothing to prepare."""
@@ -82,11 +80,10 @@ class HttpAdapter:
 
     def open(self, target: dict[str, Any]) -> Door:
         """Return the door to one discovered agent."""
-        return HttpDoor(self._client, self._scope, str(target["url"]), str(target.get("health_url", "")))
+        return HttpDoor(self._client, str(target["url"]), str(target.get("health_url", "")))
 
     async def aclose(self) -> None:
-        """End what runs and close the sockets. Idempotent."""
-        await self._scope.aclose()
+        """Close the sockets, which ends what runs. Idempotent."""
         await self._client.aclose()
 
     def _discovered(self, url: str, said: dict[str, Any]) -> Discovered:
@@ -114,9 +111,8 @@ def rpc_url(url: str) -> str:
 class HttpDoor:
     """One plain HTTP agent."""
 
-    def __init__(self, client: HttpClient, scope: TaskScope, url: str, health_url: str) -> None:
+    def __init__(self, client: HttpClient, url: str, health_url: str) -> None:
         self._client = client
-        self._scope = scope
         self._url = url
         self._health_url = health_url
         self._running: dict[str, asyncio.Timeout] = {}
