@@ -35,7 +35,6 @@ DISCOVER_TIMEOUT_S = 5.0
 #: Where an answer may stand, the most telling first.
 ANSWER_KEYS = ("text", "output", "result", "answer", "response", "message", "content")
 _DESCRIPTION_PATH = "/.well-known/agentmesh.json"
-CALLS_MAX = 10_000
 
 
 class HttpAdapter:

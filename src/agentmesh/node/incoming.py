@@ -35,6 +35,9 @@ from agentmesh.wire.event import EventV1, is_end, state_of
 _ID_CHARS_MAX = 128
 _PARTS_MAX = 1_000
 _SEEN_MAX = 20_000
+#: How long, in seconds, and how many bytes of events may wait to be sent together.
+_TOLD_LATER_S, _TOLD_BYTES_MAX = 0.003, 64 * 1024
+_encoder = msgspec.msgpack.Encoder()
 
 
 class Incoming:
@@ -64,7 +67,6 @@ class Incoming:
         self._log = log
         self._scope = scope
         self._clocks = clocks
-        self._encoder = msgspec.msgpack.Encoder()
         self._seen: dict[tuple[str, str], None] = {}
         self.running = 0
 
@@ -128,16 +130,11 @@ class Incoming:
             clock=self._clocks.of(message.run_id, min(message.lamport, 2**52)),
         )
         story.agent_id, story.agent = agent.manifest.agent_id, agent.manifest.name
-        buffered: list[msgspec.Raw] = []
+        told = _Told(stream, self._scope)
 
         async def sink(event: EventV1) -> None:
             self._log.append(event)
-            buffered.append(msgspec.Raw(self._encoder.encode(event)))
-            if event.kind == "status" and is_end(state_of(event.payload)):
-                return  # It leaves with CallEnd.
-            payload = v1.encode(v1.CallEvent(events=buffered))
-            buffered.clear()
-            await stream.send(payload)
+            await told.add(event)
 
         state, error = "failed", None
         running = asyncio.current_task()
@@ -145,6 +142,7 @@ class Incoming:
         watcher = self._scope.spawn(self._watch(stream, running), "watch-call", quiet=True)
         try:
             await sink(story.event("status", {"state": "working"}, {"caller_node": peer.link.peer}))
+            await told.flush()  # Now, not in a moment: it says that the call was taken.
             error = await execute(
                 agent.door,
                 _invocation(message, agent.manifest.name),
@@ -166,9 +164,7 @@ class Incoming:
         finally:
             watcher.cancel()
         with contextlib.suppress(Closed):
-            end = v1.CallEnd(state=state, error=to_wire(error) if error else None, events=buffered)
-            await stream.send(v1.encode(end))
-            await stream.finish()
+            await told.end(state, error)
 
     async def _watch(self, stream: Stream, running: asyncio.Task[Any]) -> None:
         """Cancel the call when its caller says so, resets the stream or goes away."""
@@ -177,6 +173,56 @@ class Incoming:
                 v1.decode_call_input(payload)
                 break
         running.cancel()
+
+
+class _Told:
+    """What the caller is told of one call: events wait a moment for company, so that a short answer is one message.
+
+    Args:
+        stream: To the caller.
+        scope: Owns the task that sends what waited.
+    """
+
+    def __init__(self, stream: Stream, scope: TaskScope) -> None:
+        self._stream, self._scope = stream, scope
+        self._events: list[msgspec.Raw] = []
+        self._bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def add(self, event: EventV1) -> None:
+        """Take an event; waits for room once many wait. The end of a call leaves with ``end``. Raises Closed."""
+        raw = _encoder.encode(event)
+        self._events.append(msgspec.Raw(raw))
+        self._bytes += len(raw)
+        if self._bytes > _TOLD_BYTES_MAX:
+            await self.flush()
+        elif self._timer is None and not (event.kind == "status" and is_end(state_of(event.payload))):
+            self._timer = asyncio.get_running_loop().call_later(_TOLD_LATER_S, self._later)
+
+    def _later(self) -> None:
+        self._timer = None
+        if self._events:
+            with contextlib.suppress(MeshError):  # The node shuts down, and the link with it.
+                self._scope.spawn(self.flush(), "tell", quiet=True)
+
+    def _take(self) -> list[msgspec.Raw]:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        events, self._events, self._bytes = self._events, [], 0
+        return events
+
+    async def flush(self) -> None:
+        """Send what waits. Raises Closed."""
+        events = self._take()
+        if events:
+            await self._stream.send(v1.encode(v1.CallEvent(events=events)))
+
+    async def end(self, state: str, error: MeshError | None) -> None:
+        """Send what waits and the outcome, and finish. Raises Closed."""
+        end = v1.CallEnd(state=state, error=to_wire(error) if error else None, events=self._take())
+        await self._stream.send(v1.encode(end))
+        await self._stream.finish()
 
 
 def _invocation(message: v1.CallOpen, agent_name: str) -> Invocation:
