@@ -2,7 +2,8 @@
 
 ``import uvicorn`` also loads its command line with click, its reloader and multiprocessing: 2.3 MB that an idle daemon of
 50 MB does not have to spare (measured, CPython 3.11). An empty ``uvicorn.main`` in its place keeps them out; the server
-itself is ``uvicorn.server``, which does not need it. Where uvicorn is already loaded nothing is done.
+itself is ``uvicorn.server``, which does not need it. The stand-in holds the real ``Server``, since sse-starlette looks for it
+there. Where uvicorn is already loaded nothing is done.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ if "uvicorn" not in sys.modules:
 
 from uvicorn.config import Config
 from uvicorn.server import Server as _UvicornServer
+
+if sys.modules["uvicorn.main"].__dict__.get("Server") is None:
+    sys.modules["uvicorn.main"].__dict__["Server"] = _UvicornServer
 
 #: How long running requests get to end once the daemon was asked to stop, seconds.
 _GRACE_S = 3
