@@ -196,6 +196,11 @@ REQUIREMENTS: dict[str, Requirement] = {
             "the_file_is_rotated_so_that_the_disk_does_not_fill",
         ),
     ),
+    "daemon.memory": Requirement(
+        "RQ1 memory < 50 MB, issue 2 figures",
+        "An idle daemon gives back what only its start used; the figure itself is bench idle.",
+        _in("unit/daemon/test_memory.py", "dropping_start_up_code_shrinks_the_process_and_everything_still_works"),
+    ),
     "daemon.doctor": Requirement(
         "issue 2.3",
         "doctor checks the installation and gives no secret away.",
@@ -419,6 +424,11 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
             *_in("unit/sdk/test_dev.py", "saving_withdraws_the_old_agent_before_the_new_one_registers"),
         ),
+    ),
+    "agents.examples": Requirement(
+        "issue 2.6, design §3",
+        "Every example is short and is run.",
+        _in("e2e/test_examples.py", "every_example_is_run_here_and_short", "an_example_answers"),
     ),
     "agents.persist": Requirement(
         "issue 2.6",
