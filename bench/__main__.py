@@ -23,6 +23,7 @@ NAMES = {
     "idle": "bench.idle",
     "call": "bench.call",
     "throughput": "bench.throughput",
+    "lan": "bench.lan",
     "bulk": "bench.transport",
     "events": "bench.events",
     "cli": "bench.cli",

@@ -1,8 +1,8 @@
 """The HTTP server of the daemon: uvicorn without its command line and without its signal handlers.
 
 ``import uvicorn`` also loads its command line with click, its reloader and multiprocessing: 2.3 MB that an idle daemon of
-50 MB does not have to spare (measured, CPython 3.11). An empty ``uvicorn.main`` in its place keeps them out; the server
-itself is ``uvicorn.server``, which does not need it. The stand-in holds the real ``Server``, since sse-starlette looks for it
+50 MB does not have to spare (measured, CPython 3.11). A ``uvicorn.main`` with nothing but the server class in
+its place keeps them out. The stand-in holds the real ``Server``, since sse-starlette looks for it
 there. Where uvicorn is already loaded nothing is done.
 """
 
@@ -15,13 +15,19 @@ from collections.abc import Generator
 
 from starlette.types import ASGIApp
 
+_stub: types.ModuleType | None = None
 if "uvicorn" not in sys.modules:
-    _main = types.ModuleType("uvicorn.main")
-    _main.__dict__.update(Server=None, main=None, run=None)
-    sys.modules["uvicorn.main"] = _main
+    _stub = types.ModuleType("uvicorn.main")
+    _stub.__dict__.update(Server=None, main=None, run=None)
+    sys.modules["uvicorn.main"] = _stub
 
+import uvicorn
 from uvicorn.config import Config
 from uvicorn.server import Server as _UvicornServer
+
+if _stub is not None:
+    # Others (sse-starlette) take the server class from here.
+    _stub.__dict__["Server"] = uvicorn.__dict__["Server"] = _UvicornServer
 
 if sys.modules["uvicorn.main"].__dict__.get("Server") is None:
     sys.modules["uvicorn.main"].__dict__["Server"] = _UvicornServer
