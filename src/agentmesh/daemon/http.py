@@ -1,9 +1,8 @@
 """The HTTP server of the daemon: uvicorn without its command line and without its signal handlers.
 
 ``import uvicorn`` also loads its command line with click, its reloader and multiprocessing: 2.3 MB that an idle daemon of
-50 MB does not have to spare (measured, CPython 3.11). A ``uvicorn.main`` with nothing but the server class in
-its place keeps them out. The stand-in holds the real ``Server``, since sse-starlette looks for it
-there. Where uvicorn is already loaded nothing is done.
+50 MB does not have to spare (measured, CPython 3.11). A ``uvicorn.main`` with nothing but the server class in its
+place keeps them out; sse-starlette looks for that class there. Where uvicorn is already loaded nothing is done.
 """
 
 from __future__ import annotations
@@ -21,16 +20,13 @@ if "uvicorn" not in sys.modules:
     _stub.__dict__.update(Server=None, main=None, run=None)
     sys.modules["uvicorn.main"] = _stub
 
-import uvicorn
-from uvicorn.config import Config
-from uvicorn.server import Server as _UvicornServer
+import uvicorn  # noqa: E402 after the stand-in
+from uvicorn.config import Config  # noqa: E402
+from uvicorn.server import Server as _UvicornServer  # noqa: E402
 
 if _stub is not None:
     # Others (sse-starlette) take the server class from here.
     _stub.__dict__["Server"] = uvicorn.__dict__["Server"] = _UvicornServer
-
-if sys.modules["uvicorn.main"].__dict__.get("Server") is None:
-    sys.modules["uvicorn.main"].__dict__["Server"] = _UvicornServer
 
 #: How long running requests get to end once the daemon was asked to stop, seconds.
 _GRACE_S = 3
