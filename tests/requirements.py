@@ -349,7 +349,12 @@ REQUIREMENTS: dict[str, Requirement] = {
     "find.fast": Requirement(
         "RQ1 discovery time, issue 2.5",
         "Two fresh nodes see each other's agents within three seconds of meeting.",
-        _in("property/test_brain_converges.py", "newcomers_see_each_others_agents_within_three_seconds_of_meeting"),
+        (
+            *_in(
+                "property/test_brain_converges.py", "newcomers_see_each_others_agents_within_three_seconds_of_meeting"
+            ),
+            *_in("e2e/test_lan.py", "two_fresh_nodes_on_one_segment_see_and_call_each_others_agents"),
+        ),
     ),
     "find.clock": Requirement(
         "issue 2 bad input",
