@@ -175,7 +175,12 @@ def start(
     home = settings.paths
     home.prepare()
     if is_held(home):
-        return Started(wait_ready(home, timeout_s, waiting=waiting), already=True, created=False)
+        try:
+            return Started(wait_ready(home, timeout_s, waiting=waiting), already=True, created=False)
+        except StateError:
+            if is_held(home):
+                raise
+            # It was going down, not coming up (a killed process keeps its lock until its last thread ends); start ours.
     created = not home.node_key.exists()
     argv = daemon_argv({**given, "home": home.path})
     if profile:

@@ -54,6 +54,8 @@ _TIMEOUT_S_MIN, _TIMEOUT_S_MAX = 0.05, 86_400.0
 _ID_CHARS_MAX = 128
 _CANCEL_GRACE_S = 2.0
 _CHOSEN_MAX = 10_000
+#: How long a node that did not accept a call is asked last. A little more than a transport takes to give up a dead peer.
+_SILENT_FOR_S = 20.0
 #: The callee's node enforces the same deadline; its own word on it is better than ours, so it gets a moment more.
 _DEADLINE_GRACE_S = 0.25
 _event_decoder = msgspec.msgpack.Decoder(EventV1)
@@ -105,6 +107,7 @@ class Calls:
         self._finished: dict[str, Call] = {}
         self._load: dict[str, int] = {}
         self._chosen_s: dict[str, float] = {}
+        self._silent_until_s: dict[str, float] = {}
 
     @property
     def running(self) -> int:
@@ -176,7 +179,18 @@ class Calls:
 
     def _candidates(self, ref: str) -> list[Candidate]:
         found = find(ref, self._directory, self._name_of)
-        return pick_order(found, is_connected=self._links.is_connected, load_of=self._load_of)
+        return pick_order(found, is_connected=self._answers, load_of=self._load_of)
+
+    def _answers(self, node_id: str) -> bool:
+        """Say whether a node is linked and has not just let a call go unanswered."""
+        return self._links.is_connected(node_id) and self._silent_until_s.get(node_id, 0.0) < time.monotonic()
+
+    def _note_silence(self, node_id: NodeId) -> None:
+        """Ask other replicas first for a while: a dead node looks linked until the transport gives it up."""
+        self._silent_until_s.pop(node_id, None)
+        while len(self._silent_until_s) >= _CHOSEN_MAX:
+            del self._silent_until_s[next(iter(self._silent_until_s))]
+        self._silent_until_s[node_id] = time.monotonic() + _SILENT_FOR_S
 
     def _load_of(self, agent_id: str) -> tuple[int, float]:
         """Return (calls running, when it was last chosen): among equals the one that rested longest comes first."""
@@ -376,6 +390,7 @@ class Calls:
         except (Closed, TimeoutError) as error:
             stream.reset(0)
             if isinstance(error, TimeoutError):
+                self._note_silence(peer.link.peer)
                 error = Timeout(f"node {short(peer.link.peer)} did not accept the call", code="unreached.not_accepted")
             if not accepted:
                 raise _Untouched(error) from error

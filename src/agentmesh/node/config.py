@@ -19,8 +19,9 @@ class NodeConfig:
         manifest_life_s: Lifetime of a signed manifest; re-signed when a quarter is left. A day: long enough for a laptop
             that sleeps, short enough to end a stolen card.
         call_timeout_s: Default whole-call timeout, seconds.
-        accept_timeout_s: How long the callee's node may take to accept before another replica is tried. It answers before
-            it runs anything, so 2 s is many round trips even over a bad mobile link (guess).
+        accept_timeout_s: How long the callee's node may take to accept before another replica is tried, if there is one. It
+            answers before it runs anything, so 1 s is many round trips even over a bad mobile link (design goal: a call is
+            rerouted within 1 s). A node that was silent is asked last for a while.
         dial_timeout_s: How long one dial may take, handshake included.
         trace_timeout_s: How long one peer may take to answer a trace query.
         calls_max: Calls running at once on this node, both directions; more are refused as busy.
@@ -39,7 +40,7 @@ class NodeConfig:
     ephemeral_lease_s: float = 30.0
     manifest_life_s: int = 86_400
     call_timeout_s: float = 60.0
-    accept_timeout_s: float = 2.0
+    accept_timeout_s: float = 1.0
     dial_timeout_s: float = 5.0
     trace_timeout_s: float = 1.5
     calls_max: int = 2_000

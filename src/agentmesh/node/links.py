@@ -30,6 +30,7 @@ _SIMULTANEOUS_S = 2.0
 _CONTROL_QUEUE_MAX = 1024
 #: Requests running at once for one peer.
 _REQUESTS_PER_PEER_MAX = 1024
+_GOODBYE_S = 0.5
 
 
 @dataclass(slots=True, eq=False)
@@ -347,12 +348,14 @@ class Links:
 
     async def aclose(self, reason: str = "shutting down") -> None:
         """Say goodbye to every peer and close all links and transports. Idempotent."""
-        for peer in list(self._peers.values()):
-            with contextlib.suppress(MeshError, TimeoutError):
-                async with asyncio.timeout(0.5):
-                    await peer.control.send(v1.encode(v1.Bye(reason=reason)))
-                    await peer.control.finish()
-        for transport in self.transports:
-            await transport.aclose()
+        await asyncio.gather(*(self._goodbye(peer, reason) for peer in list(self._peers.values())))
+        await asyncio.gather(*(transport.aclose() for transport in self.transports))
         self._peers.clear()
         await self._scope.aclose()
+
+    @staticmethod
+    async def _goodbye(peer: Peer, reason: str) -> None:
+        with contextlib.suppress(MeshError, TimeoutError):
+            async with asyncio.timeout(_GOODBYE_S):
+                await peer.control.send(v1.encode(v1.Bye(reason=reason)))
+                await peer.control.finish()

@@ -164,6 +164,31 @@ async def test_a_call_to_a_node_that_vanished_goes_to_a_replica(tmp_path: Path) 
             assert await ask(a, "echo") == "hi"
 
 
+async def test_a_node_that_let_a_call_go_unanswered_is_asked_last_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, 3, accept_timeout_s=0.05) as (a, b, c):
+        await b.serve("echo", echo)
+        await c.serve("echo", echo)
+        await until(lambda: knows(a, "echo", 2))
+
+        async def frozen(*_: object) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(b.node._incoming, "serve", frozen)  # noqa: SLF001 a node whose process is stopped
+        for _ in range(8):
+            call = await a.node.call(CallRequest(to="echo", text="x"))
+            await call.reply()
+            tries = call.tried
+            if tries:
+                break
+        assert tries == [b.node.node_id]
+        for _ in range(6):
+            call = await a.node.call(CallRequest(to="echo", text="x"))
+            assert (await call.reply()).node_id == c.node.node_id
+            assert call.tried == []
+
+
 async def test_a_task_that_began_is_never_run_a_second_time_elsewhere(tmp_path: Path) -> None:
     async with world(tmp_path, 3) as (a, b, c):
         one, two = await b.serve("slow", hang), await c.serve("slow", hang)

@@ -1,0 +1,259 @@
+"""A peer that speaks the transport honestly and everything above it with malice, against a real daemon.
+
+After each attack the daemon answers, an honest call succeeds, and nothing hostile stands in the directory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from agentmesh.core.directory.messages import Digest, Lease, Records, Want
+from agentmesh.core.exchange.messages import PeerHint, Peers
+from agentmesh.errors import MeshError
+from agentmesh.identity.keys import KeyPair
+from agentmesh.identity.manifest import build_card, sign_card
+from agentmesh.net.addresses import parse_seed
+from agentmesh.net.base import Link, Stream
+from agentmesh.net.iroh import IrohTransport
+from agentmesh.wire import v1
+from tests.support.daemons import Daemon, Mesh, script, sees_agent, wait_until
+
+pytestmark = pytest.mark.e2e
+
+ECHO = """
+from agentmesh import agent, run
+
+@agent
+async def echo(text: str) -> str:
+    "Says what it hears."
+    return text
+
+run(echo)
+"""
+
+
+@pytest.fixture(scope="module")
+def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    root = tmp_path_factory.mktemp("victim")
+    mesh = Mesh(root)
+    file = root / "echo_agent.py"
+    file.write_text(ECHO, "utf-8")
+    try:
+        daemon = mesh.node("victim", transports=("iroh",))
+        with script([sys.executable, str(file)], daemon.env):
+            wait_until(lambda: sees_agent(daemon, "echo"), "the agent of the victim")
+            yield daemon
+    finally:
+        mesh.aclose()
+
+
+@contextlib.asynccontextmanager
+async def attacker(victim: Daemon, seed: int = 66) -> AsyncIterator[tuple[KeyPair, Link]]:
+    key = KeyPair.generate(bytes([seed]) * 32)
+    transport = IrohTransport(key, "127.0.0.1:0")
+    await transport.open()
+    try:
+        contact = parse_seed(victim.seed())
+        yield key, await transport.dial(contact.node_id, contact.addresses[0])
+    finally:
+        await transport.aclose()
+
+
+async def greet(link: Link) -> Stream:
+    control = await link.open_stream()
+    await control.send(v1.encode(v1.Hello(v=v1.WIRE_VERSION, name="mallory", clock_ms=int(time.time() * 1000))))
+    assert await control.recv()
+    return control
+
+
+def card_of(key: KeyPair, node: str, name: str = "evil", **changes: Any) -> dict[str, Any]:
+    now = int(time.time())
+    fields: dict[str, Any] = {
+        "agent_key_did": key.did,
+        "node_id": node,
+        "name": name,
+        "description": "Bad.",
+        "version": "1",
+        "skills": [{"id": "s", "name": "s", "description": "s", "tags": ["t"]}],
+        "input_modes": ["text/plain"],
+        "output_modes": ["text/plain"],
+        "seq": 1,
+        "iat": now,
+        "exp": now + 3600,
+        **changes,
+    }
+    return build_card(**fields)
+
+
+def lives_on(victim: Daemon) -> None:
+    reply = victim.post("/api/v1/calls", {"to": "echo", "text": "still here"})
+    assert reply["text"] == "still here"
+    assert {a["name"] for a in victim.get("/api/v1/agents")["agents"]} == {"echo"}
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"",
+        b"\x00" * 100,
+        b"\xff" * 5000,
+        b"\x81" * 3000,
+        b"\x91" * 100_000,
+        b"GET / HTTP/1.1\r\n\r\n",
+        v1.encode(v1.Ping(nonce=1)),
+        v1.encode(v1.Hello(v=99, name="from the future")),
+        v1.encode(v1.Hello(v=1, name="x" * 2_000_000)),
+    ],
+    ids=["empty", "zeros", "ones", "maps", "deep", "http", "no-hello", "version", "2MB-name"],
+)
+async def test_a_greeting_that_is_none_closes_the_link_and_nothing_else(victim: Daemon, first: bytes) -> None:
+    async with attacker(victim) as (_, link):
+        control = await link.open_stream()
+        await control.send(first)
+        async with asyncio.timeout(15):
+            await link.wait_closed()
+    await asyncio.to_thread(lives_on, victim)
+
+
+async def test_forged_broken_and_oversized_records_are_dropped(victim: Daemon) -> None:
+    owner, other = KeyPair.generate(b"\x07" * 32), KeyPair.generate(b"\x08" * 32)
+    async with attacker(victim) as (key, link):
+        control = await greet(link)
+        good = sign_card(owner, card_of(owner, key.did))
+        forged = {**good, "name": "echo"}
+        stolen = {**card_of(owner, key.did), "signatures": sign_card(other, card_of(other, key.did))["signatures"]}
+        floats = {**good, "price": 1.5}
+        deep: Any = "x"
+        for _ in range(200):
+            deep = [deep]
+        hostile = [
+            msgspec.json.encode(forged),
+            msgspec.json.encode(stolen),
+            msgspec.json.encode(floats),
+            msgspec.json.encode({**good, "extra": deep}),
+            msgspec.json.encode(card_of(owner, key.did)),
+            b'{"name":"a","name":"b"}',
+            b"{" * 5000,
+            b"\xff\xfe",
+            msgspec.json.encode({**good, "description": "y" * 200_000}),
+        ]
+        for raw in hostile:
+            lease = Lease(agent_id=owner.did, seq=1, age_ms=0)
+            await control.send(v1.encode(Records(records=[(raw, lease)])))
+        await control.send(v1.encode(Digest(leases=[Lease(agent_id="nonsense", seq=-5, age_ms=-1)], full=True)))
+        await control.send(v1.encode(Want(agent_ids=["x" * 10_000])))
+        await control.send(v1.encode(Peers(peers=[PeerHint("did:key:nobody", ["iroh:127.0.0.1:1"])])))
+        with contextlib.suppress(MeshError):
+            await control.send(b"\x00" * (2 * 1024 * 1024))
+        async with asyncio.timeout(15):
+            await link.wait_closed()
+    await asyncio.to_thread(lives_on, victim)
+
+
+async def test_a_stranger_may_use_a_name_but_never_takes_the_calls_of_ones_own_agent(victim: Daemon) -> None:
+    owner = KeyPair.generate(b"\x09" * 32)
+    async with attacker(victim) as (key, link):
+        control = await greet(link)
+        raw = msgspec.json.encode(sign_card(owner, card_of(owner, key.did, "echo")))
+        lease = Lease(agent_id=owner.did, seq=1, age_ms=0)
+        await control.send(v1.encode(Records(records=[(raw, lease)])))
+        await asyncio.to_thread(
+            wait_until, lambda: len(victim.get("/api/v1/agents")["agents"]) == 2, "the stranger's manifest"
+        )
+        for _ in range(5):
+            reply = await asyncio.to_thread(victim.post, "/api/v1/calls", {"to": "echo", "text": "mine"})
+            assert (reply["text"], reply["node_id"]) == ("mine", victim.node_id)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\xc1",
+        b"\x00" * 20,
+        v1.encode(v1.CallOpen(v=1, task_id="", run_id="r", agent_id="a", parts=[{"text": "x"}])),
+        v1.encode(v1.CallOpen(v=1, task_id="t", run_id="r" * 500, agent_id="a", parts=[{"text": "x"}])),
+        v1.encode(v1.CallOpen(v=1, task_id="t", run_id="r", agent_id="nobody", parts=[{"text": "x"}])),
+        v1.encode(v1.CallOpen(v=1, task_id="t", run_id="r", agent_id="a", parts=[])),
+        v1.encode(v1.CallOpen(v=1, task_id="t", run_id="r", agent_id="a", parts=[{}], deadline_ms=-1)),
+        v1.encode(v1.CallOpen(v=1, task_id="t", run_id="r", agent_id="a", parts=[{}], hops=["h"] * 1000)),
+        v1.encode(v1.CallOpen(v=7, task_id="t", run_id="r", agent_id="a", parts=[{}])),
+        v1.encode(v1.TraceQuery(v=1, run_id="x" * 100_000)),
+        v1.encode(v1.TraceQuery(v=1, run_id="../../etc/passwd")),
+    ],
+)
+async def test_a_malformed_request_gets_a_refusal_or_a_reset_and_costs_nothing(victim: Daemon, message: bytes) -> None:
+    async with attacker(victim) as (_, link):
+        await greet(link)
+        stream = await link.open_stream()
+        await stream.send(message)
+        await stream.finish()
+        async with asyncio.timeout(10):
+            try:
+                answer = await stream.recv()
+            except MeshError:
+                answer = None
+        if answer is not None:
+            assert b"rejected" in answer or b"trace_events" in answer
+    await asyncio.to_thread(lives_on, victim)
+
+
+async def test_a_thousand_streams_that_say_nothing_do_not_keep_others_from_calling(victim: Daemon) -> None:
+    async with attacker(victim) as (_, link):
+        await greet(link)
+        streams: list[Stream] = []
+        with contextlib.suppress(MeshError):
+            for _ in range(1500):
+                streams.append(await link.open_stream())
+                await streams[-1].send(b"")
+        await asyncio.to_thread(lives_on, victim)
+    await asyncio.to_thread(lives_on, victim)
+
+
+async def test_a_flood_of_control_messages_is_throttled(victim: Daemon) -> None:
+    async with attacker(victim) as (_, link):
+        control = await greet(link)
+        with contextlib.suppress(MeshError):
+            for nonce in range(5_000):
+                await control.send(v1.encode(v1.Ping(nonce=nonce)))
+        await asyncio.to_thread(lives_on, victim)
+
+
+async def test_the_same_call_sent_twice_runs_once(victim: Daemon) -> None:
+    agents = victim.get("/api/v1/agents")["agents"]
+    agent_id = next(a["agent_id"] for a in agents if a["node_id"] == victim.node_id)
+    message = v1.encode(
+        v1.CallOpen(v=1, task_id="replayed-task", run_id="replayed-run", agent_id=agent_id, parts=[{"text": "once"}])
+    )
+    async with attacker(victim) as (_, link):
+        await greet(link)
+        ends: list[v1.CallEnd] = []
+        for _ in range(2):
+            stream = await link.open_stream()
+            await stream.send(message)
+            async with asyncio.timeout(10):
+                while (payload := await stream.recv()) is not None:
+                    reply = v1.decode_call_reply(payload)
+                    if isinstance(reply, v1.CallEnd):
+                        ends.append(reply)
+        assert [e.state for e in ends] == ["completed", "rejected"]
+        assert ends[1].error is not None
+        assert ends[1].error["code"] == "call.replayed"
+
+
+def test_bytes_on_the_udp_port_that_are_no_quic_disturb_nobody(victim: Daemon) -> None:
+    host, _, port = victim.seed().rpartition("@")[2].rpartition(":")
+    rng = random.Random(5)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gun:
+        for _ in range(500):
+            gun.sendto(rng.randbytes(rng.randrange(1, 1400)), (host, int(port)))
+    lives_on(victim)
