@@ -37,7 +37,12 @@ def test_the_strongest_source_wins_for_every_key(
     # An empty variable counts as not given, as shells make them.
     given_env = {k: v for k, v in env.items() if v != []}
     for key in VALUES:
-        for source, name in ((flags, "flag"), (given_env, "environment"), (profile, "[profile.p]"), (file, "config.toml")):
+        for source, name in (
+            (flags, "flag"),
+            (given_env, "environment"),
+            (profile, "[profile.p]"),
+            (file, "config.toml"),
+        ):
             if key in source:
                 want = tuple(source[key]) if isinstance(source[key], list) else source[key]
                 assert getattr(loaded.settings, key) == want
