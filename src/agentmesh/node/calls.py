@@ -1,8 +1,8 @@
 """Calls that start at this node: resolve, pick a replica, carry, fail over, collect events, cancel.
 
 A replica is given up for the next one only while nothing says that work began there: no link, a link that broke or stayed
-silent before its first event (which the callee sends before it asks the agent; it stops an agent whose caller is gone), or
-the callee's word that it never reached the agent. After that the outcome is reported as it is.
+silent before the first event (which the callee sends within milliseconds of asking the agent; it stops an agent whose caller
+is gone), or the callee's word that it never reached the agent. After that the outcome is reported as it is.
 """
 
 from __future__ import annotations

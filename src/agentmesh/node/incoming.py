@@ -142,7 +142,6 @@ class Incoming:
         watcher = self._scope.spawn(self._watch(stream, running), "watch-call", quiet=True)
         try:
             await sink(story.event("status", {"state": "working"}, {"caller_node": peer.link.peer}))
-            await told.flush()  # Now, not in a moment: it says that the call was taken.
             error = await execute(
                 agent.door,
                 _invocation(message, agent.manifest.name),

@@ -70,8 +70,8 @@ class CallOpen(msgspec.Struct, tag="call", kw_only=True):
 class CallEvent(msgspec.Struct, tag="event", kw_only=True):
     """One or more events of the call, each an encoded EventV1.
 
-    The first one, status "working", is sent before the agent is asked: it says that the callee's node took the call. From
-    then on it may have done work, so the caller must not try a replica.
+    The first one, status "working", is told when the agent is asked, or with the whole answer if that is there within
+    milliseconds. It says that the callee's node took the call: the caller must not try a replica any more.
     """
 
     events: list[msgspec.Raw]
