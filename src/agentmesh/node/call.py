@@ -7,10 +7,18 @@ import time
 from collections.abc import AsyncIterator
 from typing import cast
 
-from agentmesh.errors import AgentCanceled, AgentFailed, LimitError, MeshError
+from agentmesh.errors import AgentCanceled, AgentFailed, Busy, LimitError, MeshError, NoRoute
 from agentmesh.node.record import TaskStory
 from agentmesh.wire.event import EventV1, TaskState, is_end, state_of
 from agentmesh.wire.views import Reply, reply_from_events
+
+
+class Untouched(Exception):
+    """A replica was not reached, and nothing says that it began; ``reason`` says why. Never leaves ``node``."""
+
+    def __init__(self, reason: MeshError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 class Call:
@@ -170,3 +178,12 @@ class Call:
     async def aclose(self) -> None:
         """The client went away: cancel if still running. Idempotent."""
         self.cancel()
+
+
+def unless_untouched(call: Call, error: MeshError | None) -> MeshError | None:
+    """Return the error, or raise Untouched if it says that no work was done and nothing in the story contradicts it."""
+    told = any(e.kind in ("message", "artifact", "tool") for e in call.events)
+    said = error is not None and error.extra.pop("untouched", False) and isinstance(error, NoRoute | Busy)
+    if error is not None and said and call.state is None and not told:
+        raise Untouched(error)
+    return error

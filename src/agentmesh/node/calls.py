@@ -14,73 +14,53 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from agentmesh.errors import (
     AgentCanceled,
     AgentNotFound,
     Busy,
     Closed,
-    DecodeError,
-    LimitError,
     LoopDetected,
     MeshError,
     NoRoute,
     RunNotFound,
     Timeout,
-    UsageError,
-    from_wire,
     to_wire,
 )
 from agentmesh.ids import NodeId, short
-from agentmesh.net.base import Contact, Stream
 from agentmesh.net.tasks import TaskScope
-from agentmesh.node.call import Call
+from agentmesh.node.call import Call, Untouched, unless_untouched
 from agentmesh.node.config import NodeConfig
-from agentmesh.node.door import Invocation
-from agentmesh.node.execute import execute
-from agentmesh.node.links import Links, Peer
+from agentmesh.node.execute import execute, invocation_of
 from agentmesh.node.record import RunClocks, TaskStory, new_id
 from agentmesh.node.registry import Registry
+from agentmesh.node.remote import Remote
+from agentmesh.node.request import parts_of
 from agentmesh.node.resolve import Candidate, Directory, find, pick_order
 from agentmesh.store.eventlog import EventLog
 from agentmesh.wire import v1
-from agentmesh.wire.event import EventV1, check
+from agentmesh.wire.event import EventV1
 from agentmesh.wire.views import CallRequest
 
 _log = logging.getLogger("agentmesh.calls")
 
-_TIMEOUT_S_MIN, _TIMEOUT_S_MAX = 0.05, 86_400.0
-_ID_CHARS_MAX = 128
-_CANCEL_GRACE_S = 2.0
 _CHOSEN_MAX = 10_000
-#: How long a node that did not accept a call is asked last. A little more than a transport takes to give up a dead peer.
-_SILENT_FOR_S = 20.0
 #: The callee's node enforces the same deadline; its own word on it is better than ours, so it gets a moment more.
 _DEADLINE_GRACE_S = 0.25
-_event_decoder = msgspec.msgpack.Decoder(EventV1)
-
-
-class _Untouched(Exception):
-    """A replica was not reached and has certainly done no work; ``reason`` says why."""
-
-    def __init__(self, reason: MeshError) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
 
 
 class Calls:
     """Start and keep calls.
 
     Args:
-        node_id, node_name: Who we are, told to callees as the caller when no agent is named.
+        node_id: Who we are, told to callees as the caller when no agent is named.
         config: Limits.
-        registry, links, log: The node's parts.
+        registry: Agents beside this node.
+        remote: Carries calls to other nodes.
+        log: Where events go.
+        scope: Owns the tasks of running calls.
         clocks: Logical time of the runs at this node.
         directory: The agents known here.
-        contact_of: Returns where a node might be reached.
         name_of: Node id → name for people.
-        on_misbehaved: Called with (peer, code, detail).
     """
 
     def __init__(
@@ -88,26 +68,22 @@ class Calls:
         node_id: NodeId,
         config: NodeConfig,
         registry: Registry,
-        links: Links,
+        remote: Remote,
         log: EventLog,
         scope: TaskScope,
         clocks: RunClocks,
         *,
         directory: Directory,
-        contact_of: Callable[[NodeId], Contact],
         name_of: Callable[[str], str],
-        on_misbehaved: Callable[[NodeId, str, str], None],
     ) -> None:
         self._node_id = node_id
         self._config = config
-        self._registry, self._links, self._log, self._scope, self._clocks = registry, links, log, scope, clocks
-        self._directory, self._contact_of, self._name_of = directory, contact_of, name_of
-        self._on_misbehaved = on_misbehaved
+        self._registry, self._remote, self._log, self._scope, self._clocks = registry, remote, log, scope, clocks
+        self._directory, self._name_of = directory, name_of
         self._running: dict[str, Call] = {}
         self._finished: dict[str, Call] = {}
         self._load: dict[str, int] = {}
         self._chosen_s: dict[str, float] = {}
-        self._silent_until_s: dict[str, float] = {}
 
     @property
     def running(self) -> int:
@@ -131,7 +107,7 @@ class Calls:
         """
         if request.task_id and (known := self.get(request.task_id)) is not None:
             return known
-        parts = _parts_of(request)
+        parts = parts_of(request)
         hops, caller, caller_name = self._caller_of(request)
         if len(self._running) >= self._config.calls_max:
             raise Busy(f"{self._config.calls_max} calls are running on this node")
@@ -179,18 +155,7 @@ class Calls:
 
     def _candidates(self, ref: str) -> list[Candidate]:
         found = find(ref, self._directory, self._name_of)
-        return pick_order(found, is_connected=self._answers, load_of=self._load_of)
-
-    def _answers(self, node_id: str) -> bool:
-        """Say whether a node is linked and has not just let a call go unanswered."""
-        return self._links.is_connected(node_id) and self._silent_until_s.get(node_id, 0.0) < time.monotonic()
-
-    def _note_silence(self, node_id: NodeId) -> None:
-        """Ask other replicas first for a while: a dead node looks linked until the transport gives it up."""
-        self._silent_until_s.pop(node_id, None)
-        while len(self._silent_until_s) >= _CHOSEN_MAX:
-            del self._silent_until_s[next(iter(self._silent_until_s))]
-        self._silent_until_s[node_id] = time.monotonic() + _SILENT_FOR_S
+        return pick_order(found, is_connected=self._remote.answers, load_of=self._load_of)
 
     def _load_of(self, agent_id: str) -> tuple[int, float]:
         """Return (calls running, when it was last chosen): among equals the one that rested longest comes first."""
@@ -287,8 +252,8 @@ class Calls:
             try:
                 if candidate.entry.local:
                     return await self._local(call, message)
-                return await self._remote(call, candidate, message, is_last=index == len(candidates) - 1)
-            except _Untouched as untouched:
+                return await self._remote.carry(call, message, manifest.node_id, is_last=index == len(candidates) - 1)
+            except Untouched as untouched:
                 last = untouched.reason
                 call.tried.append(manifest.node_id)
                 _log.info("replica of %s on %s not reached: %s", manifest.name, short(manifest.node_id), last)
@@ -311,9 +276,9 @@ class Calls:
         call.path = "local"
         agent = self._registry.get(message.agent_id)
         if agent is None:
-            raise _Untouched(AgentNotFound.near(message.agent_id, []))
+            raise Untouched(AgentNotFound.near(message.agent_id, []))
         if agent.active >= agent.limit:
-            raise _Untouched(Busy(f"agent {agent.manifest.name!r} is at its limit of {agent.limit} calls"))
+            raise Untouched(Busy(f"agent {agent.manifest.name!r} is at its limit of {agent.limit} calls"))
         self._note(call, {"state": "working"})
 
         async def sink(event: EventV1) -> None:
@@ -324,21 +289,7 @@ class Calls:
         try:
             error = await execute(
                 agent.door,
-                Invocation(
-                    task_id=message.task_id,
-                    run_id=message.run_id,
-                    parts=message.parts,
-                    agent_name=agent.manifest.name,
-                    skill=message.skill,
-                    context_id=message.context_id,
-                    caller=message.caller,
-                    caller_name=message.caller_name,
-                    deadline_s=message.deadline_ms / 1000,
-                    traceparent=message.traceparent,
-                    lamport=call.story.lamport,
-                    hops=tuple(message.hops),
-                    metadata=message.metadata,
-                ),
+                invocation_of(message, agent.manifest.name),
                 call.story,
                 sink,
                 events_max=self._config.call_events_max,
@@ -348,105 +299,7 @@ class Calls:
             agent.active -= 1
         if isinstance(error, NoRoute | Closed):
             self._registry.check_soon(agent)
-        return self._unless_untouched(call, error)
-
-    async def _remote(
-        self, call: Call, candidate: Candidate, message: v1.CallOpen, *, is_last: bool
-    ) -> MeshError | None:
-        node_id = NodeId(candidate.entry.manifest.node_id)
-        try:
-            peer = await self._links.connect(self._contact_of(node_id))
-            call.path = peer.link.path
-            stream = await peer.link.open_stream()
-        except MeshError as error:
-            raise _Untouched(error) from error
-        try:
-            return await self._converse(call, peer, stream, message, is_last=is_last)
-        except (asyncio.CancelledError, LimitError):
-            await self._cancel_remote(call, peer, stream)
-            raise
-
-    async def _converse(
-        self, call: Call, peer: Peer, stream: Stream, message: v1.CallOpen, *, is_last: bool
-    ) -> MeshError | None:
-        accepted = False
-        try:
-            await stream.send(v1.encode(message))
-            while True:
-                if accepted or is_last:
-                    payload = await stream.recv()
-                else:
-                    async with asyncio.timeout(self._config.accept_timeout_s):
-                        payload = await stream.recv()
-                if payload is None:
-                    raise Closed("the callee's node ended the call without an outcome")
-                reply = v1.decode_call_reply(payload)
-                self._take(call, peer, reply)
-                if isinstance(reply, v1.CallEvent):
-                    accepted = True
-                else:
-                    await stream.finish()  # A stream ends when both sides have said so; links allow only so many.
-                    return self._outcome(call, reply)
-        except (Closed, TimeoutError) as error:
-            stream.reset(0)
-            if isinstance(error, TimeoutError):
-                self._note_silence(peer.link.peer)
-                error = Timeout(f"node {short(peer.link.peer)} did not accept the call", code="unreached.not_accepted")
-            if not accepted:
-                raise _Untouched(error) from error
-            raise Closed(
-                f"the link to node {self._name_of(peer.link.peer)} broke during the call",
-                why=f"{error}; whether the agent finished is unknown",
-                hint=f"agentmesh trace {call.run_id[:12]}   once the node is back",
-            ) from error
-        except DecodeError as error:
-            stream.reset(3)
-            self._on_misbehaved(peer.link.peer, error.code, str(error))
-            raise
-
-    def _outcome(self, call: Call, end: v1.CallEnd) -> MeshError | None:
-        if end.error is None:
-            if call.state is None:
-                raise DecodeError("the callee's node ended the call without a terminal event", code="call.no_end")
-            return None
-        error = from_wire(end.error)
-        return self._unless_untouched(call, error)
-
-    @staticmethod
-    def _unless_untouched(call: Call, error: MeshError | None) -> MeshError | None:
-        """Return the error, or raise _Untouched if it says that no work was done and nothing in the story contradicts it."""
-        told = any(e.kind in ("message", "artifact", "tool") for e in call.events)
-        said = error is not None and error.extra.pop("untouched", False) and isinstance(error, NoRoute | Busy)
-        if error is not None and said and call.state is None and not told:
-            raise _Untouched(error)
-        return error
-
-    def _take(self, call: Call, peer: Peer, reply: v1.CallReply) -> None:
-        """Check, keep and pass on events of the callee's node; it may only tell what happened there, in this task."""
-        for raw in reply.events:
-            try:
-                event = check(_event_decoder.decode(raw))
-            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-                raise DecodeError(f"not an event: {error}", code="event.malformed") from error
-            if event.node_id != peer.link.peer or event.task_id != call.task_id or event.run_id != call.run_id:
-                raise DecodeError("the peer sent an event of another node, task or run", code="event.foreign")
-            event.seq = 0
-            call.add(event, len(raw))
-            self._log.append_copy(event)
-
-    async def _cancel_remote(self, call: Call, peer: Peer, stream: Stream) -> None:
-        """Tell the callee to stop and collect what it still says, for a moment."""
-        try:
-            async with asyncio.timeout(_CANCEL_GRACE_S):
-                await stream.send(v1.encode(v1.CallCancel(reason="canceled by the caller")))
-                while (payload := await stream.recv()) is not None:
-                    reply = v1.decode_call_reply(payload)
-                    self._take(call, peer, reply)
-                    if isinstance(reply, v1.CallEnd):
-                        break
-        except (MeshError, TimeoutError):
-            pass
-        stream.reset(0)
+        return unless_untouched(call, error)
 
     def cancel(self, task_id: str) -> bool:
         """Ask a running task to stop; False if it is over already.
@@ -469,31 +322,3 @@ class Calls:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
                     await call.wait()
-
-
-def _parts_of(request: CallRequest) -> list[dict[str, Any]]:
-    """Check a call request and return its parts. Raises UsageError."""
-    given = [request.text is not None, request.data is not None, request.parts is not None]
-    if sum(given) != 1:
-        raise UsageError("a call takes exactly one of text, data and parts", code="call.no_input")
-    if not _TIMEOUT_S_MIN <= request.timeout_s <= _TIMEOUT_S_MAX:
-        raise UsageError(
-            f"timeout_s is {request.timeout_s:g}; it goes from {_TIMEOUT_S_MIN} to {_TIMEOUT_S_MAX:g} s",
-            code="call.bad_timeout",
-        )
-    for field in (request.run_id, request.task_id, request.parent_task_id, request.context_id):
-        if field is not None and not (0 < len(field) <= _ID_CHARS_MAX):
-            raise UsageError(f"ids have 1 to {_ID_CHARS_MAX} characters", code="call.bad_id")
-    if not 0 <= request.lamport <= 2**52:
-        raise UsageError("lamport is out of range", code="call.bad_id")
-    if request.text is not None:
-        return [{"text": request.text}]
-    if request.data is not None:
-        return [{"data": request.data}]
-    parts = request.parts or []
-    if not parts:
-        raise UsageError("parts is empty", code="call.no_input")
-    for part in parts:
-        if sum(k in part for k in ("text", "data", "url", "raw")) != 1:
-            raise UsageError("each part has exactly one of text, data, url and raw (A2A 1.0)", code="call.bad_part")
-    return parts

@@ -12,6 +12,7 @@ import msgspec
 from agentmesh.errors import AgentCanceled, AgentFailed, LimitError, MeshError, NoRoute, Timeout, to_wire
 from agentmesh.node.door import Door, Happening, Invocation
 from agentmesh.node.record import TaskStory
+from agentmesh.wire import v1
 from agentmesh.wire.event import EVENT_BYTES_MAX, KINDS, TERMINAL_STATES, EventV1, is_end, state_of
 
 #: What a sink is given: an event in order. It may wait (back-pressure) and may raise to stop the call.
@@ -130,3 +131,22 @@ def _size_of(happening: Happening) -> int:
             code="call.event_too_large",
         )
     return size
+
+
+def invocation_of(message: v1.CallOpen, agent_name: str) -> Invocation:
+    """Return a call as its agent sees it."""
+    return Invocation(
+        task_id=message.task_id,
+        run_id=message.run_id,
+        parts=message.parts,
+        agent_name=agent_name,
+        skill=message.skill,
+        context_id=message.context_id,
+        caller=message.caller,
+        caller_name=message.caller_name,
+        deadline_s=min(message.deadline_ms, 86_400_000) / 1000,
+        traceparent=message.traceparent,
+        lamport=message.lamport,
+        hops=tuple(message.hops),
+        metadata=message.metadata,
+    )

@@ -23,8 +23,7 @@ from agentmesh.ids import NodeId
 from agentmesh.net.base import Stream
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.config import NodeConfig
-from agentmesh.node.door import Invocation
-from agentmesh.node.execute import execute
+from agentmesh.node.execute import execute, invocation_of
 from agentmesh.node.links import Peer
 from agentmesh.node.record import RunClocks, TaskStory
 from agentmesh.node.registry import LocalAgent, Registry
@@ -144,7 +143,7 @@ class Incoming:
             await sink(story.event("status", {"state": "working"}, {"caller_node": peer.link.peer}))
             error = await execute(
                 agent.door,
-                _invocation(message, agent.manifest.name),
+                invocation_of(message, agent.manifest.name),
                 story,
                 sink,
                 events_max=self._config.call_events_max,
@@ -222,21 +221,3 @@ class _Told:
         end = v1.CallEnd(state=state, error=to_wire(error) if error else None, events=self._take())
         await self._stream.send(v1.encode(end))
         await self._stream.finish()
-
-
-def _invocation(message: v1.CallOpen, agent_name: str) -> Invocation:
-    return Invocation(
-        task_id=message.task_id,
-        run_id=message.run_id,
-        parts=message.parts,
-        agent_name=agent_name,
-        skill=message.skill,
-        context_id=message.context_id,
-        caller=message.caller,
-        caller_name=message.caller_name,
-        deadline_s=min(message.deadline_ms, 86_400_000) / 1000,
-        traceparent=message.traceparent,
-        lamport=message.lamport,
-        hops=tuple(message.hops),
-        metadata=message.metadata,
-    )

@@ -47,6 +47,7 @@ from agentmesh.node.incoming import Incoming
 from agentmesh.node.links import Links, Peer
 from agentmesh.node.record import RunClocks
 from agentmesh.node.registry import DoorKit, Registry
+from agentmesh.node.remote import Remote
 from agentmesh.node.resolve import find
 from agentmesh.node.traces import Traces
 from agentmesh.node.views import agent_view, matching, peer_view
@@ -141,18 +142,24 @@ class Node:
         )
         clocks = RunClocks()
         self._incoming = Incoming(self.node_id, config, self.registry, log, self._scope, clocks)
+        remote = Remote(
+            config,
+            self.links,
+            log,
+            contact_of=self._contact_of,
+            name_of=self.name_of,
+            on_misbehaved=self._note_misbehaviour,
+        )
         self._calls = Calls(
             self.node_id,
             config,
             self.registry,
-            self.links,
+            remote,
             log,
             self._scope,
             clocks,
             directory=self._brain,
-            contact_of=self._contact_of,
             name_of=self.name_of,
-            on_misbehaved=self._note_misbehaviour,
         )
         self._traces = Traces(self.node_id, config, log, self.links, name_of=self.name_of)
 

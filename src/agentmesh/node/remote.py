@@ -1,0 +1,165 @@
+"""One call over a link, from its opening to its outcome; and which nodes have lately left a call unanswered."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from agentmesh.errors import Closed, DecodeError, LimitError, MeshError, Timeout, from_wire
+from agentmesh.ids import NodeId, short
+from agentmesh.net.base import Contact, Stream
+from agentmesh.node.call import Call, Untouched, unless_untouched
+from agentmesh.node.config import NodeConfig
+from agentmesh.node.links import Links, Peer
+from agentmesh.store.eventlog import EventLog
+from agentmesh.wire import v1
+from agentmesh.wire.event import EventV1, check
+
+_CANCEL_GRACE_S = 2.0
+#: How long a node that did not accept a call is asked last. A little more than a transport takes to give up a dead peer.
+_SILENT_FOR_S = 20.0
+_SILENT_MAX = 10_000
+_event_decoder = msgspec.msgpack.Decoder(EventV1)
+
+
+class Remote:
+    """Carry calls to other nodes.
+
+    Args:
+        config: Limits.
+        links: To peers.
+        log: Keeps copies of the events that come back.
+        contact_of: Returns where a node might be reached.
+        name_of: Node id → name for people.
+        on_misbehaved: Called with (peer, code, detail).
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        links: Links,
+        log: EventLog,
+        *,
+        contact_of: Callable[[NodeId], Contact],
+        name_of: Callable[[str], str],
+        on_misbehaved: Callable[[NodeId, str, str], None],
+    ) -> None:
+        self._config, self._links, self._log = config, links, log
+        self._contact_of, self._name_of, self._on_misbehaved = contact_of, name_of, on_misbehaved
+        self._silent_until_s: dict[str, float] = {}
+
+    def answers(self, node_id: str) -> bool:
+        """Say whether a node is linked and has not just let a call go unanswered."""
+        return self._links.is_connected(node_id) and self._silent_until_s.get(node_id, 0.0) < time.monotonic()
+
+    def _note_silence(self, node_id: NodeId) -> None:
+        """Ask other replicas first for a while: a dead node looks linked until the transport gives it up."""
+        self._silent_until_s.pop(node_id, None)
+        while len(self._silent_until_s) >= _SILENT_MAX:
+            del self._silent_until_s[next(iter(self._silent_until_s))]
+        self._silent_until_s[node_id] = time.monotonic() + _SILENT_FOR_S
+
+    async def carry(self, call: Call, message: v1.CallOpen, node_id: NodeId, *, is_last: bool) -> MeshError | None:
+        """Carry one call to the node beside its agent and take what comes back.
+
+        Args:
+            call: Takes the events.
+            message: The opening.
+            node_id: Where the agent lives.
+            is_last: No other replica is left: wait for this one as long as the call may take.
+
+        Returns:
+            The error that the callee's node reports, or None.
+
+        Raises:
+            Untouched: nothing says that work began there; a replica may be tried.
+            Closed: the link broke after the call was taken; the outcome is unknown.
+            DecodeError, LimitError: the peer broke the protocol, or sent too much.
+        """
+        try:
+            peer = await self._links.connect(self._contact_of(node_id))
+            call.path = peer.link.path
+            stream = await peer.link.open_stream()
+        except MeshError as error:
+            raise Untouched(error) from error
+        try:
+            return await self._converse(call, peer, stream, message, is_last=is_last)
+        except (asyncio.CancelledError, LimitError):
+            await self._cancel(call, peer, stream)
+            raise
+
+    async def _converse(
+        self, call: Call, peer: Peer, stream: Stream, message: v1.CallOpen, *, is_last: bool
+    ) -> MeshError | None:
+        accepted = False
+        try:
+            await stream.send(v1.encode(message))
+            while True:
+                if accepted or is_last:
+                    payload = await stream.recv()
+                else:
+                    async with asyncio.timeout(self._config.accept_timeout_s):
+                        payload = await stream.recv()
+                if payload is None:
+                    raise Closed("the callee's node ended the call without an outcome")
+                reply = v1.decode_call_reply(payload)
+                self._take(call, peer, reply)
+                if isinstance(reply, v1.CallEvent):
+                    accepted = True
+                else:
+                    await stream.finish()  # A stream ends when both sides have said so; links allow only so many.
+                    return self._outcome(call, reply)
+        except (Closed, TimeoutError) as error:
+            stream.reset(0)
+            if isinstance(error, TimeoutError):
+                self._note_silence(peer.link.peer)
+                error = Timeout(f"node {short(peer.link.peer)} did not accept the call", code="unreached.not_accepted")
+            if not accepted:
+                raise Untouched(error) from error
+            raise Closed(
+                f"the link to node {self._name_of(peer.link.peer)} broke during the call",
+                why=f"{error}; whether the agent finished is unknown",
+                hint=f"agentmesh trace {call.run_id[:12]}   once the node is back",
+            ) from error
+        except DecodeError as error:
+            stream.reset(3)
+            self._on_misbehaved(peer.link.peer, error.code, str(error))
+            raise
+
+    def _outcome(self, call: Call, end: v1.CallEnd) -> MeshError | None:
+        if end.error is None:
+            if call.state is None:
+                raise DecodeError("the callee's node ended the call without a terminal event", code="call.no_end")
+            return None
+        error = from_wire(end.error)
+        return unless_untouched(call, error)
+
+    def _take(self, call: Call, peer: Peer, reply: v1.CallReply) -> None:
+        """Check, keep and pass on events of the callee's node; it may only tell what happened there, in this task."""
+        for raw in reply.events:
+            try:
+                event = check(_event_decoder.decode(raw))
+            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+                raise DecodeError(f"not an event: {error}", code="event.malformed") from error
+            if event.node_id != peer.link.peer or event.task_id != call.task_id or event.run_id != call.run_id:
+                raise DecodeError("the peer sent an event of another node, task or run", code="event.foreign")
+            event.seq = 0
+            call.add(event, len(raw))
+            self._log.append_copy(event)
+
+    async def _cancel(self, call: Call, peer: Peer, stream: Stream) -> None:
+        """Tell the callee to stop and collect what it still says, for a moment."""
+        try:
+            async with asyncio.timeout(_CANCEL_GRACE_S):
+                await stream.send(v1.encode(v1.CallCancel(reason="canceled by the caller")))
+                while (payload := await stream.recv()) is not None:
+                    reply = v1.decode_call_reply(payload)
+                    self._take(call, peer, reply)
+                    if isinstance(reply, v1.CallEnd):
+                        break
+        except (MeshError, TimeoutError):
+            pass
+        stream.reset(0)

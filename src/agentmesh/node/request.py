@@ -1,0 +1,39 @@
+"""Checking a call request before anything starts. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentmesh.errors import UsageError
+from agentmesh.wire.views import CallRequest
+
+_TIMEOUT_S_MIN, _TIMEOUT_S_MAX = 0.05, 86_400.0
+_ID_CHARS_MAX = 128
+
+
+def parts_of(request: CallRequest) -> list[dict[str, Any]]:
+    """Check a call request and return its parts. Raises UsageError."""
+    given = [request.text is not None, request.data is not None, request.parts is not None]
+    if sum(given) != 1:
+        raise UsageError("a call takes exactly one of text, data and parts", code="call.no_input")
+    if not _TIMEOUT_S_MIN <= request.timeout_s <= _TIMEOUT_S_MAX:
+        raise UsageError(
+            f"timeout_s is {request.timeout_s:g}; it goes from {_TIMEOUT_S_MIN} to {_TIMEOUT_S_MAX:g} s",
+            code="call.bad_timeout",
+        )
+    for field in (request.run_id, request.task_id, request.parent_task_id, request.context_id):
+        if field is not None and not (0 < len(field) <= _ID_CHARS_MAX):
+            raise UsageError(f"ids have 1 to {_ID_CHARS_MAX} characters", code="call.bad_id")
+    if not 0 <= request.lamport <= 2**52:
+        raise UsageError("lamport is out of range", code="call.bad_id")
+    if request.text is not None:
+        return [{"text": request.text}]
+    if request.data is not None:
+        return [{"data": request.data}]
+    parts = request.parts or []
+    if not parts:
+        raise UsageError("parts is empty", code="call.no_input")
+    for part in parts:
+        if sum(k in part for k in ("text", "data", "url", "raw")) != 1:
+            raise UsageError("each part has exactly one of text, data, url and raw (A2A 1.0)", code="call.bad_part")
+    return parts
