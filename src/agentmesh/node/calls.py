@@ -118,6 +118,7 @@ class Calls:
                 why=f"the call passed through {len(hops)} agents",
                 hint="agentmesh trace last   shows the chain",
             )
+        timeout_s = self._config.call_timeout_s if request.timeout_s is None else request.timeout_s
         run_id = request.run_id or new_id()
         story = TaskStory(
             self._node_id,
@@ -144,13 +145,13 @@ class Calls:
             parent_task_id=request.parent_task_id,
             caller=caller,
             caller_name=caller_name,
-            deadline_ms=int(request.timeout_s * 1000),
+            deadline_ms=int(timeout_s * 1000),
             hops=hops,
             traceparent=request.traceparent,
             metadata=request.metadata,
         )
         self._running[call.task_id] = call
-        call.attach(self._scope.spawn(self._drive(call, candidates, message, request.timeout_s), "call", quiet=True))
+        call.attach(self._scope.spawn(self._drive(call, candidates, message, timeout_s), "call", quiet=True))
         return call
 
     def _candidates(self, ref: str) -> list[Candidate]:

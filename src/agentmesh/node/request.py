@@ -16,7 +16,7 @@ def parts_of(request: CallRequest) -> list[dict[str, Any]]:
     given = [request.text is not None, request.data is not None, request.parts is not None]
     if sum(given) != 1:
         raise UsageError("a call takes exactly one of text, data and parts", code="call.no_input")
-    if not _TIMEOUT_S_MIN <= request.timeout_s <= _TIMEOUT_S_MAX:
+    if request.timeout_s is not None and not _TIMEOUT_S_MIN <= request.timeout_s <= _TIMEOUT_S_MAX:
         raise UsageError(
             f"timeout_s is {request.timeout_s:g}; it goes from {_TIMEOUT_S_MIN} to {_TIMEOUT_S_MAX:g} s",
             code="call.bad_timeout",

@@ -90,7 +90,7 @@ class Mesh:
         data: Any = None,
         parts: list[dict[str, Any]] | None = None,
         skill: str | None = None,
-        timeout_s: float = 60.0,
+        timeout_s: float | None = None,
         context_id: str | None = None,
         task_id: str | None = None,
         metadata: dict[str, Any] | None = None,
@@ -101,7 +101,7 @@ class Mesh:
             to: Agent name, ``name@node``, or agent id.
             text, data, parts: The input; exactly one of them. ``parts`` are A2A 1.0 parts in JSON form.
             skill: Skill id, if the agent has several.
-            timeout_s: For the whole call, 0.05 to 86400.
+            timeout_s: For the whole call, 0.05 to 86400; the node's setting when left out.
             context_id: Conversation to continue.
             task_id: For a safe retry: a repeated id returns the first result.
             metadata: JSON object passed to the agent.
@@ -141,7 +141,7 @@ class Mesh:
         data: Any = None,
         parts: list[dict[str, Any]] | None = None,
         skill: str | None = None,
-        timeout_s: float = 60.0,
+        timeout_s: float | None = None,
         context_id: str | None = None,
         task_id: str | None = None,
         metadata: dict[str, Any] | None = None,

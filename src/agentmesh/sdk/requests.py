@@ -49,6 +49,8 @@ ANSWER_BYTES_MAX = 256 * _MIB
 ANSWER_TIMEOUT_S = 30.0
 #: Seconds granted beyond a call's own deadline before the client gives up on the daemon.
 CALL_MARGIN_S = 10.0
+#: Longest deadline a call can have, seconds.
+CALL_TIMEOUT_S_MAX = 86_400.0
 #: Seconds without a byte on a stream (the daemon sends a comment every 15 s) before it counts as dead.
 STREAM_SILENCE_S = 60.0
 #: Longest wait for a canceled call's task to be canceled too, in seconds.
@@ -107,7 +109,8 @@ def renew(agent_id: str) -> Request[Renewed]:
 
 def call(request: CallRequest) -> Request[Reply]:
     """Call an agent and wait for the reply, or open the stream of its events."""
-    timeout_s = request.timeout_s + CALL_MARGIN_S
+    # Without a deadline of its own the call has the node's, and the node always answers.
+    timeout_s = (request.timeout_s or CALL_TIMEOUT_S_MAX) + CALL_MARGIN_S
     return Request("POST", "/api/v1/calls", Reply, _body(request, CALL_BYTES_MAX), timeout_s)
 
 
@@ -154,7 +157,7 @@ def call_request(
     data: Any = None,
     parts: list[dict[str, Any]] | None = None,
     skill: str | None = None,
-    timeout_s: float = 60.0,
+    timeout_s: float | None = None,
     context_id: str | None = None,
     task_id: str | None = None,
     metadata: dict[str, Any] | None = None,

@@ -159,7 +159,7 @@ class CallRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         data: Shorthand for one data part.
         parts: A2A 1.0 parts in JSON form.
         skill: Skill id, if the agent has several.
-        timeout_s: Whole call, 0.05 to 86400.
+        timeout_s: Whole call, 0.05 to 86400 s; null for the node's setting ``call_timeout_s``.
         context_id: Conversation to continue.
         run_id, parent_task_id, lamport, hops: Set by agents that call on: the run they are part of.
         task_id: Chosen by the caller for a safe retry: a repeated id returns the first result.
@@ -174,7 +174,7 @@ class CallRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     data: Any = None
     parts: list[dict[str, Any]] | None = None
     skill: str | None = None
-    timeout_s: float = 60.0
+    timeout_s: float | None = None
     context_id: str | None = None
     run_id: str | None = None
     task_id: str | None = None

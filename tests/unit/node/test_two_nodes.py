@@ -175,7 +175,7 @@ async def test_a_node_that_let_a_call_go_unanswered_is_asked_last_for_a_while(
         async def frozen(*_: object) -> None:
             await asyncio.Event().wait()
 
-        monkeypatch.setattr(b.node._incoming, "serve", frozen)  # noqa: SLF001 a node whose process is stopped
+        monkeypatch.setattr(b.node._incoming, "serve", frozen)
         for _ in range(8):
             call = await a.node.call(CallRequest(to="echo", text="x"))
             await call.reply()
@@ -239,6 +239,13 @@ async def test_an_agent_that_hangs_ends_in_a_timeout_and_is_told_to_stop(tmp_pat
         with pytest.raises(Timeout):
             await ask(a, "slow", timeout_s=0.2)
         await until(lambda: agent.canceled)
+
+
+async def test_a_call_without_a_deadline_has_the_one_that_the_node_is_set_to(tmp_path: Path) -> None:
+    async with world(tmp_path, 1, call_timeout_s=0.1) as (a,):
+        await a.serve("slow", hang)
+        with pytest.raises(Timeout, match=r"0\.1 s"):
+            await ask(a, "slow")
 
 
 async def test_a_local_agent_is_called_without_any_peer(tmp_path: Path) -> None:
