@@ -199,7 +199,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "daemon.memory": Requirement(
         "RQ1 memory < 50 MB, issue 2 figures",
         "An idle daemon gives back what only its start used; the figure itself is bench idle.",
-        _in("unit/daemon/test_memory.py", "dropping_start_up_code_shrinks_the_process_and_everything_still_works"),
+        (
+            *_in("unit/daemon/test_memory.py", "dropping_start_up_code_shrinks_the_process_and_everything_still_works"),
+            *_in("unit/daemon/test_http.py", "the_server_is_loaded_without_a_command_line_and_a_reloader"),
+        ),
     ),
     "daemon.doctor": Requirement(
         "issue 2.3",
@@ -216,6 +219,9 @@ REQUIREMENTS: dict[str, Requirement] = {
         "RQ1 network layer, RQ3 stage 1, issue 2.4",
         "iroh, TLS, WebSocket and memory pass one suite: proven keys, whole messages, back-pressure, bounded streams.",
         _in(
+            "e2e/test_transports.py", "a_call_crosses_every_transport", "nodes_that_share_only_one_transport_meet_on_it"
+        )
+        + _in(
             "contract/test_transport.py",
             "both_ends_of_a_link_know_each_others_proven_id_and_scheme",
             "a_peer_with_another_key_than_dialled_is_refused_and_accepts_nothing",
@@ -247,6 +253,11 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "a_peer_that_breaks_framing_loses_its_link_and_the_reader_learns_why",
             ),
             *_in("property/test_mux.py", "hostile_bytes_raise_nothing_but_decode_error_and_hold_no_more_than_the_caps"),
+            *_in(
+                "e2e/test_hostile_peer.py",
+                "bytes_on_the_udp_port_that_are_no_quic_disturb_nobody",
+                "a_malformed_request_gets_a_refusal_or_a_reset_and_costs_nothing",
+            ),
             *_in("unit/codec/test_frame.py", "every_unlawful_header_is_refused_by_its_rule"),
             *_in("unit/net/test_mux.py", "a_silent_peer_is_given_up_after_three_unanswered_pings"),
         ),
@@ -571,6 +582,12 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "unit/store/test_recover.py",
                 "a_torn_last_line_is_cut_kept_aside_counted_and_reported",
                 "a_damaged_index_is_rebuilt_from_the_jsonl_and_said_so",
+            ),
+            *_in(
+                "e2e/test_crash.py",
+                "events_acknowledged_before_a_kill_are_in_jsonl_and_index_after_it",
+                "a_corrupt_index_is_rebuilt_from_the_jsonl_and_status_says_so",
+                "a_killed_node_comes_back_under_its_name_with_its_agents_and_peers",
             ),
             *_in("unit/store/test_kill9.py", "nothing_acknowledged_is_lost_when_the_writer_is_killed"),
             *_in("soak/test_kill9.py", "a_hundred_kills_lose_nothing_that_was_acknowledged"),
