@@ -669,6 +669,43 @@ REQUIREMENTS: dict[str, Requirement] = {
             "both_programs_work_from_the_wheel_and_it_holds_nothing_else",
         ),
     ),
+    "network.real": Requirement(
+        "RQ4 M1, issue 2.4, 2.5",
+        "Real daemons meet and call each other over each transport, and by themselves on one LAN segment.",
+        (
+            *_in(
+                "e2e/test_transports.py",
+                "a_call_crosses_every_transport",
+                "nodes_that_share_only_one_transport_meet_on_it",
+                "a_seed_with_another_key_than_answers_is_refused_and_said_so",
+            ),
+            *_in("e2e/test_lan.py", "two_fresh_nodes_on_one_segment_see_and_call_each_others_agents"),
+        ),
+    ),
+    "network.hostile": Requirement(
+        "issue 2 bad input",
+        "A peer that breaks every rule above the transport costs a running daemon nothing.",
+        _in(
+            "e2e/test_hostile_peer.py",
+            "a_greeting_that_is_none_closes_the_link_and_nothing_else",
+            "forged_broken_and_oversized_records_are_dropped",
+            "a_stranger_may_use_a_name_but_never_takes_the_calls_of_ones_own_agent",
+            "a_malformed_request_gets_a_refusal_or_a_reset_and_costs_nothing",
+            "the_same_call_sent_twice_runs_once",
+        ),
+    ),
+    "network.crash": Requirement(
+        "issue 2.9, RQ4 §9",
+        "After kill -9 a daemon has everything acknowledged, repairs its log, says so, and calls go elsewhere meanwhile.",
+        _in(
+            "e2e/test_crash.py",
+            "events_acknowledged_before_a_kill_are_in_jsonl_and_index_after_it",
+            "a_corrupt_index_is_rebuilt_from_the_jsonl_and_status_says_so",
+            "a_torn_last_line_is_cut_counted_and_reported",
+            "a_killed_node_comes_back_under_its_name_with_its_agents_and_peers",
+            "a_call_whose_node_dies_tells_that_the_outcome_is_unknown_or_goes_elsewhere",
+        ),
+    ),
     "house.floors": Requirement(
         "issue 2.1",
         "Imports go down only; the core has no clock, socket or chance of its own.",

@@ -74,7 +74,8 @@ async def test_a_streamed_call_gives_its_events_in_order_and_last_the_reply() ->
         assert json.loads(frames[3]["data"])["text"] == "echo: hi"
         with pytest.raises(EOFError):
             await client.frame()
-        assert served.backend.calls[0].closed.is_set()
+        async with asyncio.timeout(5):
+            await served.backend.calls[0].closed.wait()
 
 
 async def test_a_streamed_call_that_fails_ends_with_its_problem() -> None:
