@@ -9,17 +9,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 from agentmesh.adapters.a2a_card import Binding, Version
+from agentmesh.adapters.http1 import Response
 from agentmesh.adapters.http_client import HttpClient, decode_json, failed_status, pieces_of, read_whole
 from agentmesh.adapters.lines import EventSplitter
 from agentmesh.adapters.shape import mapping, members
 from agentmesh.errors import AgentFailed, DecodeError
-
-if TYPE_CHECKING:
-    import aiohttp
 
 Method = Literal["send", "stream", "get", "cancel", "subscribe"]
 
@@ -81,7 +79,7 @@ class A2ARpc:
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Call a streaming method and yield its results as they come. Raises as ``call``, at any point."""
         async with self._client.open(timeout_s=timeout_s, **self._request(method, params, trace)) as response:
-            if response.status != 200 or response.content_type.lower() != "text/event-stream":
+            if response.status != 200 or response.content_type != "text/event-stream":
                 yield await self._whole(response)
                 return
             async with aclosing(pieces_of(response, EventSplitter())) as events:
@@ -109,7 +107,7 @@ class A2ARpc:
             case "cancel" | "subscribe":
                 return {"method": "POST", "url": f"{base}/tasks/{task}:{method}", "json": {}, "headers": headers}
 
-    async def _whole(self, response: aiohttp.ClientResponse) -> dict[str, Any]:
+    async def _whole(self, response: Response) -> dict[str, Any]:
         if response.status == 200:
             return self._result(await read_whole(response, self._client.answer_bytes_max))
         body = await read_whole(response, _ERROR_BODY_MAX)
@@ -119,7 +117,7 @@ class A2ARpc:
             found = None
         if (error := mapping(mapping(found).get("error"))) and isinstance(error.get("message"), str):
             raise _failure(error)
-        raise failed_status(str(response.url), response.status, body)
+        raise failed_status(response.url, response.status, body)
 
     def _result(self, body: bytes) -> dict[str, Any]:
         try:

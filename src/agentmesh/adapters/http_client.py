@@ -1,40 +1,36 @@
-"""The one HTTP client of all doors: aiohttp behind size caps, deadlines and our own errors.
+"""The one HTTP client of all doors: requests, redirects, size caps, deadlines and our own errors.
 
-It loads aiohttp at the first request, so that a daemon without agents does not pay for it. It sends no cookies, reads no
-proxy settings, asks for no compression (a small body could unpack into a large one), and follows a redirect only to the
-same scheme, host and port. Who may call it: the doors of this room.
+HTTP/1.1 on our own connections (``http_pool``, ``http1``; adr/0006). It sends no cookies, reads no proxy settings, asks for no
+compression (a small body could unpack into a large one), and follows a redirect only to the same scheme, host and port. Who
+may call it: the doors of this room.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
+from agentmesh.adapters.http1 import Connection, Response
+from agentmesh.adapters.http_pool import Pool, place_of, target_of
 from agentmesh.adapters.lines import EventSplitter, LineSplitter
-from agentmesh.errors import AgentFailed, Closed, DecodeError, LimitError, MeshError, NoRoute, Timeout, UsageError
+from agentmesh.errors import AgentFailed, Closed, DecodeError, LimitError, MeshError, UsageError
 from agentmesh.node.door import Health
-
-if TYPE_CHECKING:
-    import aiohttp
 
 #: Largest answer in one piece, bytes. Streams are capped by line and, in total, by the same figure times four.
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
 STREAM_BYTES_MAX = 64 * 1024 * 1024
-CONNECT_TIMEOUT_S = 5.0
 HEALTH_TIMEOUT_S = 3.0
-#: Sockets open at once; further requests wait for one.
-CONNECTIONS_MAX = 1024
-#: Idle sockets are closed before the common server default of 5 s, so that no request meets a closing one.
-IDLE_S = 4.0
 REDIRECTS_MAX = 3
 #: How much of an agent's error page is shown.
 ERROR_TEXT_MAX = 2048
+#: A header of ours: a token, then visible ASCII, spaces and tabs (RFC 9110 §5.5). Never a line end.
+_HEADER = re.compile(r"[A-Za-z0-9-]+:[\t\x20-\x7e]*")
 
 
 class Answer(NamedTuple):
@@ -45,25 +41,13 @@ class Answer(NamedTuple):
     body: bytes
 
 
-@functools.lru_cache(maxsize=1024)  # every call passes here with the same few URLs
 def check_url(url: str) -> str:
     """Return the URL if it is an http or https URL with a host.
 
     Raises:
         UsageError: it is not (code "agent.bad_url"). No state changed.
     """
-    try:
-        parts = urlsplit(url)
-        ok = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        ok = False
-    if not ok or len(url) > 2048 or any(c.isspace() or ord(c) < 32 for c in url):
-        raise UsageError(
-            f"{url[:200]!r} is no URL of an agent",
-            code="agent.bad_url",
-            why="an agent is reached by http:// or https:// and a host",
-            hint="agentmesh register http://127.0.0.1:8000",
-        )
+    target_of(url)
     return url
 
 
@@ -100,7 +84,7 @@ def failed_status(url: str, status: int, body: bytes) -> AgentFailed:
     if text.startswith("{"):
         text = _error_text(body) or text
     code = "agent.unauthorized" if status in (401, 403) else "agent.failed"
-    return AgentFailed(text or f"the agent answered {status}", code=code, why=f"{_place(url)} answered HTTP {status}")
+    return AgentFailed(text or f"the agent answered {status}", code=code, why=f"{place_of(url)} answered HTTP {status}")
 
 
 def _error_text(body: bytes) -> str:
@@ -119,14 +103,8 @@ def _error_text(body: bytes) -> str:
     return ""
 
 
-def _place(url: str) -> str:
-    """Return scheme, host and port only: paths may carry a secret."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
-
 class HttpClient:
-    """A lazily made aiohttp session, one per event loop.
+    """Requests to agents over a pool of connections, one pool per event loop.
 
     Args:
         answer_bytes_max: Largest whole answer.
@@ -134,29 +112,20 @@ class HttpClient:
 
     def __init__(self, *, answer_bytes_max: int = ANSWER_BYTES_MAX) -> None:
         self.answer_bytes_max = answer_bytes_max
-        self._session: aiohttp.ClientSession | None = None
+        self._pool: Pool | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
-    def _get(self) -> aiohttp.ClientSession:
+    def pool(self) -> Pool:
+        """Return the pool of the running loop. Raises Closed after ``aclose``."""
         if self._closed:
             raise Closed("this adapter is closed", code="agent.closed")
         loop = asyncio.get_running_loop()
-        if self._session is None or self._session.closed or self._loop is not loop:
-            import aiohttp
+        if self._pool is None or self._loop is not loop:
+            self._pool, self._loop = Pool(), loop
+        return self._pool
 
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=IDLE_S),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-                headers={"Accept-Encoding": "identity", "User-Agent": "agentmesh"},
-            )
-            self._loop = loop
-        return self._session
-
-    @asynccontextmanager
-    async def open(
+    def open(
         self,
         method: str,
         url: str,
@@ -165,65 +134,22 @@ class HttpClient:
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
         timeout_s: float,
-    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        """Send a request and hold the response open; leaving the block closes it.
+    ) -> Exchange:
+        """Send a request and hold the response open: ``async with`` gives it, and leaving the block early closes it.
 
         Args:
             json: Body to encode; or ``body``, already encoded.
             timeout_s: For everything up to the end of the body.
 
         Raises:
-            UsageError: not a usable URL.
+            UsageError: not a usable URL, or a header that cannot be sent.
             NoRoute: no connection (code "agent.unreachable"); the agent has done no work.
-            Closed: the connection broke. Timeout: ``timeout_s`` passed.
+            Closed: the connection broke, or no HTTP came back. Timeout: ``timeout_s`` passed.
             AgentFailed: a redirect to elsewhere, or a compressed body.
         """
-        import aiohttp
-
-        check_url(url)
-        sent = dict(headers or {})
         if json is not None:
             body = msgspec.json.encode(json)
-        if body is not None:
-            sent.setdefault("Content-Type", "application/json")
-        limits = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s))
-        response: aiohttp.ClientResponse | None = None
-        try:
-            for _ in range(REDIRECTS_MAX + 1):
-                response = await self._get().request(
-                    method, url, data=body, headers=sent, timeout=limits, allow_redirects=False
-                )
-                target = _redirect(method, url, response)
-                if target is None:
-                    break
-                response.close()
-                url = target
-            else:
-                raise AgentFailed("the agent redirects in a circle", code="agent.redirect")
-            if response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
-                raise AgentFailed(
-                    "the agent compressed its answer although told not to",
-                    code="agent.encoding",
-                    hint="serve answers without Content-Encoding",
-                )
-            yield response
-        except TimeoutError as error:
-            if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ConnectionTimeoutError):
-                raise _unreachable(url, error) from error
-            raise Timeout(f"the agent gave no answer within {timeout_s:g} s", code="agent.timeout") from error
-        except (aiohttp.ClientConnectorError, aiohttp.ClientProxyConnectionError) as error:
-            raise _unreachable(url, error) from error
-        except aiohttp.InvalidURL as error:
-            raise UsageError(f"{url[:200]!r} is no URL of an agent", code="agent.bad_url") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise Closed(
-                "the agent closed the connection before its answer was whole",
-                code="agent.closed",
-                why=f"{type(error).__name__}: {error}"[:300],
-            ) from error
-        finally:
-            if response is not None:
-                response.release() if response.content.at_eof() else response.close()
+        return Exchange(self, method, url, _tail(headers or {}, body, method), timeout_s)
 
     async def fetch(
         self,
@@ -238,54 +164,138 @@ class HttpClient:
         """Send a request and read the whole answer. Raises as ``open``, and LimitError when it is larger than allowed."""
         async with self.open(method, url, json=json, body=body, headers=headers, timeout_s=timeout_s) as response:
             content = await read_whole(response, self.answer_bytes_max)
-            return Answer(response.status, response.content_type.lower(), content)
+            return Answer(response.status, response.content_type, content)
 
     async def aclose(self) -> None:
-        """Close the session and its sockets; later requests raise Closed. Idempotent."""
+        """Close all connections, which ends what runs with Closed; later requests raise it too. Idempotent."""
         self._closed = True
-        session, self._session = self._session, None
-        if session is not None and not session.closed:
-            await session.close()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
 
 
-def _redirect(method: str, url: str, response: aiohttp.ClientResponse) -> str | None:
+class Exchange:
+    """One request and its answer: what ``HttpClient.open`` returns, to be entered once.
+
+    A class and not a generator, and a timer and not ``asyncio.timeout``: both are cheaper for every call, and a timer never
+    cancels the code that reads the answer.
+    """
+
+    __slots__ = ("_client", "_connection", "_method", "_pool", "_tail", "_target", "_timeout_s", "_timer", "_url")
+
+    def __init__(self, client: HttpClient, method: str, url: str, tail: bytes, timeout_s: float) -> None:
+        self._client = client
+        self._method = method
+        self._url = url
+        self._tail = tail
+        self._timeout_s = timeout_s
+        self._target = target_of(url)
+        self._pool: Pool | None = None
+        self._connection: Connection | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Response:
+        """Send the request and return the answer when its head is there. Raises as ``HttpClient.open``."""
+        ends = asyncio.get_running_loop().time() + self._timeout_s
+        pool = self._client.pool()
+        await pool.enter(ends)
+        self._pool = pool
+        try:
+            for _ in range(REDIRECTS_MAX + 1):
+                response = await self._ask(pool, ends)
+                target = _redirect(self._method, self._url, response)
+                if target is None:
+                    break
+                self._put_back(pool)
+                self._url, self._target = target, target_of(target)
+            else:
+                raise AgentFailed("the agent redirects in a circle", code="agent.redirect")
+            if response.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
+                raise AgentFailed(
+                    "the agent compressed its answer although told not to",
+                    code="agent.encoding",
+                    hint="serve answers without Content-Encoding",
+                )
+        except BaseException:
+            self._leave()
+            raise
+        return response
+
+    async def __aexit__(self, *_: object) -> None:
+        """Keep the connection for the next request if the answer has arrived whole, else close it."""
+        self._leave()
+
+    async def _ask(self, pool: Pool, ends: float) -> Response:
+        connection = self._connection = await pool.take(self._target, self._url, ends)
+        request = b"".join((self._method.encode("ascii"), self._target.head, self._tail))
+        response = connection.send(request, self._url)
+        self._timer = asyncio.get_running_loop().call_at(ends, response.expire, self._timeout_s)
+        await response.head()
+        return response
+
+    def _put_back(self, pool: Pool) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._connection is not None:
+            pool.give(self._target, self._connection)
+            self._connection = None
+
+    def _leave(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            self._put_back(pool)
+            pool.leave()
+
+
+def _tail(headers: dict[str, str], body: bytes | None, method: str) -> bytes:
+    """Return the caller's headers, those of the body, and the body.
+
+    Raises:
+        UsageError: a header cannot be sent (code "agent.bad_header").
+    """
+    lines = ""
+    for name, value in headers.items():
+        if not _HEADER.fullmatch(f"{name}:{value}"):
+            raise UsageError(f"the header {name[:80]!r} holds what cannot be sent", code="agent.bad_header")
+        lines += f"{name}: {value}\r\n"
+    if body is None:
+        return (lines + ("\r\n" if method == "GET" else "Content-Length: 0\r\n\r\n")).encode("ascii")
+    if "Content-Type" not in headers:
+        lines += "Content-Type: application/json\r\n"
+    return f"{lines}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body
+
+
+def _redirect(method: str, url: str, response: Response) -> str | None:
     if response.status not in (301, 302, 303, 307, 308):
         return None
-    target = urljoin(url, response.headers.get("Location", ""))
-    if not same_origin(url, target) or (method not in ("GET", "HEAD") and response.status not in (307, 308)):
-        response.close()
+    try:
+        target = urljoin(url, response.headers.get("location", ""))
+        known = target_of(target).origin == target_of(url).origin
+    except (ValueError, UsageError) as error:
+        raise AgentFailed(f"the agent at {place_of(url)} redirects to no URL", code="agent.redirect") from error
+    if not known or (method not in ("GET", "HEAD") and response.status not in (307, 308)):
         raise AgentFailed(
-            f"the agent at {_place(url)} redirects to {_place(target)}",
+            f"the agent at {place_of(url)} redirects to {place_of(target)}",
             code="agent.redirect",
             why="a redirect to another host is not followed",
-            hint=f"agentmesh register {_place(target)}",
+            hint=f"agentmesh register {place_of(target)}",
         )
     return target
 
 
-def _unreachable(url: str, error: Exception) -> NoRoute:
-    return NoRoute(
-        f"nothing answers at {_place(url)}",
-        code="agent.unreachable",
-        why=str(error)[:300] or type(error).__name__,
-        hint="start the agent, then try again",
-    )
-
-
-async def read_whole(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
+async def read_whole(response: Response, bytes_max: int) -> bytes:
     """Read a body of at most ``bytes_max`` bytes. Raises LimitError (code "agent.answer_too_large") beyond."""
-    pieces: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > bytes_max:
+    whole = bytearray()  # a list of tiny pieces would weigh many times what it holds
+    while chunk := await response.read():
+        if len(whole) + len(chunk) > bytes_max:
             raise LimitError(f"the agent answered more than {bytes_max} bytes", code="agent.answer_too_large")
-        pieces.append(chunk)
-    return b"".join(pieces)
+        whole += chunk
+    return bytes(whole)
 
 
 async def pieces_of(
-    response: aiohttp.ClientResponse, splitter: LineSplitter | EventSplitter, *, bytes_max: int = STREAM_BYTES_MAX
+    response: Response, splitter: LineSplitter | EventSplitter, *, bytes_max: int = STREAM_BYTES_MAX
 ) -> AsyncGenerator[bytes, None]:
     """Yield the lines or events of a streamed body as they become whole.
 
@@ -293,7 +303,7 @@ async def pieces_of(
         LimitError: a line, an event or the whole stream is larger than allowed.
     """
     size = 0
-    async for chunk in response.content.iter_any():
+    while chunk := await response.read():
         size += len(chunk)
         if size > bytes_max:
             raise LimitError(f"the agent streamed more than {bytes_max} bytes", code="agent.answer_too_large")
