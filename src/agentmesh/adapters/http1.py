@@ -162,9 +162,15 @@ class Connection(asyncio.Protocol):
         return bool(poller.poll(0))
 
     def send(self, request: bytes, url: str) -> Response:
-        """Send a whole request; only when ``reusable``. The answer's head has not arrived when this returns."""
-        assert self.reusable
+        """Send a whole request on a new or ``reusable`` connection. The answer's head has not arrived when this returns.
+
+        Raises:
+            Closed: the server has hung up already, or spoke before it was asked (code "agent.closed"). Nothing was sent.
+        """
+        assert self._response is None
         assert self._transport is not None
+        if self._closed or self._transport.is_closing():
+            raise Closed("the agent closed the connection before it was asked", code="agent.closed")
         response = self._response = Response(url, self)
         self._keep_alive = self._until_close = False
         self._quiet = self._headers = 0

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
 
 import pytest
 
 from agentmesh.adapters.http_client import HttpClient, check_url, decode_json, failed_status, tcp_health
 from agentmesh.errors import AgentFailed, Closed, DecodeError, LimitError, MeshError, NoRoute, Timeout, UsageError
 from tests.agents.raw import Asked, http, raw_server, unended
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -31,6 +35,7 @@ def free_port() -> int:
 @pytest.mark.parametrize(
     "url",
     ["", "calc", "ftp://host/x", "file:///etc/passwd", "http://", "http:///path", "http://host:99999/", "http://a b/",
+     "http://a..b/", "http://a_%/", "http://[::g]/", "http://h/\x7f", "http://h/\ud800", "http://host:0/",
      "javascript:alert(1)", "http://host/\nHost: evil", "unix:///tmp/s", "http://h/" + "x" * 3000],
 )  # fmt: skip
 def test_only_http_and_https_urls_with_a_host_are_taken(url: str) -> None:
@@ -130,6 +135,14 @@ async def test_a_redirect_to_another_host_or_in_a_circle_is_refused(client: Http
         assert len(server.asked) <= 5
 
 
+@pytest.mark.parametrize("location", ["http://[", "/a b", "/" + "x" * 3000, "ftp://127.0.0.1/", "http://a@:1:2"])
+async def test_a_redirect_to_what_is_no_url_is_refused(client: HttpClient, location: str) -> None:
+    async with raw_server(lambda _: [http(b"", "text/plain", "302 Found", f"Location: {location}")]) as server:
+        with pytest.raises(AgentFailed) as caught:
+            await client.fetch("GET", server.url, timeout_s=2)
+    assert caught.value.code == "agent.redirect"
+
+
 async def test_a_bug_in_the_reader_is_not_disguised_as_a_network_error(client: HttpClient) -> None:
     async with raw_server(lambda _: [http(b"{}")]) as server:
         with pytest.raises(ValueError, match="mine"):
@@ -176,9 +189,24 @@ async def test_tcp_health_tells_listening_from_not() -> None:
     assert gone.detail
 
 
-def test_aiohttp_is_not_loaded_before_the_first_request() -> None:
-    import subprocess
+def test_a_daemon_that_calls_an_agent_does_not_load_aiohttp() -> None:
+    code = """
+import asyncio, sys
+from agentmesh.adapters.registry import default_adapters
+from agentmesh.node.door import Invocation
+from tests.agents.raw import http, raw_server
 
-    code = "import sys, agentmesh.adapters.registry as r; r.default_adapters(); print('aiohttp' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+async def main():
+    adapters = default_adapters()
+    async with raw_server(lambda _: [http(b'{"text": "hi"}')]) as server:
+        door = adapters["http"].open({"url": server.url})
+        call = Invocation(task_id="t", run_id="r", parts=[{"text": "x"}], deadline_s=5)
+        kinds = [h.kind async for h in door.invoke(call)]
+        for adapter in adapters.values():
+            await adapter.aclose()
+    print(kinds, "aiohttp" in sys.modules)
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "['message', 'status'] False"
