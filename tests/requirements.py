@@ -413,6 +413,12 @@ REQUIREMENTS: dict[str, Requirement] = {
         (
             *_in("unit/adapters/test_http.py", "calls_go_to_rpc_unless_the_url_has_a_path", "any_json_is_an_answer"),
             *_in("unit/adapters/test_http_client.py", "an_answer_over_the_cap_is_cut_off"),
+            *_in(
+                "unit/adapters/test_http1.py",
+                "what_is_no_whole_answer_is_closed",
+                "a_request_on_which_the_server_hangs_up_is_not_sent_again",
+                "arbitrary_bytes_give_an_answer_or_our_error",
+            ),
             *_in("e2e/test_cli_calls.py", "register_and_deregister_an_agent_that_runs_elsewhere"),
         ),
     ),
