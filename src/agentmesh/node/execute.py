@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ Sink = Callable[[EventV1], Awaitable[None]]
 _STATES = TERMINAL_STATES | {"submitted", "working", "input-required"}
 #: How long an agent gets to stop after it was told to, before its answer no longer matters.
 _CANCEL_GRACE_S = 2.0
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 async def execute(
@@ -145,8 +147,13 @@ def invocation_of(message: v1.CallOpen, agent_name: str) -> Invocation:
         caller=message.caller,
         caller_name=message.caller_name,
         deadline_s=min(message.deadline_ms, 86_400_000) / 1000,
-        traceparent=message.traceparent,
+        traceparent=message.traceparent if _is_traceparent(message.traceparent) else None,
         lamport=message.lamport,
         hops=tuple(message.hops),
         metadata=message.metadata,
     )
+
+
+def _is_traceparent(text: str | None) -> bool:
+    """Say whether a text is a W3C trace context; what is none is left out, as the recommendation asks (§4.3)."""
+    return text is not None and _TRACEPARENT.fullmatch(text) is not None

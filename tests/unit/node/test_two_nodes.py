@@ -248,6 +248,22 @@ async def test_a_call_without_a_deadline_has_the_one_that_the_node_is_set_to(tmp
             await ask(a, "slow")
 
 
+@pytest.mark.parametrize(
+    ("sent", "arrives"),
+    [
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", True),
+        ("00-4bf92f\r\nX-Evil: 1", False),
+        ("x" * 10_000, False),
+    ],
+)
+async def test_only_a_trace_context_reaches_the_agent_as_one(tmp_path: Path, sent: str, arrives: bool) -> None:
+    async with world(tmp_path, 2) as (a, b):
+        agent = await b.serve("echo", echo)
+        await until(lambda: knows(a, "echo"))
+        await ask(a, "echo", traceparent=sent)
+        assert agent.calls[0].traceparent == (sent if arrives else None)
+
+
 async def test_a_local_agent_is_called_without_any_peer(tmp_path: Path) -> None:
     async with world(tmp_path, 1) as (a,):
         await a.serve("echo", echo)
