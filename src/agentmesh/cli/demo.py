@@ -119,7 +119,7 @@ class Demo:
     def _start_toys(self, node: str) -> None:
         for name in (agent for agent, place in AGENTS.items() if place == node):
             home = self.homes[node]
-            with open(self._log_of(name), "wb") as log:
+            with open(self._log_of(name), "wb") as log, launch.held_back() as came:
                 self._toys[name] = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                     [sys.executable, "-m", f"agentmesh.sdk.toys.{name}"],
                     stdin=subprocess.DEVNULL,
@@ -129,6 +129,8 @@ class Demo:
                     cwd=home.path,
                     env={**self._environ, "AGENTMESH_HOME": str(home), "PYTHONUNBUFFERED": "1"},
                 )
+            if came:
+                raise KeyboardInterrupt
 
     def _await_agents(self, mesh: SyncMesh) -> list[AgentView]:
         """Wait until the first node offers all three agents."""

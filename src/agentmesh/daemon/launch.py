@@ -13,8 +13,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -187,7 +188,7 @@ def start(
         argv += ["--profile", profile]
     log_from = _rotate_log(home)
     try:
-        with open(home.log, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as log:
+        with open(home.log, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as log, held_back() as came:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 argv,
                 stdin=subprocess.DEVNULL,
@@ -200,6 +201,8 @@ def start(
     except OSError as error:
         raise storage_error(error, home.log) from error
     try:
+        if came:
+            raise KeyboardInterrupt
         return Started(wait_ready(home, timeout_s, process=process, waiting=waiting), already=False, created=created)
     except (Unreached, KeyboardInterrupt):
         process.terminate()
@@ -214,6 +217,28 @@ def start(
         error.extra["log"] = lines
         error.why = _reason(lines) or error.why
         raise
+
+
+@contextlib.contextmanager
+def held_back() -> Generator[list[int]]:
+    """Hold signals that would interrupt us back while a process is spawned, so that its handle is never lost.
+
+    Yields the signals that came, for the caller to act on once it holds the handle. In threads nothing is done, since
+    signals never interrupt them.
+    """
+    came: list[int] = []
+    before: list[tuple[int, Any]] = []
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            handler = signal.getsignal(number)
+            # Only Python's own handlers raise in mid-call; what is ignored or deadly stays so, for the child as well.
+            if callable(handler):
+                before.append((number, signal.signal(number, lambda n, _: came.append(n))))
+    try:
+        yield came
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def wait_ready(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from agentmesh.daemon.__main__ import main, parser
 from agentmesh.daemon.home import Home
 from agentmesh.daemon.knobs import table
-from agentmesh.daemon.launch import ask_health, bind_loopback, daemon_argv, daemon_environ, log_tail
+from agentmesh.daemon.launch import ask_health, bind_loopback, daemon_argv, daemon_environ, held_back, log_tail
 from agentmesh.errors import EXIT_USAGE, StateError
 
 
@@ -107,3 +109,13 @@ def test_the_tail_of_the_log_is_bounded(tmp_path: Path) -> None:
     home.log.write_bytes(b"old\n" + b"".join(b"line %d\n" % i for i in range(20_000)) + b"\xff last\n")
     assert log_tail(home, 2) == ["line 19999", "\ufffd last"]
     assert len(log_tail(home, 1_000_000)) < 20_000
+
+
+def test_a_signal_while_a_process_is_spawned_waits_until_its_handle_is_held() -> None:
+    with held_back() as came:
+        os.kill(os.getpid(), signal.SIGINT)
+        reached = True
+    assert reached
+    assert came == [signal.SIGINT]
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
