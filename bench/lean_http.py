@@ -25,6 +25,10 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
 
+    @property
+    def is_open(self) -> bool:
+        return self.transport is not None and not self.transport.is_closing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(ConnectionError("the server closed the connection"))
@@ -62,6 +66,8 @@ class Client:
 
     async def post(self) -> tuple[int, bytes]:
         """Send the request and return (status, body)."""
+        # A server hangs up on connections that were idle for some seconds, between two rounds for instance.
+        self._idle = [c for c in self._idle if c.is_open] if self._idle and not self._idle[-1].is_open else self._idle
         if self._idle:
             connection = self._idle.pop()
         else:
