@@ -28,7 +28,7 @@ class NodeConfig:
         agent_concurrency_max: Calls running at once per local agent unless its manifest declares ``concurrency_limit``.
         call_events_max, call_bytes_max: What one call may produce before it is stopped as a flood.
         hops_max: Longest chain of calls.
-        finished_max: Finished calls whose result is kept for a retry with the same task id.
+        finished_max: Finished calls whose result is kept in memory for a retry with the same task id (each holds its events).
         links_max: Most links at once, both directions.
         agents_max: Most local agents.
     """
@@ -48,6 +48,6 @@ class NodeConfig:
     call_events_max: int = 100_000
     call_bytes_max: int = 64 * 1024 * 1024
     hops_max: int = 16
-    finished_max: int = 2_000
+    finished_max: int = 256
     links_max: int = 256
     agents_max: int = 1_000
