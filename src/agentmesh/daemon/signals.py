@@ -39,23 +39,11 @@ class Stop:
             with contextlib.suppress(ValueError, OSError):
                 faulthandler.register(signal.SIGUSR1, all_threads=True)
 
-    def uninstall(self) -> None:
-        """Give the signals back to their defaults."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(NotImplementedError):
-                loop.remove_signal_handler(number)
-
     def request(self, reason: str) -> None:
         """Ask for an orderly stop; the first reason is kept."""
         if not self._event.is_set():
             self.reason = reason
             self._event.set()
-
-    @property
-    def requested(self) -> bool:
-        """True once someone asked."""
-        return self._event.is_set()
 
     async def wait(self) -> str:
         """Wait until someone asks and return the reason."""

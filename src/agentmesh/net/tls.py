@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from agentmesh.errors import MeshError, StateError
@@ -65,14 +66,30 @@ class TcpTunnel:
             self._writer.transport.abort()
 
 
-async def dial_over(tunnel: Tunnel, key: KeyPair, peer: NodeId, scheme: str, remote: str) -> MuxLink:
-    """Build an authenticated link on a fresh tunnel, as the client; the caller sets the deadline and, on failure, closes
-    the tunnel."""
-    pipe = TlsPipe(tunnel, client_context(), server=False)
-    await pipe.shake_hands()
-    proven, early = await prove(pipe, "client", key, binding=binding_of(pipe.server_certificate), expected=peer)
-    pipe.lift_allowance()
-    return MuxLink(pipe, proven, scheme, dialed=True, remote_address=remote, early=early)
+async def dial_over(
+    connect: Callable[[], Awaitable[Tunnel]], key: KeyPair, peer: NodeId, scheme: str, address: str, timeout_s: float
+) -> MuxLink:
+    """Connect a tunnel and build an authenticated link on it, as the client; whatever fails, the tunnel is closed.
+
+    Raises:
+        SignatureError, NoRoute, Timeout, DecodeError: as ``net.base.Transport.dial``.
+    """
+    tunnel: Tunnel | None = None
+    link: MuxLink | None = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            tunnel = await connect()
+            pipe = TlsPipe(tunnel, client_context(), server=False)
+            await pipe.shake_hands()
+            proven, early = await prove(pipe, "client", key, binding=binding_of(pipe.server_certificate), expected=peer)
+            pipe.lift_allowance()
+            link = MuxLink(pipe, proven, scheme, dialed=True, remote_address=address, early=early)
+            return link
+    except (OSError, MeshError) as error:
+        raise_dial_error(error, address, timeout_s)
+    finally:
+        if link is None and tunnel is not None:
+            await tunnel.aclose()
 
 
 async def serve_over(
@@ -166,20 +183,11 @@ class TlsTransport:
         """Connect and prove both keys (see ``net.base.Transport.dial``)."""
         check_dialable(self._inbound, self._key, peer, not self._is_open)
         target = parse_address(address)
-        tunnel: TcpTunnel | None = None
-        try:
-            async with asyncio.timeout(timeout_s):
-                reader, writer = await asyncio.open_connection(target.host, target.port, limit=_SOCKET_READ_LIMIT)
-                tunnel = TcpTunnel(reader, writer)
-                link = await dial_over(tunnel, self._key, peer, "tls", address)
-        except (OSError, MeshError) as error:
-            if tunnel is not None:
-                await tunnel.aclose()
-            raise_dial_error(error, address, timeout_s)
-        except asyncio.CancelledError:
-            if tunnel is not None:
-                await tunnel.aclose()
-            raise
+
+        async def connect() -> Tunnel:
+            return TcpTunnel(*await asyncio.open_connection(target.host, target.port, limit=_SOCKET_READ_LIMIT))
+
+        link = await dial_over(connect, self._key, peer, "tls", address, timeout_s)
         self._inbound.keep(link)
         return link
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from agentmesh.errors import Closed, ConfigError, DecodeError, MeshError, NoRoute, UsageError
+from agentmesh.errors import Closed, ConfigError, DecodeError, NoRoute, UsageError
 from agentmesh.identity.keys import KeyPair
 from agentmesh.ids import NodeId
 from agentmesh.net.addresses import join_host_port, parse_address, parse_bind, reachable_at
 from agentmesh.net.base import Link
-from agentmesh.net.inbound import Inbound, check_dialable, raise_dial_error
+from agentmesh.net.inbound import Inbound, check_dialable
 from agentmesh.net.tls import bind_error, dial_over, serve_over
-from agentmesh.net.tlspipe import Certificate, load_certificate
+from agentmesh.net.tlspipe import Certificate, Tunnel, load_certificate
 
 if TYPE_CHECKING:
     from websockets.asyncio.connection import Connection
@@ -172,19 +172,11 @@ class WsTransport:
         """Connect, through the proxy if there is one, and prove both keys (see ``net.base.Transport.dial``)."""
         check_dialable(self._inbound, self._key, peer, not self._is_open)
         url = parse_address(address).url
-        tunnel: WsTunnel | None = None
-        try:
-            async with asyncio.timeout(timeout_s):
-                tunnel = WsTunnel(await self._connect(url, timeout_s))
-                link = await dial_over(tunnel, self._key, peer, "ws", address)
-        except (OSError, MeshError) as error:
-            if tunnel is not None:
-                await tunnel.aclose()
-            raise_dial_error(error, address, timeout_s)
-        except asyncio.CancelledError:
-            if tunnel is not None:
-                await tunnel.aclose()
-            raise
+
+        async def connect() -> Tunnel:
+            return WsTunnel(await self._connect(url, timeout_s))
+
+        link = await dial_over(connect, self._key, peer, "ws", address, timeout_s)
         self._inbound.keep(link)
         return link
 

@@ -263,7 +263,7 @@ class Links:
         if old is not None and not old.link.is_closed:
             smaller_dials = (node_id < self._node_id) != peer.link.dialed
             if peer.since_s - old.since_s < _SIMULTANEOUS_S and not smaller_dials:
-                # The peer keeps the other link as well; ours is closed by whoever dialled it, after both have greeted.
+                # The peer finds the same two links and keeps the same one, so this one may go at once.
                 await peer.link.aclose("duplicate")
                 return old
             self._peers.pop(node_id, None)

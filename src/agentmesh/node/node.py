@@ -114,7 +114,6 @@ class Node:
         self._driver = Driver(self._brain, send=self._send, store=self._store, emit=self._emit)
         self._sources: dict[NodeId, Source] = {}
         self._names: dict[str, str] = {}
-        self._misbehaved: dict[str, int] = {}
         self._refused: dict[tuple[NodeId, str], RecordRefused] = {}
         self._skews: dict[NodeId, float] = {}
         self.discovery: list[str] = []
@@ -227,7 +226,6 @@ class Node:
         self._refused[refused.peer, refused.code] = refused
 
     def _note_misbehaviour(self, peer: NodeId, code: str, detail: str) -> None:
-        self._misbehaved[code] = self._misbehaved.get(code, 0) + 1
         _log.warning("peer %s misbehaved: %s (%s)", short(peer), detail, code)
 
     # What the world tells the brain
