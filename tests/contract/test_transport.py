@@ -354,6 +354,7 @@ async def test_one_stream_too_many_is_busy_for_the_opener_until_one_ends(world: 
 
 async def test_a_peer_that_floods_streams_gets_no_more_than_the_limit(world: World) -> None:
     near, far = await world.links()
+    near.core._next_id = 10_001  # The frames go round the flooder's own book, which would object to the answers.
     await near._pipe.write(b"".join(encode_frame(OPEN, number) for number in range(1, 10_001, 2)))
     await until(lambda: far.core.refused_streams == 5000 - far.core.limits.streams_max)
     assert len(far.core.streams) == far.core.limits.streams_max
@@ -381,7 +382,8 @@ async def test_a_peer_that_breaks_framing_loses_its_link_and_the_reader_learns_w
 ) -> None:
     near, far = await world.links()
     waiting = world.run(far.accept_stream())
-    await near._pipe.write(hostile)
+    with contextlib.suppress(Closed):  # The victim may hang up before it was told everything.
+        await near._pipe.write(hostile)
     reason = await asyncio.wait_for(far.wait_closed(), 5)
     assert "broke the protocol" in reason
     found = await outcome(waiting)
