@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
+from functools import lru_cache
 from typing import NewType
 
 import base58
@@ -19,6 +21,8 @@ NodeId = NewType("NodeId", str)
 AgentId = NewType("AgentId", str)
 Key = NewType("Key", bytes)
 
+#: Base58 costs 10 µs each way, and control messages name the same few hundred nodes over and over.
+_CACHE_MAX = 4096
 DID_PREFIX = "did:key:z"
 _ED25519_MULTICODEC = b"\xed\x01"
 #: A did:key of an Ed25519 key has exactly this form: 'z' and 47 base58 characters that start with 6Mk.
@@ -27,6 +31,7 @@ _DID = re.compile(r"did:key:z6Mk[1-9A-HJ-NP-Za-km-z]{44}")
 _NAME = re.compile(r"[^\W_](?:[\w\-.]{0,62}[\w\-])?")
 
 
+@lru_cache(maxsize=_CACHE_MAX)
 def did_of(public_key: bytes) -> str:
     """Spell a 32-byte Ed25519 public key as did:key.
 
@@ -38,6 +43,7 @@ def did_of(public_key: bytes) -> str:
     return "did:key:z" + base58.b58encode(_ED25519_MULTICODEC + public_key).decode("ascii")
 
 
+@lru_cache(maxsize=_CACHE_MAX)
 def public_key_of(did: str) -> bytes:
     """Return the 32 raw key bytes of a did:key.
 
@@ -77,6 +83,16 @@ def parse_agent_id(text: str) -> AgentId:
 def dht_key(public_key: bytes) -> Key:
     """Return the 32-byte DHT key: SHA-256 of the public key (RQ1)."""
     return Key(hashlib.sha256(public_key).digest())
+
+
+def capability_key(text: str) -> Key:
+    """Return the DHT key under which providers of a capability are found: an agent's name, a skill id or a tag.
+
+    Letter case and Unicode spelling do not matter: the text is NFKC-normalised and case-folded first. The prefix keeps such
+    keys apart from those of nodes and agents.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).strip()
+    return Key(hashlib.sha256(b"agentmesh capability\n" + folded.encode("utf-8", "surrogatepass")).digest())
 
 
 def key_id(did: str) -> str:

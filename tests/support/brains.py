@@ -171,7 +171,7 @@ class World:
         out = Outbox()
         node.brain.handle(incoming, self.now_s, out)
         node.brain.assert_invariants()
-        for to, message in out.sends:
+        for to, message, *_ in out.sends:
             self._send(node, to, message)
         for delay_s, timer in out.timers:
             self.at(delay_s, lambda n=node, t=timer: self.feed(n, t))

@@ -9,7 +9,7 @@ carries a token, and a machine ignores one whose token is stale. Machines do not
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from agentmesh.ids import NodeId
 
@@ -31,18 +31,34 @@ class PeerMisbehaved:
     detail: str
 
 
+class Send(NamedTuple):
+    """One message on its way.
+
+    Attributes:
+        to: The peer.
+        message: One of the classes that ``wire.v1`` lists.
+        at: Where the peer may be, when the sender knows better than the address book (a hint from a lookup); else empty.
+        link: True = over a link only, never as a datagram: a second way to a peer that does not answer on the first.
+    """
+
+    to: NodeId
+    message: Any
+    at: tuple[str, ...] = ()
+    link: bool = False
+
+
 @dataclass(slots=True)
 class Outbox:
     """What a machine wants done, in order: four verbs and nothing else."""
 
-    sends: list[tuple[NodeId, Any]] = field(default_factory=list[tuple[NodeId, Any]])
+    sends: list[Send] = field(default_factory=list[Send])
     timers: list[tuple[float, Timer]] = field(default_factory=list[tuple[float, Timer]])
     records: list[Any] = field(default_factory=list[Any])
     events: list[Any] = field(default_factory=list[Any])
 
-    def send(self, to: NodeId, message: Any) -> None:
-        """Send a message to a peer; lost if there is no link."""
-        self.sends.append((to, message))
+    def send(self, to: NodeId, message: Any, at: tuple[str, ...] = (), *, link: bool = False) -> None:
+        """Send a message to a peer: as a datagram or over a link, dialled if need be; it may get lost (``Send``)."""
+        self.sends.append(Send(to, message, at, link))
 
     def after(self, delay_s: float, timer: Timer) -> None:
         """Wake the machine with ``timer`` after ``delay_s`` seconds."""
@@ -67,3 +83,24 @@ class Machine(Protocol):
     def assert_invariants(self) -> None:
         """Raise AssertionError if a bound or rule of the machine is broken (tests and simulator call it)."""
         ...
+
+
+class WallTime:
+    """The wall clock as the machines of one brain see it: what was last read, carried on by monotonic time.
+
+    The brain sets it at every ``WallClock`` input; machines only read. It judges ``iat`` and ``exp`` of signed things and
+    tells skew; intervals are never measured with it.
+    """
+
+    __slots__ = ("_at_s", "_unix_s")
+
+    def __init__(self) -> None:
+        self._unix_s = self._at_s = 0.0
+
+    def set(self, unix_s: float, now_s: float) -> None:
+        """Note what the wall clock shows at monotonic ``now_s``; both in seconds."""
+        self._unix_s, self._at_s = unix_s, now_s
+
+    def unix_s(self, now_s: float) -> int:
+        """Return unix seconds at monotonic ``now_s``."""
+        return int(self._unix_s + (now_s - self._at_s))

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from agentmesh.identity.manifest import Manifest
-from agentmesh.ids import AgentId, NodeId
+from agentmesh.identity.node_record import NodeRecord
+from agentmesh.identity.provider import Provider
+from agentmesh.ids import AgentId, Key, NodeId
 
 #: Where an address was learned, most trusted first: "link" = a connection to it was authenticated, "static" = the
 #: operator named it, "stored" = known from an earlier run, "mdns" = heard on the LAN, "peer" = told by a peer.
@@ -96,3 +98,269 @@ class Leaving:
     """This node is about to stop: say Bye, and let no peer offer its agents any longer."""
 
     reason: str = ""
+
+
+# What the node signs for the machines, which hold no key
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecordWanted:
+    """Event: sign a fresh record of this node, with a ``seq`` above ``seq_min`` and above any before; ``LocalNode`` answers.
+
+    Attributes:
+        seq_min: A suspicion of that incarnation is going round (SWIM refutation), or 0.
+        leaving: It is the last record of this run.
+        sick: Marks of local agents that fail their health check.
+    """
+
+    seq_min: int = 0
+    leaving: bool = False
+    sick: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LocalNode:
+    """Input: this node's own record changed; verified. The first one comes right after the first WallClock."""
+
+    record: NodeRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureWanted:
+    """Event: sign ``body`` for ``context`` with the node's key (``identity.statement``); ``Signed`` answers."""
+
+    context: bytes
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """Input: the statement that ``SignatureWanted`` asked for."""
+
+    context: bytes
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ProvidersWanted:
+    """Event: sign provider records of a local agent for each of these keys; ``Provide`` answers."""
+
+    agent_id: AgentId
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Provide:
+    """Input: put these provider records of a local agent into the DHT, pairs of key and record."""
+
+    agent_id: AgentId
+    items: tuple[tuple[Key, bytes], ...]
+
+
+# What one machine tells the others; the brain passes it on, no machine imports another
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHeard:
+    """A verified record of another node was read, by whichever machine; ``via`` is who sent it."""
+
+    record: NodeRecord
+    via: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """overlay → swim: this node is a neighbour now: probe it."""
+
+    record: NodeRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatch:
+    """overlay → swim: this node is no neighbour any longer."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class MemberAlive:
+    """swim → all: a watched node answered for the first time, or after it was suspected."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSuspected:
+    """swim → all: a watched node does not answer; it may still refute."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class MemberDead:
+    """swim → all: a watched node did not answer, nor refute in time."""
+
+    node: NodeId
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberLeft:
+    """swim → all: a node said in its own signed record that it leaves."""
+
+    node: NodeId
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourUp:
+    """overlay → plumtree, directory, contacts: a link to this node belongs to the overlay now.
+
+    Attributes:
+        node: The neighbour.
+        zone: True for a zone mate, False for a long link. A node can be both; then it is told as a long link.
+    """
+
+    node: NodeId
+    zone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourDown:
+    """overlay → plumtree, directory, contacts: this node is no neighbour any longer."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneChanged:
+    """overlay → directory: the zone of this node.
+
+    Attributes:
+        site: Its label.
+        depth: Number of leading bits of the DHT key that members share.
+        members: All members that are believed alive, this node included, by rising DHT key.
+    """
+
+    site: str
+    depth: int
+    members: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """any → plumtree: broadcast this to every node. ``kind`` says who reads it ("agent", "node", "zone")."""
+
+    kind: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """plumtree → any: a broadcast of another node arrived, for the first time and judged good.
+
+    Attributes:
+        kind, payload: As published.
+        via: The neighbour that brought it, not the author.
+        hops: Links it crossed, as told; a hint.
+    """
+
+    kind: str
+    payload: bytes
+    via: NodeId
+    hops: int
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourBad:
+    """plumtree → overlay: this neighbour's score fell below the limit: drop it and do not take it back for a while."""
+
+    node: NodeId
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Advertise:
+    """directory → dht: a local agent is to be found under these keys; replaces what was said of it before.
+
+    No keys = no longer at all.
+    """
+
+    agent_id: AgentId
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Input of the DHT: look a key up; ``LookupHit`` and in the end ``LookupDone`` answer.
+
+    Attributes:
+        query: Chosen by the asker, unique among running ones.
+        key: What is looked for.
+        values_max: Stop early when so many different providers are known; 0 = look for the nodes nearest to the key only.
+    """
+
+    query: int
+    key: Key
+    values_max: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class LookupHit:
+    """dht → all: verified providers, new in this lookup."""
+
+    query: int
+    providers: tuple[Provider, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LookupDone:
+    """dht → all: a lookup ended.
+
+    Attributes:
+        query, key: As asked.
+        providers: How many different ones were found.
+        nearest: The nearest nodes that answered, nearest first, at most k.
+        hops: Length of the chain of referrals behind the first hit (or behind the nearest node), 0 = known here.
+        asked: Requests sent.
+    """
+
+    query: int
+    key: Key
+    providers: int
+    nearest: tuple[NodeId, ...]
+    hops: int
+    asked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """Input: find agents under a key anywhere: here, at the neighbours, in the DHT. ``Found`` and ``FindDone`` answer.
+
+    Attributes:
+        query: Chosen by the asker, unique among running ones.
+        key: ``dht_key`` of an agent's public key, or ``capability_key`` of a name, skill or tag.
+        agents_max: Stop early when so many are in the directory.
+        timeout_s: Give up after this long.
+    """
+
+    query: int
+    key: Key
+    agents_max: int = 16
+    timeout_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Event: an agent under the key is in the directory now; told once per query and agent."""
+
+    query: int
+    agent_id: AgentId
+
+
+@dataclass(frozen=True, slots=True)
+class FindDone:
+    """Event: a search ended, with so many agents found."""
+
+    query: int
+    agents: int

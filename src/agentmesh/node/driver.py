@@ -72,7 +72,7 @@ class Driver:
         except Exception:  # noqa: BLE001 one of three doors where any error is caught: one bad input, one lost step
             _log.exception("brain failed on %s", type(incoming).__name__)
             return
-        for to, message in out.sends:
+        for to, message, *_ in out.sends:
             self._send(to, message)
         for record in out.records:
             self._store(record)

@@ -80,7 +80,7 @@ def lease_of(manifest: Manifest, age_ms: int = 0, **over: Any) -> Lease:
 
 
 def sent(out: Outbox, to: NodeId, kind: type[Any]) -> list[Any]:
-    return [message for peer, message in out.sends if peer == to and isinstance(message, kind)]
+    return [message for peer, message, *_ in out.sends if peer == to and isinstance(message, kind)]
 
 
 def codes(out: Outbox) -> list[str]:
@@ -159,7 +159,7 @@ def test_a_local_agent_is_pushed_whole_and_a_heard_one_is_announced_to_all_but_s
     heard = record(key(2), OWNER)
     bench.now_s += 1
     out = bench.give(OTHER, heard)
-    assert [peer for peer, _ in out.sends] == [THIRD]
+    assert [peer for peer, *_ in out.sends] == [THIRD]
     assert sent(out, THIRD, Digest)[0].leases == [lease_of(heard, 1000)]
 
 

@@ -78,7 +78,7 @@ def dials(events: list[Any]) -> list[DialWanted]:
 
 
 def to(out: Outbox, peer: NodeId, kind: type[Any]) -> list[Any]:
-    return [message for node, message in out.sends if node == peer and isinstance(message, kind)]
+    return [message for node, message, *_ in out.sends if node == peer and isinstance(message, kind)]
 
 
 def test_a_brain_wants_to_know_the_time_first() -> None:
