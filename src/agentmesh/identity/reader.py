@@ -13,9 +13,12 @@ from agentmesh.errors import ReplayError
 from agentmesh.identity import manifest as manifests
 from agentmesh.identity import node_record as nodes
 from agentmesh.identity import provider as providers
+from agentmesh.identity import zone_report as zones
 from agentmesh.identity.manifest import Manifest, read_record
 from agentmesh.identity.node_record import NodeRecord, read_node_record
 from agentmesh.identity.provider import Provider, read_provider
+from agentmesh.identity.search_keys import search_keys
+from agentmesh.identity.zone_report import ZoneReport, read_zone_report
 from agentmesh.ids import Key
 
 _K = TypeVar("_K")
@@ -35,6 +38,8 @@ class Reader:
         self._nodes: dict[bytes, NodeRecord] = {}
         self._providers: dict[tuple[Key, bytes], Provider] = {}
         self._manifests: dict[bytes, Manifest] = {}
+        self._zones: dict[bytes, ZoneReport] = {}
+        self._keys: dict[bytes, tuple[Key, ...]] = {}
 
     def node(self, raw: bytes, now: int) -> NodeRecord:
         """Return the verified node record. Raises as ``read_node_record``."""
@@ -66,6 +71,25 @@ class Reader:
         elif not manifest.iat - manifests.SKEW_S_MAX <= now <= manifest.exp:
             raise ReplayError(f"the record of {manifest.name!r} is not valid now", code="manifest.expired")
         return manifest
+
+    def zone(self, raw: bytes, now: int) -> ZoneReport:
+        """Return the verified zone report. Raises as ``read_zone_report``."""
+        report = self._zones.get(raw)
+        if report is None:
+            report = read_zone_report(raw, now=now)
+            _remember(self._zones, raw, report, self.memory_max)
+        else:
+            zones.check_time(report, now)
+        return report
+
+    def keys(self, manifest: Manifest) -> tuple[Key, ...]:
+        """Return ``search_keys`` of a manifest; those of signed ones are remembered, parsing the card is dear."""
+        keys = self._keys.get(manifest.raw)
+        if keys is None:
+            keys = search_keys(manifest)
+            if manifest.signed:
+                _remember(self._keys, manifest.raw, keys, self.memory_max)
+        return keys
 
 
 def _remember(memory: dict[_K, _V], key: _K, value: _V, memory_max: int) -> None:

@@ -14,8 +14,7 @@ from typing import Any
 import msgspec
 
 from agentmesh.core.directory.messages import BATCH_MAX as BATCH_MAX
-from agentmesh.core.directory.messages import Digest, Records, Want
-from agentmesh.core.directory.messages import Lease as Lease
+from agentmesh.core.directory.messages import Listing, Ranges, Records, Seek, Sought, Want
 from agentmesh.core.exchange.messages import Bye, Peers, Ping, Pong
 from agentmesh.core.exchange.messages import PeerHint as PeerHint
 from agentmesh.errors import DecodeError, VersionError
@@ -105,15 +104,18 @@ class TraceEvents(msgspec.Struct, tag="trace_events", kw_only=True):
     more: bool = False
 
 
-ControlMessage = Hello | Digest | Want | Records | Peers | Ping | Pong | Bye
+ControlMessage = Hello | Ranges | Listing | Want | Records | Seek | Sought | Peers | Ping | Pong | Bye
 RequestMessage = CallOpen | TraceQuery
 CallReply = CallEvent | CallEnd
 TraceReply = TraceEvents | CallEnd
 AnyMessage = (
     Hello
-    | Digest
+    | Ranges
+    | Listing
     | Want
     | Records
+    | Seek
+    | Sought
     | Peers
     | Ping
     | Pong
