@@ -181,6 +181,7 @@ class Directory:
     # Nodes
 
     def _on_local_node(self, local: LocalNode, now_s: float, out: Outbox) -> None:
+        self._zone.hear(local.record)
         self._own.on_record(local.record, self._sync.neighbours, now_s, out)
 
     def _on_leaving(self, leaving: Leaving, now_s: float, out: Outbox) -> None:
