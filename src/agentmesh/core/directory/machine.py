@@ -81,7 +81,7 @@ class Directory:
         self._finds = Finds(config.finds_max, config.find_wants_max)
         self._own = Own(config, rng, wall, self._sick)
         self._zone = Zone(node_id, config, rng, self.holdings.reports, self.table.has_agents)
-        self._sync = Sync(self.holdings.held, config, rng, lambda: not self.table.full, self._weigh)
+        self._sync = Sync(self.holdings.held, config, rng, lambda: not self.table.full, self._is_waiting, self._weigh)
         self._intake = Intake(
             self.holdings,
             reader,
@@ -251,6 +251,9 @@ class Directory:
             self._intake.on_sought(peer, message, now_s, out)
         if flaw is not None:
             out.emit(PeerMisbehaved(peer, "directory.digest", flaw))
+
+    def _is_waiting(self) -> bool:
+        return len(self._wants) > 0
 
     def _weigh(self, peer: NodeId, line: Line, now_s: float) -> Line | bool:
         return self._intake.weigh(peer, line, now_s)

@@ -41,6 +41,7 @@ class Sync:
         config: Intervals.
         rng: For choice and jitter.
         has_room: Says whether agents not known here would be taken in.
+        is_waiting: Says whether something that was asked for has not come yet.
         weigh: Says of a peer's line: True = ask for it, False = do not; or returns the line of what is newer here.
     """
 
@@ -50,6 +51,7 @@ class Sync:
         config: DirectoryConfig,
         rng: random.Random,
         has_room: Callable[[], bool],
+        is_waiting: Callable[[], bool],
         weigh: Callable[[NodeId, Line, float], Line | bool],
     ) -> None:
         self.held = held
@@ -57,6 +59,7 @@ class Sync:
         self.neighbours: dict[NodeId, bool] = {}
         self._rng = rng
         self._has_room = has_room
+        self._is_waiting = is_waiting
         self._weigh = weigh
         self._hot_until_s = -1.0
         self._due_s = -1.0
@@ -101,7 +104,9 @@ class Sync:
         """Compare with the next neighbours, if the time has come."""
         if timer.token != self._token:
             return
-        hot = now_s < self._hot_until_s
+        # Somebody who never answers must not keep it hot: only for a while after there was news.
+        patience_s = 2 * self.config.sync_hot_s if self._is_waiting() else 0.0
+        hot = now_s < self._hot_until_s + patience_s
         many = hot or self._again
         self._again = False
         wait_s = self.config.sync_fast_s if hot else self.config.sync_s
