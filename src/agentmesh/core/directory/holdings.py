@@ -256,11 +256,14 @@ class Holdings:
         return count >= self.config.reporter_lies_max and now_s - since_s <= self.config.word_age_s
 
     def release(self, state: NodeState) -> None:
-        """Mark a node without agents here as one that may go; forget it at once if nothing is to be remembered of it."""
+        """Mark a node without agents here as one that may go; forget it at once if there is nothing to remember.
+
+        One that was said to be dead is remembered: the report is held and would count again.
+        """
         if self.nodes.get(state.node) is state and not self.table.has_agents(state.node):
             self.nodes.spare[state.node] = None
             self._expect_node(state)
-            if state.up and not state.word and not state.direct:
+            if state.up and state.dead_seq < 0 and not state.word and not state.direct:
                 self._forget(state)
 
     def _forget(self, state: NodeState) -> None:
