@@ -217,7 +217,9 @@ def test_a_broadcast_is_judged_new_once_then_stale_and_bad_if_forged() -> None:
     assert judge("node", manifest.raw, bench.now_s) == "bad"
     assert judge("zone", b"", bench.now_s) == "bad"
     assert judge("nonsense", manifest.raw, bench.now_s) == "bad"
-    assert judge("agent", record(key(2), OWNER, exp=EPOCH + 5).raw, bench.now_s + 60) == "stale", "only a clock is wrong"
+    assert judge("agent", record(key(2), OWNER, exp=EPOCH + 5).raw, bench.now_s + 60) == "stale", (
+        "only a clock is wrong"
+    )
 
 
 def test_node_records_and_reports_signed_long_ago_are_stale_as_broadcasts() -> None:

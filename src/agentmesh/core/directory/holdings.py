@@ -69,11 +69,11 @@ class Holdings:
 
     # Agents
 
-    def put(self, entry: Entry, now_s: float, out: Outbox) -> bool:
-        """Hold an entry that outranks what is held of its agent; False = there is no room."""
+    def put(self, entry: Entry, now_s: float, out: Outbox, *, asked: bool = False) -> bool:
+        """Hold an entry that outranks what is held of its agent; False = there is no room (``Table.put``)."""
         old = self.table.get(entry.manifest.agent_id)
         was_live = old is not None and not old.manifest.tombstone
-        evicted = self.table.put(entry)
+        evicted = self.table.put(entry, asked=asked)
         if evicted is None:
             self.release(entry.node)
             return False
