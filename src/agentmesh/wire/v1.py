@@ -2,9 +2,9 @@
 
 Each message is a MessagePack map with a tag; decoding is strict about types and sizes. A link carries one control
 stream (opened by the dialler, first message ``Hello`` on both sides) and any number of request streams whose first
-message says what they are (``CallOpen``, ``TraceQuery``). Unknown tags close the stream with ``VersionError``; unknown
-fields are ignored, so that fields can be added. Messages of the core machines are defined beside the machine that sends
-them; this module says under which tags they travel.
+message says what they are (``CallOpen``, ``TraceQuery``, ``NetQuery``). Unknown tags close the stream with
+``VersionError``; unknown fields are ignored, so that fields can be added. Messages of the core machines are defined beside
+the machine that sends them; this module says under which tags they travel.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ CONTROL_BYTES_MAX = 1024 * 1024
 CALL_BYTES_MAX = 9 * 1024 * 1024
 #: Largest manifest record, in bytes of JSON.
 MANIFEST_BYTES_MAX = 64 * 1024
+#: Neighbours that one node may name in a survey: a zone twice its usual size, and the long links of the largest tier.
+NEIGHBOURS_MAX = 128
 
 
 class Hello(msgspec.Struct, tag="hello", kw_only=True, forbid_unknown_fields=False):
@@ -105,8 +107,35 @@ class TraceEvents(msgspec.Struct, tag="trace_events", kw_only=True):
     more: bool = False
 
 
+class NetQuery(msgspec.Struct, tag="net", kw_only=True):
+    """First message of a survey stream: who are you, and who are your neighbours?"""
+
+    v: int
+
+
+class NetNeighbour(msgspec.Struct, array_like=True):
+    """One neighbour in the overlay, as its neighbour names it: 32 bytes of public key, and where it was last reached."""
+
+    key: bytes
+    address: str = ""
+
+
+class NetReply(msgspec.Struct, tag="net_reply", kw_only=True):
+    """Answer to NetQuery: at most ``NEIGHBOURS_MAX`` neighbours.
+
+    Attributes:
+        record: The node's own signed record (``identity.node_record``).
+        depth: Number of leading bits of the DHT key that the members of its zone share.
+        neighbours: Zone mates and long links.
+    """
+
+    record: bytes
+    depth: int = 0
+    neighbours: list[NetNeighbour] = []
+
+
 ControlMessage = Hello | Digest | Want | Records | Peers | Ping | Pong | Bye
-RequestMessage = CallOpen | TraceQuery
+RequestMessage = CallOpen | TraceQuery | NetQuery
 CallReply = CallEvent | CallEnd
 TraceReply = TraceEvents | CallEnd
 AnyMessage = (
@@ -124,6 +153,8 @@ AnyMessage = (
     | CallEnd
     | TraceQuery
     | TraceEvents
+    | NetQuery
+    | NetReply
 )
 
 _encoder = msgspec.msgpack.Encoder()
@@ -132,6 +163,7 @@ _request = msgspec.msgpack.Decoder(RequestMessage)
 _call_reply = msgspec.msgpack.Decoder(CallReply)
 _call_input = msgspec.msgpack.Decoder(CallCancel)
 _trace_reply = msgspec.msgpack.Decoder(TraceReply)
+_net_reply = msgspec.msgpack.Decoder(NetReply)
 
 
 def encode(message: AnyMessage) -> bytes:
@@ -178,6 +210,11 @@ def decode_call_input(payload: bytes) -> CallCancel:
 def decode_trace_reply(payload: bytes) -> TraceReply:
     """Decode an answer to TraceQuery. Raises DecodeError."""
     return _decode(_trace_reply, payload, CALL_BYTES_MAX)
+
+
+def decode_net_reply(payload: bytes) -> NetReply:
+    """Decode an answer to NetQuery. Raises DecodeError."""
+    return _decode(_net_reply, payload, CONTROL_BYTES_MAX)
 
 
 def check_version(v: int) -> None:
