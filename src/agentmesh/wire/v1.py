@@ -1,6 +1,7 @@
 """Wire messages between nodes, version 1 (docs/spec/wire.md).
 
-Each message is a MessagePack map with a tag; decoding is strict about types and sizes. A link carries one control
+Each message is a MessagePack map with a tag, or for the smallest and most frequent ones an array that begins with its tag;
+decoding is strict about types and sizes. A link carries one control
 stream (opened by the dialler, first message ``Hello`` on both sides) and any number of request streams whose first
 message says what they are (``CallOpen``, ``TraceQuery``, ``NetQuery``). Unknown tags close the stream with
 ``VersionError``; unknown fields are ignored, so that fields can be added. Messages of the core machines are defined beside
@@ -9,15 +10,19 @@ the machine that sends them; this module says under which tags they travel.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
+from agentmesh.core.dht import messages as dht
 from agentmesh.core.directory.messages import BATCH_MAX as BATCH_MAX
 from agentmesh.core.directory.messages import Digest, Records, Want
 from agentmesh.core.directory.messages import Lease as Lease
 from agentmesh.core.exchange.messages import Bye, Peers, Ping, Pong
 from agentmesh.core.exchange.messages import PeerHint as PeerHint
+from agentmesh.core.overlay import messages as overlay
+from agentmesh.core.plumtree import messages as plumtree
+from agentmesh.core.swim import messages as swim
 from agentmesh.errors import DecodeError, VersionError
 
 WIRE_VERSION = 1
@@ -25,6 +30,8 @@ WIRE_VERSION = 1
 CONTROL_BYTES_MAX = 1024 * 1024
 #: One call message: an event or the opening of a call.
 CALL_BYTES_MAX = 9 * 1024 * 1024
+#: Largest message in a datagram; with its envelope it stays below what nearly every path carries (wire.md §6.2).
+DATAGRAM_BYTES_MAX = 1_200
 #: Largest manifest record, in bytes of JSON.
 MANIFEST_BYTES_MAX = 64 * 1024
 #: Neighbours that one node may name in a survey: a zone twice its usual size, and the long links of the largest tier.
@@ -134,31 +141,63 @@ class NetReply(msgspec.Struct, tag="net_reply", kw_only=True):
     neighbours: list[NetNeighbour] = []
 
 
-ControlMessage = Hello | Digest | Want | Records | Peers | Ping | Pong | Bye
-RequestMessage = CallOpen | TraceQuery | NetQuery
+SwimMessage = swim.Ping | swim.Ack | swim.PingReq | swim.Vouch | swim.Tell
+DhtMessage = dht.FindNode | dht.FindValue | dht.FindReply | dht.Store | dht.Stored | dht.Check | dht.Checked
+OverlayMessage = (
+    overlay.Join
+    | overlay.JoinReply
+    | overlay.ForwardJoin
+    | overlay.Neighbour
+    | overlay.NeighbourReply
+    | overlay.Disconnect
+    | overlay.LinkCheck
+    | overlay.Shuffle
+    | overlay.ShuffleReply
+    | overlay.NearAsk
+    | overlay.NearReply
+    | overlay.Here
+)
+PlumtreeMessage = (
+    plumtree.Gossip
+    | plumtree.Offer
+    | plumtree.IHave
+    | plumtree.Graft
+    | plumtree.Prune
+    | plumtree.IDontWant
+    | plumtree.Recent
+)
+#: What may travel in a datagram; where no datagram gets through, it goes over a link like every control message.
+DatagramMessage = SwimMessage | DhtMessage
+ControlMessage = (
+    Hello | Digest | Want | Records | Peers | Ping | Pong | Bye | OverlayMessage | PlumtreeMessage | DatagramMessage
+)
+RequestMessage = CallOpen | TraceQuery
 CallReply = CallEvent | CallEnd
 TraceReply = TraceEvents | CallEnd
-AnyMessage = (
-    Hello
-    | Digest
-    | Want
-    | Records
-    | Peers
-    | Ping
-    | Pong
-    | Bye
-    | CallOpen
-    | CallEvent
-    | CallCancel
-    | CallEnd
-    | TraceQuery
-    | TraceEvents
-    | NetQuery
-    | NetReply
-)
+AnyMessage = ControlMessage | RequestMessage | CallReply | CallCancel | TraceReply
+_DATAGRAMS: frozenset[type] = frozenset(get_args(DatagramMessage))
+
+
+class _BothForms:
+    """Decode a union whose members are maps or arrays; one msgspec decoder reads only one of the two."""
+
+    def __init__(self, union: Any) -> None:
+        forms: dict[bool, Any] = {}
+        for member in get_args(union):
+            array: bool = member.__struct_config__.array_like
+            forms[array] = forms[array] | member if array in forms else member
+        self._arrays: Any = msgspec.msgpack.Decoder(forms[True])
+        self._maps: Any = msgspec.msgpack.Decoder(forms[False])
+
+    def decode(self, payload: bytes) -> Any:
+        """Decode by what the first byte says: an array (0x90 … 0x9f, 0xdc, 0xdd) or anything else."""
+        array = payload and (payload[0] & 0xF0 == 0x90 or payload[0] in (0xDC, 0xDD))
+        return (self._arrays if array else self._maps).decode(payload)
+
 
 _encoder = msgspec.msgpack.Encoder()
-_control = msgspec.msgpack.Decoder(ControlMessage)
+_control = _BothForms(ControlMessage)
+_datagram = _BothForms(DatagramMessage)
 _request = msgspec.msgpack.Decoder(RequestMessage)
 _call_reply = msgspec.msgpack.Decoder(CallReply)
 _call_input = msgspec.msgpack.Decoder(CallCancel)
@@ -183,6 +222,16 @@ def _decode(decoder: Any, payload: bytes, bytes_max: int) -> Any:
 def decode_control(payload: bytes) -> ControlMessage:
     """Decode a message of the control stream. Raises DecodeError."""
     return _decode(_control, payload, CONTROL_BYTES_MAX)
+
+
+def is_datagram(message: object) -> bool:
+    """Say whether a message may travel in a datagram."""
+    return type(message) in _DATAGRAMS
+
+
+def decode_datagram(payload: bytes) -> DatagramMessage:
+    """Decode the payload of a datagram, at most ``DATAGRAM_BYTES_MAX``. Raises DecodeError."""
+    return _decode(_datagram, payload, DATAGRAM_BYTES_MAX)
 
 
 def decode_request(payload: bytes) -> RequestMessage:
