@@ -1,0 +1,637 @@
+"""The broadcast machine: push along a tree, announce beside it, fetch what is missing (docs/spec/plumtree.md).
+
+After Leitão, Pereira & Rodrigues, "Epidemic Broadcast Trees" (2007), with a shared tree for all senders. Departures: a
+first miss is fetched without changing the tree, large payloads are fetched by id, recent ids are compared with a random
+neighbour after traffic, and neighbours are scored in the manner of gossipsub 1.1.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from agentmesh.core.machine import Outbox, PeerMisbehaved, Timer
+from agentmesh.core.messages import Delivered, NeighbourBad, NeighbourDown, NeighbourUp, Publish, Received
+from agentmesh.core.plumtree.config import PlumtreeConfig
+from agentmesh.core.plumtree.messages import (
+    HOPS_MAX,
+    ID_BYTES,
+    IDS_MAX,
+    KIND_MAX,
+    PREFIX_BYTES,
+    RECENT_MAX,
+    Gossip,
+    Graft,
+    IDontWant,
+    IHave,
+    Offer,
+    Prune,
+    Recent,
+    Verdict,
+    message_id,
+)
+from agentmesh.core.plumtree.missing import ANNOUNCERS_MAX, Missing, MissingTable
+from agentmesh.core.plumtree.neighbours import Neighbour, Neighbours
+from agentmesh.core.plumtree.recent import Kept, RecentTable
+from agentmesh.ids import NodeId
+
+FETCH = "plumtree.fetch"
+ANNOUNCE = "plumtree.announce"
+SYNC = "plumtree.sync"
+#: Copies that were under way when a neighbour was told to stop are no offence for so long.
+_GRACE_S = 3.0
+_RTT_S_MIN, _RTT_S_MAX = 0.002, 2.0
+
+Judge = Callable[[str, bytes, float], Verdict]
+
+
+class Plumtree:
+    """Broadcast of one node.
+
+    Args:
+        node_id: This node.
+        config: Waits, bounds and scores.
+        rng: Picks first eager zone mates and partners for comparison.
+        judge: Says of a kind and payload at monotonic seconds whether it is "new" (deliver and pass on), "stale" (drop
+            in silence) or "bad" (drop and charge who brought it). Own messages are not judged.
+    """
+
+    def __init__(self, node_id: NodeId, config: PlumtreeConfig, rng: random.Random, judge: Judge) -> None:
+        self.node_id = node_id
+        self.config = config
+        self.received = self.duplicates = self.published = self.delivered = 0
+        self.refused = self.fetched = self.grafts = self.prunes = self.promotions = 0
+        self._judge = judge
+        self._rng = rng
+        self._neighbours = Neighbours(node_id, config, rng)
+        self._recent = RecentTable(config)
+        self._missing = MissingTable()
+        self._declined: dict[bytes, list[NodeId]] = {}
+        self._queue: list[bytes] = []
+        self._wake_s = float("inf")
+        self._wake_token = 0
+        self._sync_left = 0
+        self._syncing = False
+        self._rtt_s = config.rtt_first_s
+        self._holes = 0.0
+        self._optimised_s = -1e9
+        self._on: dict[type, Callable[[Neighbour, Any, float, Outbox], None]] = {
+            Gossip: self._on_gossip,
+            IHave: self._on_i_have,
+            Graft: self._on_graft,
+            Prune: self._on_prune,
+            IDontWant: self._on_i_dont_want,
+            Offer: self._on_offer,
+            Recent: self._on_recent,
+        }
+
+    # What others may ask
+
+    def eager(self) -> tuple[NodeId, ...]:
+        """Return the neighbours that payloads are pushed to."""
+        return tuple(self._neighbours.eager())
+
+    def lazy(self) -> tuple[NodeId, ...]:
+        """Return the neighbours that messages are announced to."""
+        return tuple(self._neighbours.lazy())
+
+    def score(self, node: NodeId, now_s: float) -> float:
+        """Return a neighbour's score at monotonic ``now_s``; of a former one what is held against it, else 0.0."""
+        neighbour = self._neighbours.known.get(node)
+        return self._neighbours.former_score(node, now_s) if neighbour is None else neighbour.score(now_s)
+
+    def seen(self, message: bytes) -> bool:
+        """Say whether a message with this id arrived or was published here lately."""
+        return message in self._recent.seen
+
+    def counters(self) -> dict[str, int]:
+        """Return totals since the start.
+
+        ``received`` payloads from peers, of these ``duplicates``, ``delivered`` and ``refused`` (bad, stale or over the
+        allowance); messages ``published`` here; payloads first got by ``fetched``; ``grafts`` and ``prunes`` sent;
+        ``promotions`` of announcers to eager parents.
+        """
+        names = (
+            "received",
+            "duplicates",
+            "delivered",
+            "refused",
+            "published",
+            "fetched",
+            "grafts",
+            "prunes",
+            "promotions",
+        )
+        return {name: getattr(self, name) for name in names}
+
+    # Inputs
+
+    def handle(self, incoming: Any, now_s: float, out: Outbox) -> None:
+        """Take one input (``core.messages``) and write effects; what it does not know it ignores."""
+        kind: type = type(incoming)  # pyright: ignore[reportUnknownVariableType]
+        if kind is Received:
+            handler = self._on.get(type(incoming.message))  # pyright: ignore[reportUnknownArgumentType]
+            if handler is not None:
+                neighbour = self._neighbours.known.get(incoming.peer)
+                if neighbour is None:
+                    self._on_stranger(incoming.peer, incoming.message, now_s, out)
+                elif not neighbour.bad:
+                    handler(neighbour, incoming.message, now_s, out)
+                    self._arm(now_s, out)
+        elif kind is Timer:
+            self._on_timer(incoming, now_s, out)
+        elif kind is Publish:
+            self._on_publish(incoming, now_s, out)
+        elif kind is NeighbourUp:
+            self._on_neighbour_up(incoming, now_s, out)
+        elif kind is NeighbourDown:
+            self._on_neighbour_down(incoming.node, now_s, out)
+        elif kind is PeerMisbehaved:
+            neighbour = self._neighbours.known.get(incoming.peer)
+            if neighbour is not None and not incoming.code.startswith("plumtree."):
+                self._charge(neighbour, self.config.score_outside, now_s, out)
+
+    def _on_timer(self, timer: Timer, now_s: float, out: Outbox) -> None:
+        if timer.name == FETCH and timer.token == self._wake_token:
+            self._wake_s = float("inf")
+            self._fetch_due(now_s, out)
+            self._arm(now_s, out)
+        elif timer.name == ANNOUNCE:
+            self._announce(now_s, out)
+        elif timer.name == SYNC:
+            self._sync(now_s, out)
+
+    def _on_neighbour_up(self, up: NeighbourUp, now_s: float, out: Outbox) -> None:
+        if up.node == self.node_id:
+            return
+        known = up.node in self._neighbours.known
+        neighbour = self._neighbours.admit(up.node, up.zone, now_s)
+        if neighbour.score(now_s) <= self.config.score_bad and not neighbour.bad:
+            self._charge(neighbour, 0.0, now_s, out)
+        elif not known:
+            prefixes = self._recent.prefixes(now_s)
+            if prefixes:
+                out.send(up.node, Recent(prefixes=prefixes))
+
+    def _on_neighbour_down(self, node: NodeId, now_s: float, out: Outbox) -> None:
+        self._neighbours.expire(node, now_s)
+        for id_, missing in list(self._missing.by_id.items()):
+            if not any(announcer == node for announcer, _ in missing.announcers):
+                continue
+            was_first = missing.announcers[0][0] == node
+            missing.announcers = [told for told in missing.announcers if told[0] != node]
+            if not missing.announcers:
+                self._missing.expire(id_)
+            elif was_first:
+                self._neighbours.known[missing.announcers[0][0]].promised += 1
+            if missing.waiting == node and missing.announcers:
+                missing.waiting = None
+                self._missing.postpone(id_, missing, now_s)
+        self._arm(now_s, out)
+
+    def _on_publish(self, publish: Publish, now_s: float, out: Outbox) -> None:
+        assert len(publish.payload) <= self.config.payload_bytes_max, "a payload that no neighbour would accept"
+        assert 0 < len(publish.kind) <= KIND_MAX
+        id_ = message_id(publish.kind, publish.payload)
+        if id_ in self._recent.seen:
+            return
+        self.published += 1
+        kept = Kept(publish.kind, publish.payload, 0, now_s, None, True, [])
+        missing = self._close(id_, None, now_s)
+        if missing is not None:
+            kept.holders.extend(announcer for announcer, _ in missing.announcers)
+        self._spread(id_, kept, now_s, out)
+        self._arm(now_s, out)
+
+    # Spreading
+
+    def _spread(self, id_: bytes, kept: Kept, now_s: float, out: Outbox) -> None:
+        """Keep a message, push it along the tree, and queue its announcement."""
+        config = self.config
+        declined = self._declined.pop(id_, None)
+        # Whoever declined may still fail to get it elsewhere: it is announced to, below.
+        skip = kept.holders + declined if declined else kept.holders
+        small = len(kept.payload) <= config.inline_bytes_max
+        hops = min(kept.hops + 1, HOPS_MAX)
+        pushed: Gossip | Offer | None = None
+        sends = out.sends
+        size = len(sends)
+        for node in self._neighbours.eager():
+            if node in skip:
+                continue
+            if pushed is None:
+                pushed = (
+                    Gossip(kind=kept.kind, hops=hops, payload=kept.payload, tree=kept.tree)
+                    if small
+                    else Offer(kind=kept.kind, id=id_, hops=hops, size_bytes=len(kept.payload))
+                )
+            out.send(node, pushed)
+        if kept.via is None and small and config.flood_publish:
+            flooded = Gossip(kind=kept.kind, hops=hops, payload=kept.payload, tree=False)
+            for node in self._neighbours.lazy_long():
+                if node not in skip:
+                    out.send(node, flooded)
+        for send in sends[size:]:
+            kept.note_holder(send.to)
+        self._recent.admit(id_, now_s, kept)
+        if not self._queue:
+            out.after(config.announce_delay_s, Timer(ANNOUNCE))
+        self._queue.append(id_)
+        self._sync_left = config.sync_rounds
+        if not self._syncing:
+            self._syncing = True
+            out.after(self._sync_wait_s(), Timer(SYNC))
+
+    def _announce(self, now_s: float, out: Outbox) -> None:
+        """Tell the lazy neighbours, and who declined a push, what came since the last time."""
+        kept_of = self._recent.kept
+        queue = [(id_, kept_of[id_]) for id_ in self._queue if id_ in kept_of]
+        self._queue = []
+        for start in range(0, len(queue), IDS_MAX):
+            part = queue[start : start + IDS_MAX]
+            whole = IHave(ids=[i for i, _ in part], hops=[min(k.hops + 1, HOPS_MAX) for _, k in part])
+            single = part[0][1].holders if len(part) == 1 else None
+            for neighbour in self._told():
+                if single is not None:
+                    if neighbour not in single:
+                        out.send(neighbour, whole)
+                    continue
+                news = [(i, k) for i, k in part if neighbour not in k.holders]
+                if len(news) == len(part):
+                    out.send(neighbour, whole)
+                elif news:
+                    hops = [min(k.hops + 1, HOPS_MAX) for _, k in news]
+                    out.send(neighbour, IHave(ids=[i for i, _ in news], hops=hops))
+
+    def _told(self) -> list[NodeId]:
+        """Return all to be told; eager ones count, since one that declined was not pushed to."""
+        return self._neighbours.lazy() + self._neighbours.eager()
+
+    # Payloads
+
+    def _on_gossip(self, peer: Neighbour, gossip: Gossip, now_s: float, out: Outbox) -> None:
+        config = self.config
+        self.received += 1
+        payload, kind = gossip.payload, gossip.kind
+        if not 0 < gossip.hops <= HOPS_MAX or len(payload) > config.payload_bytes_max or len(kind) > KIND_MAX:
+            self.refused += 1
+            self._abuse(peer, "a payload out of bounds", now_s, out)
+            return
+        if not peer.takes_bytes(len(payload) + 64, now_s):
+            self.refused += 1
+            self._flood(peer, now_s, out)
+            return
+        id_ = message_id(kind, payload)
+        if id_ in self._recent.seen:
+            self._on_duplicate(peer, id_, gossip, now_s, out)
+            return
+        if not peer.takes_ids(1, now_s):
+            self.refused += 1
+            self._flood(peer, now_s, out)
+            return
+        verdict = self._judge(kind, payload, now_s)
+        missing = self._close(id_, peer, now_s)
+        if verdict != "new":
+            self.refused += 1
+            self._recent.admit(id_, now_s, None)
+            self._declined.pop(id_, None)
+            if verdict == "bad":
+                out.emit(PeerMisbehaved(peer.node, "plumtree.invalid", f"an invalid {kind[:KIND_MAX]!r} message"))
+                self._charge(peer, config.score_invalid, now_s, out)
+            return
+        self._accept(peer, id_, gossip, missing, now_s, out)
+
+    def _accept(
+        self, peer: Neighbour, id_: bytes, gossip: Gossip, missing: Missing | None, now_s: float, out: Outbox
+    ) -> None:
+        """Take a new, good payload: score, shape the tree, deliver, pass on."""
+        config = self.config
+        kept = Kept(gossip.kind, gossip.payload, gossip.hops, now_s, peer.node, gossip.tree, [], [peer.node])
+        if missing is not None:
+            kept.asked = missing.asked
+            kept.holders.extend(announcer for announcer, _ in missing.announcers if announcer != peer.node)
+        peer.credit(config.score_first, now_s)
+        peer.late = 0
+        if gossip.asked:
+            kept.tree = False
+            self.fetched += 1
+            self._note_rtt(peer, missing, len(gossip.payload), now_s)
+            self._holes += 1.0
+            if self._holes >= config.promote_holes and not peer.eager:
+                self._promote(peer, out)
+        else:
+            self._holes = max(0.0, self._holes - config.promote_mend)
+            if gossip.tree:
+                self._neighbours.set_eager(peer, True)
+            if missing is not None and peer.eager:
+                self._optimise(peer, gossip.hops, missing, now_s, out)
+        self.delivered += 1
+        out.emit(Delivered(gossip.kind, gossip.payload, peer.node, gossip.hops))
+        if len(gossip.payload) > config.unwanted_bytes_min:
+            self._decline([id_], kept.holders, out)
+        self._spread(id_, kept, now_s, out)
+
+    def _on_duplicate(self, peer: Neighbour, id_: bytes, gossip: Gossip, now_s: float, out: Outbox) -> None:
+        """Take a copy that came second: the link it came by is no part of the tree, if the tree brought both."""
+        self.duplicates += 1
+        kept = self._recent.kept.get(id_)
+        if kept is not None:
+            kept.note_holder(peer.node)
+        if gossip.asked:
+            if kept is not None and kept.via is not None and peer.node not in kept.asked:
+                self._abuse(peer, "an answer to no question", now_s, out)
+            return
+        if not peer.eager:
+            if gossip.hops == 1 and not gossip.tree:
+                return  # its author told all its long links
+            # It was told, or the word got lost; once more, and whoever goes on is charged.
+            if now_s - peer.pruned_s > _GRACE_S:
+                again = peer.pruned_s > -1e9
+                self._prune(peer, now_s, out)
+                if again and now_s - peer.pruned_s < 10 * _GRACE_S:
+                    self._charge(peer, self.config.score_broken, now_s, out)
+            return
+        peer.late += 1
+        via = self._neighbours.known.get(kept.via) if kept is not None and kept.via is not None else None
+        proven = (
+            kept is not None and kept.tree and gossip.tree and (kept.via is None or (via is not None and via.eager))
+        )
+        if (proven and via is not peer) or peer.late >= self.config.late_max:
+            self._prune(peer, now_s, out)
+
+    def _prune(self, peer: Neighbour, now_s: float, out: Outbox) -> None:
+        self._neighbours.set_eager(peer, False)
+        peer.pruned_s = now_s
+        self.prunes += 1
+        out.send(peer.node, Prune())
+
+    def _promote(self, peer: Neighbour, out: Outbox) -> None:
+        """Make an announcer an eager parent."""
+        self._holes = 0.0
+        self.promotions += 1
+        self.grafts += 1
+        self._neighbours.set_eager(peer, True)
+        out.send(peer.node, Graft(ids=[], keep=True))
+
+    def _optimise(self, peer: Neighbour, hops: int, missing: Missing, now_s: float, out: Outbox) -> None:
+        """Swap an eager parent for an announcer that is much nearer to the sender (paper §3.8)."""
+        config = self.config
+        if now_s - self._optimised_s < config.optimise_pause_s:
+            return
+        for node, told_hops in missing.announcers:
+            nearer = self._neighbours.known.get(node)
+            if nearer is None or nearer.eager or nearer.bad or hops - told_hops < config.optimise_hops:
+                continue
+            self._optimised_s = now_s
+            self._promote(nearer, out)
+            self._prune(peer, now_s, out)
+            return
+
+    def _note_rtt(self, peer: Neighbour, missing: Missing | None, size_bytes: int, now_s: float) -> None:
+        if missing is None or missing.asked != [peer.node] or size_bytes > self.config.inline_bytes_max:
+            return
+        sample_s = min(max(now_s - missing.asked_s, _RTT_S_MIN), _RTT_S_MAX)
+        self._rtt_s += (sample_s - self._rtt_s) / 8
+
+    def _decline(self, ids: list[bytes], but: list[NodeId], out: Outbox) -> None:
+        """Tell the eager neighbours not to push these."""
+        message = IDontWant(ids=ids)
+        for node in self._neighbours.eager():
+            if node not in but:
+                out.send(node, message)
+
+    # Announcements
+
+    def _on_i_have(self, peer: Neighbour, have: IHave, now_s: float, out: Outbox) -> None:
+        if len(have.ids) > IDS_MAX or len(have.hops) != len(have.ids):
+            self._abuse(peer, "an announcement out of bounds", now_s, out)
+            return
+        kept_of, seen = self._recent.kept, self._recent.seen
+        for id_, hops in zip(have.ids, have.hops, strict=True):
+            if id_ in seen:
+                kept = kept_of.get(id_)
+                if kept is not None and now_s - kept.at_s < 1.0:
+                    kept.note_holder(peer.node)
+            elif len(id_) != ID_BYTES or not 0 < hops <= HOPS_MAX:
+                self._abuse(peer, "an announcement that is none", now_s, out)
+                return
+            elif not self._await(peer, id_, hops, self._fetch_wait_s(), 0, now_s):
+                self._flood(peer, now_s, out)
+                return
+
+    def _on_offer(self, peer: Neighbour, offer: Offer, now_s: float, out: Outbox) -> None:
+        size = offer.size_bytes
+        if len(offer.id) != ID_BYTES or not 0 < offer.hops <= HOPS_MAX or not 0 < size <= self.config.payload_bytes_max:
+            self._abuse(peer, "an offer out of bounds", now_s, out)
+            return
+        kept = self._recent.kept.get(offer.id)
+        if kept is not None:
+            kept.note_holder(peer.node)
+        if offer.id in self._recent.seen:
+            return
+        if not self._await(peer, offer.id, offer.hops, 0.0, size, now_s):
+            self._flood(peer, now_s, out)
+
+    def _await(self, peer: Neighbour, id_: bytes, hops: int, wait_s: float, size_bytes: int, now_s: float) -> bool:
+        """Note that a neighbour has an unknown id; False if it announced more than agreed."""
+        missing = self._missing.by_id.get(id_)
+        if missing is None:
+            config = self.config
+            if peer.promised >= config.promised_max or not peer.takes_ids(1, now_s):
+                return False
+            if len(self._missing.by_id) >= config.missing_max:
+                return True
+            peer.promised += 1
+            missing = Missing([(peer.node, hops)], now_s + wait_s, size_bytes=size_bytes)
+            self._missing.admit(id_, missing)
+            return True
+        missing.size_bytes = missing.size_bytes or size_bytes
+        if len(missing.announcers) < ANNOUNCERS_MAX and all(node != peer.node for node, _ in missing.announcers):
+            missing.announcers.append((peer.node, hops))
+        if missing.waiting is None and now_s + wait_s < missing.due_s:
+            self._missing.postpone(id_, missing, now_s + wait_s)
+        return True
+
+    def _fetch_wait_s(self) -> float:
+        return max(self.config.fetch_wait_s, self.config.fetch_wait_rtts * self._rtt_s)
+
+    def _fetch_due(self, now_s: float, out: Outbox) -> None:
+        """Fetch what is due, each id from one announcer, all ids of one announcer in one message."""
+        config = self.config
+        wanted: dict[NodeId, list[bytes]] = {}
+        declined: list[bytes] = []
+        for id_, missing in self._missing.take_due(now_s):
+            if missing.waiting is not None:
+                self._break_promise(missing.waiting, now_s, out)
+            announcer = self._pick_announcer(missing, now_s) if len(missing.asked) < config.attempts_max else None
+            if announcer is None:
+                self._close(id_, None, now_s)
+                continue
+            missing.waiting, missing.asked_s = announcer.node, now_s
+            missing.asked.append(announcer.node)
+            wait_s = max(config.retry_wait_s, config.retry_wait_rtts * self._rtt_s)
+            wait_s += missing.size_bytes / config.fetch_bytes_per_s
+            self._missing.postpone(id_, missing, now_s + wait_s)
+            wanted.setdefault(announcer.node, []).append(id_)
+            if not missing.declined:
+                missing.declined = True
+                declined.append(id_)
+        eager = self._neighbours.eager()
+        for node, ids in wanted.items():
+            announcer = self._neighbours.known[node]
+            keep = not eager or (len(eager) == 1 and eager[0] == node and self._holes >= config.promote_holes)
+            if keep:
+                self.promotions += 1
+                self._neighbours.set_eager(announcer, True)
+            for start in range(0, len(ids), IDS_MAX):
+                self.grafts += 1
+                out.send(node, Graft(ids=ids[start : start + IDS_MAX], keep=keep))
+        for start in range(0, len(declined), IDS_MAX):
+            self._decline(declined[start : start + IDS_MAX], list(wanted), out)
+
+    def _pick_announcer(self, missing: Missing, now_s: float) -> Neighbour | None:
+        """Pick whom to ask: the one asked least often, of these one in good standing, of these the first that told."""
+        best: Neighbour | None = None
+        best_rank = (0, True)
+        for node, _ in missing.announcers:
+            neighbour = self._neighbours.known.get(node)
+            if neighbour is None or neighbour.bad:
+                continue
+            rank = (missing.asked.count(node), neighbour.score(now_s) < -1.0)
+            if best is None or rank < best_rank:
+                best, best_rank = neighbour, rank
+        return best
+
+    def _break_promise(self, node: NodeId, now_s: float, out: Outbox) -> None:
+        neighbour = self._neighbours.known.get(node)
+        if neighbour is not None and neighbour.may_fault(now_s):
+            self._charge(neighbour, self.config.score_broken, now_s, out)
+
+    def _close(self, id_: bytes, peer: Neighbour | None, now_s: float) -> Missing | None:
+        """Await an id no longer: ``peer`` brought it, or None = nobody did."""
+        missing = self._missing.expire(id_)
+        if missing is not None:
+            first = self._neighbours.known.get(missing.announcers[0][0])
+            if first is not None:
+                first.promised = max(0, first.promised - 1)
+        return missing
+
+    # What neighbours ask
+
+    def _on_graft(self, peer: Neighbour, graft: Graft, now_s: float, out: Outbox) -> None:
+        if len(graft.ids) > IDS_MAX:
+            self._abuse(peer, "a fetch out of bounds", now_s, out)
+            return
+        if graft.keep:
+            self._neighbours.set_eager(peer, True)
+        for id_ in graft.ids:
+            kept = self._recent.kept.get(id_)
+            if kept is None:
+                continue
+            if not peer.serves_bytes(len(kept.payload) + 64, now_s):
+                self._flood(peer, now_s, out)
+                return
+            kept.note_holder(peer.node)
+            hops = min(kept.hops + 1, HOPS_MAX)
+            out.send(peer.node, Gossip(kind=kept.kind, hops=hops, payload=kept.payload, tree=False, asked=True))
+
+    def _on_prune(self, peer: Neighbour, prune: Prune, now_s: float, out: Outbox) -> None:
+        self._neighbours.set_eager(peer, False)
+
+    def _on_i_dont_want(self, peer: Neighbour, unwanted: IDontWant, now_s: float, out: Outbox) -> None:
+        if len(unwanted.ids) > IDS_MAX:
+            self._abuse(peer, "too many ids declined", now_s, out)
+            return
+        declined = self._declined
+        for id_ in unwanted.ids:
+            if id_ in self._recent.seen or len(id_) != ID_BYTES:
+                continue
+            nodes = declined.get(id_)
+            if nodes is None:
+                if len(declined) >= self.config.unwanted_max:
+                    del declined[next(iter(declined))]
+                declined[id_] = [peer.node]
+            elif peer.node not in nodes:
+                nodes.append(peer.node)
+
+    # Comparison after traffic
+
+    def _sync_wait_s(self) -> float:
+        return self.config.sync_interval_s * (0.7 + 0.6 * self._rng.random())
+
+    def _sync(self, now_s: float, out: Outbox) -> None:
+        """Compare recent ids with a random neighbour; stop when nothing new came for some rounds."""
+        self._recent.expire(now_s)
+        if self._sync_left > 0:
+            self._sync_left -= 1
+            partner = self._neighbours.pick_partner()
+            prefixes = self._recent.prefixes(now_s)
+            if partner is not None and prefixes:
+                out.send(partner, Recent(prefixes=prefixes))
+            out.after(self._sync_wait_s(), Timer(SYNC))
+        elif self._recent.kept:
+            # Nothing more to say, but payloads are dropped when their time is over.
+            out.after(self.config.cache_s, Timer(SYNC))
+        else:
+            self._syncing = False
+
+    def _on_recent(self, peer: Neighbour, recent: Recent, now_s: float, out: Outbox) -> None:
+        size = len(recent.prefixes)
+        if size % PREFIX_BYTES or size > RECENT_MAX * PREFIX_BYTES:
+            self._abuse(peer, "a comparison out of bounds", now_s, out)
+            return
+        raw = recent.prefixes
+        theirs = {raw[i : i + PREFIX_BYTES] for i in range(0, size, PREFIX_BYTES)}
+        lacking = self._recent.lacking(theirs, now_s, IDS_MAX)
+        if lacking:
+            kept = self._recent.kept
+            hops = [min(kept[id_].hops + 1, HOPS_MAX) for id_ in lacking]
+            out.send(peer.node, IHave(ids=lacking, hops=hops))
+        if not recent.answer and not self._recent.knows_all(theirs, now_s):
+            out.send(peer.node, Recent(prefixes=self._recent.prefixes(now_s), answer=True))
+
+    # Standing
+
+    def _on_stranger(self, peer: NodeId, message: Any, now_s: float, out: Outbox) -> None:
+        """Take a message of a node that is no neighbour: ours ended first, or theirs began first; no offence.
+
+        A payload is not taken, but one who pushes learns that it is not wanted, and a fetch is not served.
+        """
+        if type(message) is Gossip and not message.asked:
+            out.send(peer, Prune())
+
+    def _abuse(self, peer: Neighbour, detail: str, now_s: float, out: Outbox) -> None:
+        out.emit(PeerMisbehaved(peer.node, "plumtree.malformed", detail))
+        self._charge(peer, self.config.score_abuse, now_s, out)
+
+    def _flood(self, peer: Neighbour, now_s: float, out: Outbox) -> None:
+        if peer.may_fault(now_s):
+            out.emit(PeerMisbehaved(peer.node, "plumtree.flood", "more ids or bytes than agreed"))
+            self._charge(peer, self.config.score_flood, now_s, out)
+
+    def _charge(self, peer: Neighbour, points: float, now_s: float, out: Outbox) -> None:
+        score = peer.credit(points, now_s)
+        if score <= self.config.score_bad and not peer.bad:
+            peer.bad = True
+            peer.eager = peer.fresh = False
+            self._neighbours.changed()
+            out.emit(NeighbourBad(peer.node, round(score, 1)))
+
+    def _arm(self, now_s: float, out: Outbox) -> None:
+        """See to it that a timer wakes this machine when the next id is due."""
+        due_s = self._missing.next_due_s()
+        if due_s is not None and due_s < self._wake_s:
+            self._wake_s = due_s
+            self._wake_token += 1
+            out.after(max(0.0, due_s - now_s), Timer(FETCH, self._wake_token))
+
+    def assert_invariants(self) -> None:
+        """Raise AssertionError if a bound or rule is broken."""
+        self._neighbours.assert_invariants()
+        self._recent.assert_invariants()
+        self._missing.assert_invariants(self.config.missing_max)
+        assert len(self._declined) <= self.config.unwanted_max
+        for id_ in self._missing.by_id:
+            assert id_ not in self._recent.seen, "an id is awaited that arrived"
+        assert not self._missing.by_id or self._wake_s < float("inf"), "ids are awaited and no timer runs"
