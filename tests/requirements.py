@@ -303,6 +303,31 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in("unit/core/test_exchange.py", "a_named_seed_is_dialled_at_once_and_again_ever_later_until_it_is_up"),
         ),
     ),
+    "mesh.contacts": Requirement(
+        "docs/spec/contacts.md §1, §2, issue 3.2",
+        "Neighbours, named and newly heard nodes are dialled within bounds that hearsay cannot break; contacts survive a restart.",
+        (
+            *_in(
+                "unit/core/test_contacts.py",
+                "neighbours_are_dialled_and_strangers_are_not_once_there_are_links",
+                "hearsay_never_displaces_a_proven_address",
+                "records_that_pass_by_fill_only_their_share_of_the_book",
+                "a_contact_is_stored_when_its_link_comes_up_and_forgotten_after_a_day",
+            ),
+        ),
+    ),
+    "mesh.cut_off": Requirement(
+        "RQ1 partitions, RQ3 partition detection, docs/spec/contacts.md §3, issue 3.3",
+        "A node knows how much of the mesh it lost and tries the lost until they answer.",
+        (
+            *_in(
+                "unit/core/test_contacts.py",
+                "half_of_the_nodes_lost_is_told_with_counts_and_time",
+                "the_verdict_ends_when_the_lost_come_back",
+                "lost_nodes_are_dialled_in_turn_every_other_second_until_they_answer",
+            ),
+        ),
+    ),
     "find.exchange": Requirement(
         "RQ1 peer discovery, issue 2.5",
         "Connected nodes pass on whom they know, within bounds that gossip cannot break.",
