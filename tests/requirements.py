@@ -737,6 +737,21 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_call_whose_node_dies_tells_that_the_outcome_is_unknown_or_goes_elsewhere",
         ),
     ),
+    # -- what people see of the network ---------------------------------------------------------------------------
+    "net.views": Requirement(
+        "issue 3.2, issue 3.3",
+        "peers shows members, zone, long links, path, RTT and suspicion; net the shape of the mesh; status says that it is cut off.",
+        (
+            *_in(
+                "cli/test_mesh_views.py",
+                "peers_tells_zone_role_state_path_and_rtt_of_each",
+                "a_node_that_is_cut_off_says_so_in_status_and_peers",
+                "net_shows_clustering_path_tail_zones_and_own_neighbours",
+                "net_of_a_tiny_mesh_says_which_figures_mean_nothing",
+            ),
+            *_in("unit/daemon/test_settings.py", "settings_and_node_records_agree_on_what_a_site_is"),
+        ),
+    ),
     "house.floors": Requirement(
         "issue 2.1",
         "Imports go down only; the core has no clock, socket or chance of its own.",

@@ -12,6 +12,8 @@ from agentmesh.sdk.types import (
     AgentView,
     CallRequest,
     CancelResult,
+    NetNodeView,
+    NetView,
     PeerView,
     RegisterRequest,
     Reply,
@@ -214,6 +216,10 @@ class FakeBackend:
     def peers(self) -> list[PeerView]:
         self._ask("peers")
         return [PeerView(node_id=NODE, connected=True)]
+
+    async def net(self) -> NetView:
+        self._ask("net")
+        return NetView(nodes=1, edges=0, map=[NetNodeView(node_id=NODE)])
 
     async def add_seeds(self, seeds: list[str]) -> None:
         self._ask("add_seeds", seeds)

@@ -14,6 +14,7 @@ from agentmesh.sdk.types import (
     AgentView,
     CallRequest,
     CancelResult,
+    NetView,
     PeerView,
     RegisterRequest,
     Reply,
@@ -153,6 +154,10 @@ class Backend(Protocol):
 
     def peers(self) -> list[PeerView]:
         """Return every known node."""
+        ...
+
+    async def net(self) -> NetView:
+        """Ask node after node for its neighbours and return the shape of the mesh."""
         ...
 
     async def add_seeds(self, seeds: list[str]) -> None:
