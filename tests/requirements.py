@@ -97,6 +97,19 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in("unit/node/test_resolve.py", "an_unsigned_agent_is_never_used_when_a_signed_one_carries_the_name"),
         ),
     ),
+    "records.signed": Requirement(
+        "issue 3.1, issue 3 bad input, spec records.md §1–§5",
+        "What nodes sign reads back as signed, under its own key and context only; any change, spelling or excess is refused.",
+        _in(
+            "unit/identity/test_records.py",
+            "any_flipped_bit_of_a_statement_is_refused",
+            "another_spelling_of_a_statement_is_refused_though_its_signature_holds",
+            "a_node_record_outside_the_rules_is_refused_though_its_signature_holds",
+            "a_provider_record_reads_back_under_its_own_key_only",
+            "the_reader_checks_a_signature_once_and_the_time_always",
+            "large_records_cannot_fill_the_memory_of_the_reader",
+        ),
+    ),
     # -- the daemon -----------------------------------------------------------------------------------------------
     "daemon.life": Requirement(
         "RQ4 §3.3, issue 2.3",
