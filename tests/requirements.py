@@ -275,6 +275,42 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in("unit/net/test_mux.py", "a_silent_peer_is_given_up_after_three_unanswered_pings"),
         ),
     ),
+    "wire.messages": Requirement(
+        "issue 3.6, spec wire.md §5",
+        "Every message of a machine is listed once, under a tag of its own that the specification names.",
+        _in(
+            "unit/wire/test_v1.py",
+            "every_message_of_a_machine_is_listed_exactly_once",
+            "every_tag_stands_in_the_specification",
+            "a_payload_over_the_size_of_a_datagram_is_refused_unread",
+        ),
+    ),
+    "datagram.signed": Requirement(
+        "issue 3.2, issue 3 bad input, spec wire.md §6",
+        "Datagrams are signed for one receiver and taken once and in time; the cheapest check that fails ends it.",
+        _in(
+            "unit/wire/test_envelope.py",
+            "any_flipped_bit_of_a_datagram_is_refused",
+            "the_signature_covers_the_whole_key_of_the_receiver_and_not_its_mark_alone",
+            "cheap_checks_come_before_the_signature",
+            "nothing_is_taken_twice_whatever_the_clocks_of_the_senders_say",
+            "no_nonce_is_admitted_twice_in_any_order",
+        ),
+    ),
+    "datagram.socket": Requirement(
+        "issue 3.2, issue 3 bad input, spec wire.md §6.5–6.6",
+        "Drops are counted by reason, floods are limited per source, wrong clocks and older versions are told so.",
+        _in(
+            "unit/net/test_udp.py",
+            "a_message_arrives_with_its_proven_sender_and_where_it_came_from",
+            "bad_datagrams_are_counted_by_reason_and_charged_to_nobody",
+            "a_signed_payload_that_is_no_datagram_message_is_charged_to_its_signer",
+            "a_flood_from_one_source_costs_no_signature_checks_beyond_its_rate",
+            "forged_sources_share_one_rate_and_take_nothing_from_known_ones",
+            "a_node_with_a_wrong_clock_is_told_so_and_by_how_much",
+            "an_older_version_is_told_ours_and_a_newer_one_is_left_to_tell_us",
+        ),
+    ),
     "transport.iroh": Requirement(
         "issue 2.4",
         "The memmove shim goes in only after its self-test, and is exact.",
@@ -753,7 +789,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     # -- what people see of the network ---------------------------------------------------------------------------
     "net.views": Requirement(
         "issue 3.2, issue 3.3",
-        "peers shows members, zone, long links, path, RTT and suspicion; net the shape of the mesh; status says that it is cut off.",
+        "peers shows members, zone, long links, path, RTT, suspicion; net the shape of the mesh; status that it is cut off.",
         (
             *_in(
                 "cli/test_mesh_views.py",

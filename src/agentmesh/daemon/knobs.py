@@ -111,6 +111,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             origin="two above listen",
         ),
     ] = "0.0.0.0:6376"
+    listen_udp: Annotated[
+        str,
+        Knob(
+            effect="IP address and UDP port for signed control packets (probes, lookups); the next free port when taken.",
+            when="As for listen. Where it is blocked the packets go over links, which costs more.",
+            origin="UDP 6374 is taken by iroh; the number of listen_ws, whose port is TCP",
+        ),
+    ] = "0.0.0.0:6376"
     ws_public_url: Annotated[
         str,
         Knob(

@@ -241,7 +241,7 @@ def _convert(row: Row, value: Any, where: str) -> Any:
                 raise ConfigError(f"{len(result)} seeds, at most {SEEDS_MAX}")
             for seed in result:
                 check_seed(seed)
-        elif row.key in ("listen", "listen_tls", "listen_ws"):
+        elif row.key in ("listen", "listen_tls", "listen_ws", "listen_udp"):
             parse_listen(result)
         elif row.key == "transports" and (not result or len(set(result)) != len(result)):
             raise ConfigError("name at least one transport, each once")

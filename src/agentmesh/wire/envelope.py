@@ -213,7 +213,7 @@ def open_envelope(raw: bytes, own: NodeId, now_ms: int, replays: Replays | None 
 
 
 def notice_of(kind: Literal["version", "clock"], answered: bytes, ahead_ms: int = 0) -> bytes:
-    """Return the notice that answers a datagram: 22 bytes, always less than what it answers.
+    """Return the notice that answers a datagram: 21 bytes, always less than what it answers.
 
     Args:
         kind: Why the datagram was dropped.

@@ -186,8 +186,8 @@ class _BothForms:
         for member in get_args(union):
             array: bool = member.__struct_config__.array_like
             forms[array] = forms[array] | member if array in forms else member
-        self._arrays: Any = msgspec.msgpack.Decoder(forms[True])
         self._maps: Any = msgspec.msgpack.Decoder(forms[False])
+        self._arrays: Any = msgspec.msgpack.Decoder(forms[True]) if True in forms else self._maps
 
     def decode(self, payload: bytes) -> Any:
         """Decode by what the first byte says: an array (0x90 … 0x9f, 0xdc, 0xdd) or anything else."""
