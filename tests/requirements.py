@@ -799,6 +799,13 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "net_of_a_tiny_mesh_says_which_figures_mean_nothing",
             ),
             *_in("unit/daemon/test_settings.py", "settings_and_node_records_agree_on_what_a_site_is"),
+            *_in(
+                "unit/node/test_survey.py",
+                "everybody_is_asked_once_though_many_name_them",
+                "a_survey_stops_at_its_number_of_nodes_and_says_that_it_is_partial",
+                "a_link_that_only_one_end_names_does_not_count",
+                "an_answer_that_breaks_the_rules_is_refused",
+            ),
         ),
     ),
     "house.floors": Requirement(

@@ -157,7 +157,7 @@ def test_status_of_a_connected_node_names_zone_and_size_and_no_cut(node: FakeMes
 def big() -> NetView:
     return NetView(
         nodes=200, edges=1500, clustering=0.587, path_length=2.31, tail_exponent=2.4, tail_fit=0.031, degree_p50=15,
-        degree_p99=40, degree_max=44, components=1, largest_component=200, zones={"eu/0": 100, "eu/1": 100},
+        degree_p99=40, degree_max=44, components=1, largest_component=1.0, zones={"eu/0": 100, "eu/1": 100},
         neighbours=[IDS[1], IDS[2]], asked=200, answered=200, seconds=1.4,
         map=[NetNodeView(node_id=IDS[0], node_name="me"), NetNodeView(node_id=IDS[1], node_name="anna")],
     )  # fmt: skip

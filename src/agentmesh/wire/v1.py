@@ -171,10 +171,10 @@ DatagramMessage = SwimMessage | DhtMessage
 ControlMessage = (
     Hello | Digest | Want | Records | Peers | Ping | Pong | Bye | OverlayMessage | PlumtreeMessage | DatagramMessage
 )
-RequestMessage = CallOpen | TraceQuery
+RequestMessage = CallOpen | TraceQuery | NetQuery
 CallReply = CallEvent | CallEnd
 TraceReply = TraceEvents | CallEnd
-AnyMessage = ControlMessage | RequestMessage | CallReply | CallCancel | TraceReply
+AnyMessage = ControlMessage | RequestMessage | CallReply | CallCancel | TraceReply | NetReply
 _DATAGRAMS: frozenset[type] = frozenset(get_args(DatagramMessage))
 
 

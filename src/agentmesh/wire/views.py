@@ -389,7 +389,7 @@ class NetView(msgspec.Struct, kw_only=True):
         tail_exponent, tail_fit: Exponent of the tail of the degree distribution, and how badly a power law fits it
             (Kolmogorov-Smirnov distance, 0 = perfectly).
         degree_p50, degree_p99, degree_max: Links per node.
-        components, largest_component: Parts with no link between them, and nodes in the largest.
+        components, largest_component: Parts with no link between them, and the share of nodes in the largest, 0 … 1.
         zones: Zone → number of its nodes that answered, by name.
         neighbours: Node ids of this node's own neighbours.
         asked, answered: Nodes that were asked, and those that answered; this node counts as both.
@@ -409,7 +409,7 @@ class NetView(msgspec.Struct, kw_only=True):
     degree_p99: int = 0
     degree_max: int = 0
     components: int = 1
-    largest_component: int = 1
+    largest_component: float = 1.0
     zones: dict[str, int] = {}
     neighbours: list[str] = []
     asked: int = 1
