@@ -246,8 +246,6 @@ class Swim:
         self._round_due_s = now_s + length_s
         self._late_s = self._round_due_s + self.config.pause_s
         out.after(length_s, ROUND)
-        if self._greetings:
-            self._greet(now_s, out)
         if self._owed and self._record is not None:
             for node in self._owed:
                 self._tell_record(node, self._record.raw, out)
@@ -304,20 +302,22 @@ class Swim:
         record = member.record
         doubt = None
         if member.suspicion is not None:  # Lifeguard's buddy system: whom it concerns hears it first
-            doubt = Doubt(member.key, record.seq, int((now_s - member.suspicion.since_s) * 1000), False)
-        records, doubts = self._rumours.pick(record.node_id, None, doubt, now_s, self._times_max)
+            doubt = Doubt(member.key, record.seq, False)
+        records, doubts = self._rumours.pick(record.node_id, None, doubt, self._times_max)
         clock_ms = self._wall.unix_s(now_s) * 1000
         out.send(record.node_id, Ping(nonce, self._seq, record.seq, clock_ms, records, doubts), link=link)
 
     def _ping_departed(self, node: NodeId, departed: Departed, now_s: float, out: Outbox) -> None:
         self._nonce += 1
         seq = departed.record.seq
-        doubt = Doubt(public_key_of(node), seq, int((now_s - departed.since_s) * 1000), True)
+        doubt = Doubt(public_key_of(node), seq, True)
         out.send(node, Ping(self._nonce, self._seq, seq, self._wall.unix_s(now_s) * 1000, (), (doubt,)))
 
     def _greet(self, now_s: float, out: Outbox) -> None:
         """Ping everybody, so as to be heard by those who suspect this node."""
         self._greetings -= 1
+        if self._greetings:
+            self._wake_at(now_s + self.config.burst_interval_s, now_s, out)
         for member in list(self._members.values()):
             self._nonce += 1
             self._ping(member, self._nonce, now_s, out)
@@ -339,6 +339,8 @@ class Swim:
         if now_s < self._wake_s - _EARLY_S:
             return
         self._wake_s = _NEVER_S
+        if self._greetings:
+            self._greet(now_s, out)
         if self._suspects:
             for member in list(self._suspects.values()):
                 suspicion = member.suspicion
@@ -373,15 +375,16 @@ class Swim:
         self._end_probe(member)
         if probe.round and not all(probe.helpers.values()):
             self._raise_awareness()  # a helper that is silent too makes our own links the likelier culprit
-        own_s, node = probe.started_s, member.record.node_id
+        node = member.record.node_id
         self._nonce += 1
-        suspicion = member.suspicion = Suspicion(self._nonce, own_s, own_s, now_s)
+        suspicion = member.suspicion = Suspicion(self._nonce, probe.started_s, now_s)
         member.since_s = now_s
         self._suspects[node] = member
-        self._credit(member, suspicion)
         out.emit(MemberSuspected(node))
-        self._rumours.doubt(node, member.key, member.record.seq, suspicion.since_s, dead=False)
-        self._tell_doubts(node, now_s, out)
+        self._rumours.doubt(node, member.key, member.record.seq, dead=False)
+        told = Tell((), (Doubt(member.key, member.record.seq, False),))
+        for other in self._pick_members(self.config.tell_fanout, node):
+            out.send(other, told)
         self._pursue(member, suspicion, now_s, out)
 
     def _end_probe(self, member: Member) -> None:
@@ -401,7 +404,6 @@ class Swim:
         for member in self._suspects.values():
             suspicion = member.suspicion
             if suspicion is not None:
-                suspicion.own_s += slept_s
                 suspicion.since_s += slept_s
                 suspicion.burst_s = None
                 suspicion.due_s = now_s
@@ -411,12 +413,6 @@ class Swim:
         out.after(0.0, WAKE)
 
     # Suspicion
-
-    def _credit(self, member: Member, suspicion: Suspicion) -> None:
-        """Let the silence begin when the first accuser noticed it: within bounds, and not before it last spoke to us."""
-        told_s = min(member.accusers.values(), default=suspicion.own_s)
-        earliest_s = max(member.heard_s, suspicion.own_s - self.config.credit_s_max)
-        suspicion.since_s = min(suspicion.own_s, max(told_s, earliest_s))
 
     def _deadline_s(self, member: Member, suspicion: Suspicion) -> float:
         return suspicion.since_s + suspicion_s(self.config, len(self._members), len(member.accusers))
@@ -448,7 +444,7 @@ class Swim:
         record = member.record
         self._unwatch(record.node_id)
         self._gone.admit(record, now_s, left=False)
-        self._rumours.doubt(record.node_id, member.key, record.seq, now_s, dead=True)
+        self._rumours.doubt(record.node_id, member.key, record.seq, dead=True)
         out.emit(MemberDead(record.node_id, record.seq))
 
     def _clear(self, member: Member, now_s: float, out: Outbox) -> None:
@@ -523,7 +519,7 @@ class Swim:
                 first = None
         elif record is not None and ping.seq < record.seq:
             first = record.raw  # it forgot what it signed before: show it, so that it signs above that
-        records, doubts = self._rumours.pick(peer, first, None, now_s, self._times_max)
+        records, doubts = self._rumours.pick(peer, first, None, self._times_max)
         held = record.seq if record is not None else 0
         out.send(peer, Ack(ping.nonce, self._seq, held, self._wall.unix_s(now_s) * 1000, records, doubts))
 
@@ -649,14 +645,12 @@ class Swim:
         if doubt.seq < member.record.seq:
             self._rumours.pass_on(node, member.record.raw)
             return
-        if accuser in member.accusers or len(member.accusers) < ACCUSERS_MAX:
-            since_s = now_s - min(max(doubt.age_ms / 1000, 0.0), self.config.credit_s_max)
-            member.accusers[accuser] = min(since_s, member.accusers.get(accuser, _NEVER_S))
+        if len(member.accusers) < ACCUSERS_MAX:
+            member.accusers[accuser] = None
         suspicion = member.suspicion
         if suspicion is None:
             self._check(member, now_s, out)
         elif suspicion.burst_s is None:
-            self._credit(member, suspicion)
             due_s = max(now_s, self._deadline_s(member, suspicion) - self.config.burst_s)
             if due_s < suspicion.due_s:
                 suspicion.due_s = due_s
@@ -680,11 +674,6 @@ class Swim:
         self._wanted_seq, self._wanted_s = doubt.seq, now_s
         self._raise_awareness()
         out.emit(NodeRecordWanted(seq_min=doubt.seq))
-
-    def _tell_doubts(self, suspect: NodeId, now_s: float, out: Outbox) -> None:
-        for node in self._pick_members(self.config.tell_fanout, suspect):
-            records, doubts = self._rumours.pick(node, None, None, now_s, self._times_max)
-            out.send(node, Tell(records, doubts))
 
     def _tell_record(self, to: NodeId, raw: bytes, out: Outbox) -> None:
         out.send(to, Tell((raw,)), link=not self._rumours.fits(raw))

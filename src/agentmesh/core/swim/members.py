@@ -64,8 +64,7 @@ class Suspicion:
 
     Attributes:
         nonce: Of the pings and of the requests to helpers.
-        own_s: Start of our own first probe in vain.
-        since_s: Start of the silence: ``own_s``, or earlier by an accuser's word, within bounds.
+        since_s: Start of our own first probe in vain.
         due_s: Next time to ask.
         tries: Times asked.
         burst_s: When the last chance began; None before.
@@ -73,7 +72,6 @@ class Suspicion:
     """
 
     nonce: int
-    own_s: float
     since_s: float
     due_s: float
     tries: int = 0
@@ -93,7 +91,7 @@ class Member:
         proven: It did so at least once.
         rtt_s, rtt_dev_s: Smoothed round trip and its deviation (RFC 6298); negative before the first.
         probe, suspicion: Running ones.
-        accusers: Members that doubt it, each with the time since when; first-hand only.
+        accusers: Members that doubt it as well, as they said themselves.
         checked_s: Last time it was probed because of what others said.
     """
 
@@ -106,7 +104,7 @@ class Member:
     rtt_dev_s: float = 0.0
     probe: Probe | None = None
     suspicion: Suspicion | None = None
-    accusers: dict[NodeId, float] = field(default_factory=dict[NodeId, float])
+    accusers: dict[NodeId, None] = field(default_factory=dict[NodeId, None])
     checked_s: float = -math.inf
 
     @property

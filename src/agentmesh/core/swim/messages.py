@@ -19,13 +19,11 @@ class Doubt(msgspec.Struct, array_like=True):
     Attributes:
         node: 32 key bytes.
         seq: Incarnation that is doubted; a record with a higher one refutes it.
-        age_ms: For how long the sender has been asking in vain.
         dead: The sender declared it dead.
     """
 
     node: bytes
     seq: int
-    age_ms: int
     dead: bool
 
 

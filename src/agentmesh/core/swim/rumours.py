@@ -10,8 +10,7 @@ from agentmesh.ids import NodeId
 #: Upper bounds of encoded sizes, bytes: a packet without rumours; what a record costs beside its own bytes; a doubt.
 HEAD_BYTES = 48
 RECORD_BYTES = 3
-DOUBT_BYTES = 56
-_AGE_MS_MAX = 600_000
+DOUBT_BYTES = 48
 _NO_RECORDS: tuple[bytes, ...] = ()
 _NO_DOUBTS: tuple[Doubt, ...] = ()
 
@@ -26,7 +25,6 @@ class _Record:
 class _Doubt:
     key: bytes
     seq: int
-    since_s: float
     dead: bool
     sent: int = 0
 
@@ -58,11 +56,11 @@ class Rumours:
                 del self._records[max(self._records, key=lambda known: self._records[known].sent)]
             self._records[node] = _Record(raw)
 
-    def doubt(self, node: NodeId, key: bytes, seq: int, since_s: float, *, dead: bool) -> None:
-        """Say with the next packets that a node does not answer since ``since_s``, or is dead."""
+    def doubt(self, node: NodeId, key: bytes, seq: int, *, dead: bool) -> None:
+        """Say with the next packets that a node does not answer, or is dead."""
         if node not in self._doubts and len(self._doubts) >= self.rumours_max:
             del self._doubts[max(self._doubts, key=lambda known: self._doubts[known].sent)]
-        self._doubts[node] = _Doubt(key, seq, since_s, dead)
+        self._doubts[node] = _Doubt(key, seq, dead)
 
     def drop_doubt(self, node: NodeId) -> None:
         """Say no longer that a node does not answer."""
@@ -74,14 +72,13 @@ class Rumours:
         self._records.pop(node, None)
 
     def pick(
-        self, to: NodeId, first_record: bytes | None, first_doubt: Doubt | None, now_s: float, times_max: int
+        self, to: NodeId, first_record: bytes | None, first_doubt: Doubt | None, times_max: int
     ) -> tuple[tuple[bytes, ...], tuple[Doubt, ...]]:
         """Take what goes into one packet.
 
         Args:
             to: The receiver; its own record is not sent to it as a rumour.
             first_record, first_doubt: Go in before all others (a record must fit, else it is left out).
-            now_s: Monotonic seconds, for the age of doubts.
             times_max: A rumour sent so often is dropped.
 
         Returns:
@@ -103,9 +100,7 @@ class Rumours:
                 break
             rumour = self._doubts[node]
             if node != to:
-                doubts.append(
-                    Doubt(rumour.key, rumour.seq, min(int((now_s - rumour.since_s) * 1000), _AGE_MS_MAX), rumour.dead)
-                )
+                doubts.append(Doubt(rumour.key, rumour.seq, rumour.dead))
                 room -= DOUBT_BYTES
                 rumour.sent += 1
                 if rumour.sent >= times_max:
