@@ -68,7 +68,7 @@ class StatusView(msgspec.Struct, kw_only=True):
         addresses: Where the mesh transport can be dialled.
         seed: What another machine passes to ``--seed`` to reach this node; "" if it listens nowhere.
         home: The home directory.
-        discovery: Ways in use: "mdns", "static", "gossip".
+        discovery: Ways in use: "mdns", "static", "exchange" (what other nodes tell).
         transports: Schemes in use.
         require_signed_registration: Whether unsigned agents are refused.
         events, last_seq: Number of stored events, and the position of the newest one in the log.
