@@ -800,6 +800,12 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
             *_in("unit/daemon/test_settings.py", "settings_and_node_records_agree_on_what_a_site_is"),
             *_in(
+                "unit/node/test_views.py",
+                "zone_mates_long_links_and_others_are_told_apart_with_their_zones",
+                "a_suspected_member_shows_for_how_long_and_its_round_trip_before",
+                "what_was_lost_is_shown_with_its_time_on_the_wall_clock",
+            ),
+            *_in(
                 "unit/node/test_survey.py",
                 "everybody_is_asked_once_though_many_name_them",
                 "a_survey_stops_at_its_number_of_nodes_and_says_that_it_is_partial",
