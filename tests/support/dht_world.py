@@ -13,7 +13,7 @@ import msgspec
 from agentmesh.core.dht.config import DhtConfig
 from agentmesh.core.dht.machine import Dht
 from agentmesh.core.dht.messages import DhtMessage
-from agentmesh.core.machine import Outbox, PeerMisbehaved, Timer, WallTime
+from agentmesh.core.machine import Outbox, PeerMisbehaved, WallTime
 from agentmesh.core.messages import (
     Advertise,
     LocalNode,

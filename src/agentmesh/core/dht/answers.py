@@ -27,7 +27,7 @@ from agentmesh.ids import Key, NodeId
 
 #: Bytes of a ``FindReply`` apart from hints and values, and of each of these apart from its texts.
 _REPLY_BYTES = 64
-_HINT_BYTES = 38
+_HINT_BYTES = 36
 _VALUE_BYTES = 3
 #: Beside values at least so many bytes are left to hints, so that a node with many values still leads on.
 _HINTS_BYTES_MIN = 200
@@ -108,10 +108,10 @@ class Answers:
         hints: list[Hint] = []
         for contact in self._roster.table.nearest(int.from_bytes(target, "big"), self._config.k + 1):
             place = contact.place
-            size += _HINT_BYTES + len(contact.address)
             if place.node == peer:
-                size -= _HINT_BYTES + len(contact.address)
                 continue
+            # MessagePack spells the length of up to 31 characters in one byte, of up to 255 in two.
+            size += _HINT_BYTES + len(contact.address) + (len(contact.address) > 31) + (len(contact.address) > 255)
             if size > self._config.reply_bytes_max or len(hints) >= self._config.k:
                 break
             hints.append(hint_of(place.public, contact.address))

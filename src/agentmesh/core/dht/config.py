@@ -36,11 +36,13 @@ class DhtConfig:
             of the record life of 1 h. Default 1 200 (RN).
         republish_jitter: A share of ``republish_s``. Default 0.1.
         advertised_max: Pairs of local agent and key. Default 8 192 (guess: 1 000 agents with 8 keys).
-        tick_s: Pace of idle upkeep: one ping or replica check per tick. Default 5: a dead replica set of one key is
+        tick_s: Pace of idle upkeep: one replica check, or one ping, per tick. Default 5: a dead replica set of one key is
             noticed in time to be back within 10 s, at two datagrams of 100 bytes per tick.
         check_burst: Further replicas asked at once when one did not answer. Default 6: a mass crash is known after two
             or three round trips, a single crash costs six datagrams.
-        check_pause_s: The same node is not checked again within this time. Default 8 (guess).
+        check_pause_s: The same node is not checked again within this time, in a burst not within two timeouts. Default 4
+            (guess: below ``tick_s``, so that a single replica is checked at every tick).
+        near_quiet_s: A near node that was heard within this time is not pinged. Default 30 (guess).
         push_delay_s: Records go to a new near node after this long, ± half. Collects changes. Default 1 (guess).
         push_rank: Only the so many nearest of the holders push. Default 2: one may be dead.
         pushes_max: Records waiting to be pushed. Default 4 096 (guess).
@@ -85,7 +87,8 @@ class DhtConfig:
     advertised_max: int = 8_192
     tick_s: float = 5.0
     check_burst: int = 6
-    check_pause_s: float = 8.0
+    check_pause_s: float = 4.0
+    near_quiet_s: float = 30.0
     push_delay_s: float = 1.0
     push_rank: int = 2
     pushes_max: int = 4_096

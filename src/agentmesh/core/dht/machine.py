@@ -16,7 +16,7 @@ from agentmesh.core.dht.messages import Check, Checked, FindNode, FindReply, Fin
 from agentmesh.core.dht.place import KEY_BITS, number_of, place_of
 from agentmesh.core.dht.provide import REPUBLISH, RETRY, Provides
 from agentmesh.core.dht.push import PUSH, Pushes
-from agentmesh.core.dht.roster import ADDRESS_CHARS_MAX, Roster
+from agentmesh.core.dht.roster import Roster, usable
 from agentmesh.core.dht.search import Search, Searches
 from agentmesh.core.dht.table import Contact
 from agentmesh.core.dht.values import Values
@@ -45,6 +45,8 @@ _JOIN_S = 0.05
 _JOIN_AGAIN_S = 20.0
 #: Expired records are dropped, and unused buckets looked for, every so many ticks.
 _SWEEP_TICKS = 12
+#: A node with records of its own to check pings a near node every so many ticks besides; one without, every tick.
+_NEAR_TICKS = 4
 
 
 class Dht:
@@ -61,6 +63,7 @@ class Dht:
     __slots__ = (
         "_answers",
         "_joined",
+        "_near",
         "_rng",
         "_started",
         "_ticks",
@@ -89,6 +92,8 @@ class Dht:
         self._started = self._joined = False
         self._ticks = 0
         self._to_refresh: list[int] = []
+        #: Near contacts to be pinged in this round, the one to be pinged next last.
+        self._near: list[Contact] = []
 
     def handle(self, incoming: object, now_s: float, out: Outbox) -> None:
         """Take one input (``core.messages``) and write effects."""
@@ -104,7 +109,7 @@ class Dht:
         elif isinstance(incoming, Lookup):
             self.searches.look_up(incoming, now_s, out)
         elif isinstance(incoming, PeerUp):
-            self.roster.hear(incoming.peer, incoming.addresses[0] if incoming.addresses else "", now_s, out)
+            self.roster.hear(incoming.peer, usable(incoming.addresses[0]) if incoming.addresses else "", now_s, out)
         elif isinstance(incoming, MemberDead | MemberLeft):
             self._on_gone(incoming.node, now_s, out)
         elif isinstance(incoming, LocalNode):
@@ -177,8 +182,8 @@ class Dht:
         contact = self.roster.table.contacts.get(peer)
         if contact is not None:
             contact.heard_s = now_s
-        elif 0 < len(message.at) <= ADDRESS_CHARS_MAX:
-            self.roster.consider(peer, None, message.at, now_s, out)
+        elif address := usable(message.at):
+            self.roster.consider(peer, None, address, now_s, out)
 
     def _on_node_heard(self, heard: NodeHeard, now_s: float, out: Outbox) -> None:
         record = heard.record
@@ -239,7 +244,7 @@ class Dht:
     def _on_tick(self, now_s: float, out: Outbox) -> None:
         out.after(self.config.tick_s, Timer(TICK))
         self._ticks += 1
-        if self._ticks % 2 or not self.provides.check_next(now_s, out):
+        if not self.provides.check_next(self.config.check_pause_s, now_s, out) or not self._ticks % _NEAR_TICKS:
             self._ping_near(now_s, out)
         if not self._ticks % _SWEEP_TICKS:
             self.values.expire(self._wall.unix_s(now_s))
@@ -252,12 +257,16 @@ class Dht:
                 self._refresh_next(now_s, out)
 
     def _ping_near(self, now_s: float, out: Outbox) -> None:
-        """Ask that one of the nodes nearest to us which was not heard for longest whether it is there."""
-        near = self.roster.table.nearest(self.roster.table.place.number, self.config.k, sound=False)
-        if near:
-            oldest = min(near, key=lambda contact: contact.heard_s)
-            if now_s - oldest.heard_s >= self.config.tick_s:
-                self.roster.ping(oldest.place.node, oldest.address, now_s, out)
+        """Ask the next of the nodes nearest to us that was not heard for long whether it is there; the list is made once a round."""
+        table = self.roster.table
+        if not self._near:
+            near = table.nearest(table.place.number, self.config.k, sound=False)
+            self._near = sorted(near, key=lambda contact: -contact.heard_s)
+        while self._near:
+            contact = self._near.pop()
+            if now_s - contact.heard_s >= self.config.near_quiet_s and contact.place.node in table.contacts:
+                self.roster.ping(contact.place.node, contact.address, now_s, out)
+                return
 
     def _plan_join(self, delay_s: float, out: Outbox) -> None:
         out.after(delay_s * self._rng.uniform(0.5, 1.5), Timer(JOIN))

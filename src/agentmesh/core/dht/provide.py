@@ -178,13 +178,17 @@ class Provides:
                 if len(publication.replicas) < self._config.replicas_min:
                     self.enqueue(publication)
 
-    def check_next(self, now_s: float, out: Outbox) -> bool:
-        """Ask the replica not asked for longest whether it still holds our records; False if there is none to ask."""
+    def check_next(self, pause_s: float, now_s: float, out: Outbox) -> bool:
+        """Ask the replica not asked for longest, and not within ``pause_s``, whether it still holds our records.
+
+        Returns:
+            False if there is none to ask.
+        """
         if not self.replicas:
             return False
         node = next(iter(self.replicas))
         replica = self.replicas[node]
-        if now_s - replica.checked_s < self._config.check_pause_s:
+        if now_s - replica.checked_s < pause_s:
             return False
         self._check(node, replica, now_s, out)
         return True
@@ -217,7 +221,7 @@ class Provides:
         if answer is None:
             replica.failures += 1
             for _ in range(self._config.check_burst):
-                if not self.check_next(now_s, out):
+                if not self.check_next(2 * self._config.rpc_timeout_s, now_s, out):
                     break
             if replica.failures == 1:
                 self._check(node, replica, now_s, out)  # one lost datagram is no death

@@ -13,8 +13,13 @@ from agentmesh.core.dht.table import Table
 from agentmesh.core.machine import Outbox
 from agentmesh.ids import NodeId
 
-#: An address is a hint of a few dozen characters; more of it is cut off.
+#: An address is a hint of a few dozen characters.
 ADDRESS_CHARS_MAX = 256
+
+
+def usable(address: str) -> str:
+    """Return an address that a peer named, "" if it is none that could be passed on: too long, or not plain ASCII."""
+    return address if len(address) <= ADDRESS_CHARS_MAX and address.isascii() else ""
 
 
 class Roster:
@@ -105,23 +110,21 @@ class Roster:
             self.shun(node, now_s)
 
     def _heard(self, node: NodeId, addresses: tuple[str, ...], answer: Answer, now_s: float, out: Outbox) -> None:
-        """Note who answered. A newcomer enters by a ``Check`` only, under the address that it names itself."""
+        """Note who answered: a newcomer enters under the address it names, else under that at which it was asked."""
         contact = self.table.contacts.get(node)
         if contact is not None:
             contact.heard_s = now_s
             contact.failures = 0
-            if isinstance(answer, Checked) and answer.at and answer.at != contact.address:
-                self.table.move(contact, answer.at[:ADDRESS_CHARS_MAX])
+            if isinstance(answer, Checked) and answer.at != contact.address and (address := usable(answer.at)):
+                self.table.move(contact, address)
         elif isinstance(answer, Checked):
-            if answer.at:
-                self.hear(node, answer.at[:ADDRESS_CHARS_MAX], now_s, out)
-        else:
-            place = place_of(node)
-            address = addresses[0] if addresses else ""
-            if self.table.has_room(place.number):
-                self.consider(node, place.number, address, now_s, out)
-            elif address:
+            if address := usable(answer.at):
                 self.hear(node, address, now_s, out)
+        else:
+            if len(addresses) == 1:
+                self.hear(node, addresses[0], now_s, out)
+            else:  # which of the addresses is right, it will say
+                self.consider(node, None, addresses[0] if addresses else "", now_s, out)
 
     def _unheard(self, node: NodeId, now_s: float, out: Outbox) -> None:
         contact = self.table.contacts.get(node)
