@@ -285,6 +285,22 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_payload_over_the_size_of_a_datagram_is_refused_unread",
         ),
     ),
+    "wire.fuzz": Requirement(
+        "issue 3.6, issue 3 bad input, spec wire.md §5.4",
+        "Every decoder reads or refuses any bytes as a peer's fault, within known memory; decoding inverts encoding.",
+        (
+            *_in(
+                "property/test_decoders_fuzz.py",
+                "random_bytes_are_read_or_refused",
+                "changed_messages_are_read_or_refused",
+                "a_message_decodes_as_what_was_encoded",
+                "no_decoder_allocates_beyond_twice_what_came",
+                "a_length_that_is_only_promised_allocates_nothing",
+                "a_message_of_too_many_arrays_and_maps_is_refused_before_it_is_decoded",
+            ),
+            *_in("soak/test_fuzz.py", "no_bytes_that_coverage_leads_to_break_a_decoder"),
+        ),
+    ),
     "datagram.signed": Requirement(
         "issue 3.2, issue 3 bad input, spec wire.md §6",
         "Datagrams are signed for one receiver and taken once and in time; the cheapest check that fails ends it.",
@@ -801,7 +817,7 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in("unit/daemon/test_settings.py", "settings_and_node_records_agree_on_what_a_site_is"),
             *_in(
                 "unit/node/test_views.py",
-                "zone_mates_long_links_and_others_are_told_apart_with_their_zones",
+                "every_mix_of_what_is_known_has_one_state",
                 "a_suspected_member_shows_for_how_long_and_its_round_trip_before",
                 "what_was_lost_is_shown_with_its_time_on_the_wall_clock",
             ),

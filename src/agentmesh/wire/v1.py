@@ -24,6 +24,7 @@ from agentmesh.core.overlay import messages as overlay
 from agentmesh.core.plumtree import messages as plumtree
 from agentmesh.core.swim import messages as swim
 from agentmesh.errors import DecodeError, VersionError
+from agentmesh.wire.budget import has_too_many_containers
 
 WIRE_VERSION = 1
 #: Control messages are small; what is larger is refused before decoding.
@@ -213,6 +214,8 @@ def encode(message: AnyMessage) -> bytes:
 def _decode(decoder: Any, payload: bytes, bytes_max: int) -> Any:
     if len(payload) > bytes_max:
         raise DecodeError(f"message of {len(payload)} bytes, at most {bytes_max} are read", code="wire.too_large")
+    if has_too_many_containers(payload):
+        raise DecodeError("a message of too many arrays and maps", code="wire.too_many")
     try:
         return decoder.decode(payload)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
