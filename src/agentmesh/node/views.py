@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from agentmesh.core.contacts.messages import CutOff
-from agentmesh.core.swim.members import MemberView
 from agentmesh.identity.node_record import NodeRecord
-from agentmesh.ids import Key, NodeId
+from agentmesh.ids import Key
 from agentmesh.node.links import Attempt, Links, Peer
 from agentmesh.node.registry import Registry
 from agentmesh.node.resolve import Entry
@@ -101,38 +99,6 @@ def zone_name(site: str, depth: int, key: Key) -> str:
     return f"{site}/{bits}"
 
 
-class Sight(Protocol):
-    """What the machines know of other nodes; the brain offers it."""
-
-    @property
-    def zone_name(self) -> str:
-        """Own zone, for people."""
-        ...
-
-    def zone(self) -> tuple[str, int, tuple[NodeId, ...]]:
-        """Return the own zone: site, depth, members by rising key, this node included."""
-        ...
-
-    def long_links(self) -> list[NodeId]:
-        """Return the long links."""
-        ...
-
-    def members(self) -> list[MemberView]:
-        """Return the nodes that SWIM watches."""
-        ...
-
-    def life_of(self, node: NodeId) -> Life | None:
-        """Return what SWIM thinks of a node, also for a while after it is gone; None if it does not know it."""
-        ...
-
-    def record_of(self, node: NodeId) -> NodeRecord | None:
-        """Return the newest record of a node that any machine keeps."""
-        ...
-
-
-Life = Literal["alive", "suspect", "dead", "left"]
-
-
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What the machines know of a node.
@@ -141,56 +107,32 @@ class Standing:
         record: Its newest verified record, if any.
         zone: Its zone as far as this node can tell, "" if it cannot.
         role: What it is to this node: "zone" mate, "long" link, or "known".
-        life: What SWIM thinks of it; None if it does not know it.
         watched: Whether SWIM probes it.
-        since_s: Monotonic time at which ``life`` began, of a watched node.
+        suspect_since_s: Monotonic time since when it is suspected; None unless it is.
+        dead: Whether it was declared dead, and not heard of since.
         rtt_s: Smoothed round trip of probes, seconds, if it was probed.
     """
 
     record: NodeRecord | None = None
     zone: str = ""
     role: PeerRole = "known"
-    life: Life | None = None
     watched: bool = False
-    since_s: float | None = None
+    suspect_since_s: float | None = None
+    dead: bool = False
     rtt_s: float | None = None
-
-
-def standings(sight: Sight, nodes: Iterable[NodeId]) -> dict[NodeId, Standing]:
-    """Return what the machines know of each of these nodes."""
-    site, depth, mates = sight.zone()
-    near, far = frozenset(mates), frozenset(sight.long_links())
-    watched = {member.node: member for member in sight.members()}
-    found: dict[NodeId, Standing] = {}
-    for node in nodes:
-        record, member = sight.record_of(node), watched.get(node)
-        zone = ""
-        if node in near:
-            zone = sight.zone_name
-        elif record is not None:
-            # How finely others divide their zones is theirs to say; a survey asks them.
-            zone = zone_name(record.site, depth if record.site == site else 0, record.key)
-        found[node] = Standing(
-            record=record,
-            zone=zone,
-            role="zone" if node in near else "long" if node in far else "known",
-            life=member.state if member is not None else sight.life_of(node),
-            watched=member is not None,
-            since_s=member.since_s if member is not None else None,
-            rtt_s=member.rtt_s if member is not None else None,
-        )
-    return found
 
 
 def state_of_peer(standing: Standing, *, connected: bool) -> PeerState:
     """Say how a node is, as far as this node can tell: a doubt is shown; else a link that is up outweighs hearsay."""
-    if standing.life == "suspect":
+    if standing.suspect_since_s is not None:
         return "suspect"
     if connected:
         return "alive"
-    if standing.life is not None:
-        return standing.life
-    return "left" if standing.record is not None and standing.record.leaving else "unreached"
+    if standing.record is not None and standing.record.leaving:
+        return "left"
+    if standing.dead:
+        return "dead"
+    return "alive" if standing.watched else "unreached"
 
 
 def peer_view(
@@ -219,8 +161,8 @@ def peer_view(
     )
     if standing.record is not None:
         view.seq, view.site, view.capacity = standing.record.seq, standing.record.site, standing.record.capacity
-    if standing.life == "suspect" and standing.since_s is not None:
-        view.suspect_s = round(max(0.0, now_s - standing.since_s), 1)
+    if standing.suspect_since_s is not None:
+        view.suspect_s = round(max(0.0, now_s - standing.suspect_since_s), 1)
     if peer is not None and not peer.link.is_closed:
         rtt_s = peer.link.rtt_s
         view.connected = True
@@ -231,7 +173,7 @@ def peer_view(
         view.last_error = ""
         if view.role == "known":
             view.role = "link"
-    elif standing.watched and standing.life == "alive":
+    elif view.state == "alive":
         view.path, view.scheme, view.last_error = "udp", "udp", ""
     if view.rtt_ms is None and standing.rtt_s is not None:
         view.rtt_ms = round(standing.rtt_s * 1000, 3)
