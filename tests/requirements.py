@@ -830,6 +830,29 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "swim.detect": Requirement(
+        "issue 3.1, RQ1, docs/spec/swim.md §3 §5",
+        "A crash is declared by every watcher within 12 s; 5 s pauses at 25 % loss kill nobody; lies kill nobody.",
+        (
+            *_in(
+                "unit/core/test_swim_scenarios.py",
+                "a_crash_is_declared_by_every_member_within_12_s_at_a_quarter_of_packets_lost",
+                "nodes_that_pause_for_5_s_at_a_quarter_of_packets_lost_are_never_declared_dead",
+                "lies_of_a_hostile_member_do_not_kill_a_live_node",
+                "both_sides_of_a_partition_find_each_other_within_5_s_of_the_heal",
+                "a_node_that_leaves_is_told_as_left_at_once_and_never_as_dead",
+                "the_same_seed_tells_the_same_story_under_any_hash_seed",
+            ),
+            *_in(
+                "unit/core/test_swim.py",
+                "what_others_say_makes_this_node_ask_but_never_declare",
+                "packets_stay_small_and_no_rumour_is_sent_more_often_than_allowed",
+                "every_table_keeps_its_bound",
+                "a_malformed_message_is_charged_to_its_sender_and_dropped",
+                "nothing_that_happens_breaks_a_rule_and_no_peer_makes_it_raise",
+            ),
+        ),
+    ),
     "house.floors": Requirement(
         "issue 2.1",
         "Imports go down only; the core has no clock, socket or chance of its own.",

@@ -8,15 +8,12 @@ from typing import Any
 
 import msgspec
 
-from agentmesh.core.machine import Outbox, PeerMisbehaved, Timer, WallTime
+from agentmesh.core.machine import Outbox, WallTime
 from agentmesh.core.messages import (
     LocalNode,
     MemberAlive,
-    MemberDead,
-    MemberLeft,
-    MemberSuspected,
-    NodeHeard,
     NodeRecordWanted,
+    PeerDown,
     Received,
     Watch,
 )
@@ -88,7 +85,7 @@ class Zone:
         for n, node in enumerate(self.ids):
             self.walls[node] = WallTime()
             self.walls[node].set(EPOCH, self.now_s)
-            self.machines[node] = Swim(node, self.config, random.Random(seed * 1000 + n), self.reader, self.walls[node])
+            self.machines[node] = self.fresh(node)
             self.records[node] = self.reader.node(signed(7000 + n, 1), EPOCH)
         for node in self.ids:
             self.give(node, LocalNode(self.records[node]))
@@ -96,6 +93,24 @@ class Zone:
             for other in self.ids:
                 if other != node:
                     self.give(node, Watch(self.records[other]))
+
+    def fresh(self, node: NodeId) -> Swim:
+        """Return a machine that knows nothing yet."""
+        rng = random.Random(self.rng.random())
+        return Swim(node, self.config, rng, self.reader, self.walls[node])
+
+    def watch(self, node: NodeId, other: NodeId) -> None:
+        """Let one node watch another."""
+        self.give(node, Watch(self.records[other]))
+
+    def peer_down(self, node: NodeId, peer: NodeId) -> None:
+        """Tell a node that its last link to a peer broke."""
+        self.give(node, PeerDown(peer))
+
+    def adopt(self, node: NodeId, record: NodeRecord) -> None:
+        """Give a node a record of its own that the test signed."""
+        self.records[node] = record
+        self.give(node, LocalNode(record))
 
     def give(self, node: NodeId, incoming: Any) -> None:
         """Hand an input to a machine and carry its effects out."""
@@ -124,8 +139,7 @@ class Zone:
     def sign(self, node: NodeId, seq: int, *, leaving: bool = False) -> None:
         """Give a node a new record of its own."""
         raw = signed(7000 + self.number[node], seq, leaving=leaving)
-        self.records[node] = self.reader.node(raw, EPOCH)
-        self.give(node, LocalNode(self.records[node]))
+        self.adopt(node, self.reader.node(raw, EPOCH))
 
     def push(self, at_s: float, node: NodeId, what: Any, datagram: bool) -> None:
         """Let something happen to a node."""
@@ -188,8 +202,3 @@ class Zone:
     def told(self, kind: type) -> list[tuple[float, NodeId, Any]]:
         """Return the events of one kind."""
         return [entry for entry in self.events if isinstance(entry[2], kind)]
-
-
-__all__ = [
-    "MemberAlive", "MemberDead", "MemberLeft", "MemberSuspected", "NodeHeard", "PeerMisbehaved", "Timer", "Zone", "signed",
-]  # fmt: skip

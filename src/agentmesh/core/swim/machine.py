@@ -53,6 +53,9 @@ _EARLY_S = 1e-3
 _OWED_MAX = 32
 #: Peers that doubted us lately, remembered so that none makes us sign too often.
 _ACCUSED_MAX = 256
+#: An accuser that repeats itself after the first of these and before the second makes us sign a new record.
+_PATIENCE_S = 1.0
+_FORGIVEN_S = 10.0
 #: Within this time a new record of ours is thought to be under way.
 _SIGNING_S = 1.0
 _NEVER_S = math.inf
@@ -244,7 +247,7 @@ class Swim:
             return
         length_s = self.config.interval_s * (1 + self._awareness)
         self._round_due_s = now_s + length_s
-        self._late_s = self._round_due_s + self.config.pause_s
+        self._late_s = min(self._round_due_s, self._wake_s) + self.config.pause_s
         out.after(length_s, ROUND)
         if self._owed and self._record is not None:
             for node in self._owed:
@@ -333,12 +336,14 @@ class Swim:
     def _wake_at(self, due_s: float, now_s: float, out: Outbox) -> None:
         if due_s < self._wake_s:
             self._wake_s = due_s
+            self._late_s = min(self._late_s, due_s + self.config.pause_s)
             out.after(max(0.0, due_s - now_s), WAKE)
 
     def _on_wake(self, now_s: float, out: Outbox) -> None:
         if now_s < self._wake_s - _EARLY_S:
             return
         self._wake_s = _NEVER_S
+        self._late_s = self._round_due_s + self.config.pause_s
         if self._greetings:
             self._greet(now_s, out)
         if self._suspects:
@@ -396,7 +401,7 @@ class Swim:
 
     def _on_overslept(self, now_s: float, out: Outbox) -> None:
         """This machine, not its peers, was silent: judge nothing by what was missed, and say that we are here."""
-        slept_s = now_s - self._round_due_s
+        slept_s = now_s - (self._late_s - self.config.pause_s)
         self._raise_awareness()
         self._greetings = self.config.greetings
         for member in list(self._probing.values()):
@@ -487,8 +492,11 @@ class Swim:
 
     def _believe(self, member: Member, now_s: float, out: Outbox) -> None:
         """Somebody else shows that a member lives: holds off suspicion, but not for ever."""
-        if now_s - member.heard_s <= self.config.vouch_s_max:
+        if self._trusts(member, now_s):
             self._clear(member, now_s, out)
+
+    def _trusts(self, member: Member, now_s: float) -> bool:
+        return now_s - member.heard_s <= self.config.vouch_s_max
 
     # Messages
 
@@ -630,8 +638,8 @@ class Swim:
                 self._unwatch(node)
                 self._gone.admit(record, now_s, left=True)
                 out.emit(MemberLeft(node, record.seq))
-            elif member.suspicion is not None:
-                self._believe(member, now_s, out)
+            elif member.suspicion is not None and member.suspicion.burst_s is not None and self._trusts(member, now_s):
+                member.suspicion.burst_s = now_s  # it lived when it signed, which may be a while ago: ask once more
         if via is not None:
             self._rumours.pass_on(node, record.raw)
             out.emit(NodeHeard(record, via))
@@ -643,8 +651,7 @@ class Swim:
         if member is None or node == accuser:
             return
         if doubt.seq < member.record.seq:
-            self._rumours.pass_on(node, member.record.raw)
-            return
+            self._rumours.pass_on(node, member.record.raw)  # the verdict does not hang on it: we ask ourselves anyway
         if len(member.accusers) < ACCUSERS_MAX:
             member.accusers[accuser] = None
         suspicion = member.suspicion
@@ -663,12 +670,18 @@ class Swim:
             return  # above our own seq: a lie, or our past is forgotten, and then the accuser shows it (``_on_ping``)
         if len(self._owed) < _OWED_MAX:
             self._owed[accuser] = None
-        if doubt.seq < record.seq or now_s - self._accused_s.get(accuser, -_NEVER_S) < self.config.refute_interval_s:
+        if doubt.seq < record.seq:
             return
-        self._accused_s.pop(accuser, None)
+        due_s = self._accused_s.pop(accuser, -_NEVER_S)
         if len(self._accused_s) >= _ACCUSED_MAX:
             del self._accused_s[next(iter(self._accused_s))]
-        self._accused_s[accuser] = now_s
+        patience_s = 0.0 if doubt.dead else _PATIENCE_S
+        if now_s >= due_s + _FORGIVEN_S and patience_s:
+            due_s = now_s + patience_s  # most suspicions are over when this answer arrives: sign only if one stays
+        if now_s < due_s:
+            self._accused_s[accuser] = due_s
+            return
+        self._accused_s[accuser] = now_s + self.config.refute_interval_s
         if doubt.seq == self._wanted_seq and now_s - self._wanted_s < _SIGNING_S:
             return
         self._wanted_seq, self._wanted_s = doubt.seq, now_s
