@@ -356,6 +356,8 @@ class Swim:
                 probe = member.probe
                 if probe is not None and now_s >= probe.due_s - _EARLY_S:
                     self._advance(member, probe, now_s, out)
+        if not (self._relays or self._suspects or self._probing):
+            return
         nacked, next_s = self._relays.expire(now_s)
         for relay in nacked:
             out.send(relay.origin, Vouch(relay.nonce, False))
@@ -504,10 +506,12 @@ class Swim:
         if self._record is None:
             return
         if isinstance(message, Ping):
-            if self._read_rumours(peer, message.records, message.doubts, now_s, out):
+            records, doubts = message.records, message.doubts
+            if (not records and not doubts) or self._read_rumours(peer, records, doubts, now_s, out):
                 self._on_ping(peer, message, now_s, out)
         elif isinstance(message, Ack):
-            if self._read_rumours(peer, message.records, message.doubts, now_s, out):
+            records, doubts = message.records, message.doubts
+            if (not records and not doubts) or self._read_rumours(peer, records, doubts, now_s, out):
                 self._on_ack(peer, message, now_s, out)
         elif isinstance(message, Tell):
             self._read_rumours(peer, message.records, message.doubts, now_s, out)
@@ -537,9 +541,10 @@ class Swim:
             probe = member.probe
             if probe is not None and probe.nonce == ack.nonce and not probe.wide:
                 member.measure(now_s - probe.started_s)
-        relay = self._relays.take(ack.nonce, peer)
-        if relay is not None:
-            out.send(relay.origin, Vouch(relay.nonce, True))
+        if self._relays:
+            relay = self._relays.take(ack.nonce, peer)
+            if relay is not None:
+                out.send(relay.origin, Vouch(relay.nonce, True))
         self._heard(peer, now_s, out)
         if 0 < ack.held < self._seq and self._record is not None and self._record_of(peer) is not None:
             self._tell_record(peer, self._record.raw, out)
@@ -580,8 +585,6 @@ class Swim:
         self, peer: NodeId, records: tuple[bytes, ...], doubts: tuple[Doubt, ...], now_s: float, out: Outbox
     ) -> bool:
         """Take in what a packet carries; False if the packet is to be dropped."""
-        if not records and not doubts:
-            return True
         if len(records) > RECORDS_MAX or len(doubts) > DOUBTS_MAX:
             out.emit(PeerMisbehaved(peer, "swim.too_many", f"{len(records)} + {len(doubts)} rumours"))
             return False

@@ -46,6 +46,9 @@ class Relays:
         self.relays_max = relays_max
         self._running: dict[int, Relay] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._running)
+
     def admit(self, own_nonce: int, origin: NodeId, nonce: int, target: NodeId, wait_ms: int, now_s: float) -> bool:
         """Begin one; False if there are too many."""
         if len(self._running) >= self.relays_max:
