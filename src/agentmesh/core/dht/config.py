@@ -40,7 +40,7 @@ class DhtConfig:
             noticed in time to be back within 10 s, at two datagrams of 100 bytes per tick.
         check_burst: Further replicas asked at once when one did not answer. Default 6: a mass crash is known after two
             or three round trips, a single crash costs six datagrams.
-        check_pause_s: The same node is not checked again within this time, in a burst not within two timeouts. Default 4
+        check_pause_s: The same node is not checked again within this time, in a burst not within two timeouts. Default 2
             (guess: below ``tick_s``, so that a single replica is checked at every tick).
         near_quiet_s: A near node that was heard within this time is not pinged. Default 30 (guess).
         push_delay_s: Records go to a new near node after this long, ± half. Collects changes. Default 1 (guess).
@@ -87,7 +87,7 @@ class DhtConfig:
     advertised_max: int = 8_192
     tick_s: float = 5.0
     check_burst: int = 6
-    check_pause_s: float = 4.0
+    check_pause_s: float = 2.0
     near_quiet_s: float = 30.0
     push_delay_s: float = 1.0
     push_rank: int = 2

@@ -257,7 +257,7 @@ class Dht:
                 self._refresh_next(now_s, out)
 
     def _ping_near(self, now_s: float, out: Outbox) -> None:
-        """Ask the next of the nodes nearest to us that was not heard for long whether it is there; the list is made once a round."""
+        """Ask the next near node that was not heard for long whether it is there; the list is made once a round."""
         table = self.roster.table
         if not self._near:
             near = table.nearest(table.place.number, self.config.k, sound=False)

@@ -210,7 +210,13 @@ class Provides:
                 break
         question = Check(rpc=0, keys=list(counts))
         done = partial(self._on_checked, node, counts)
-        self._roster.calls.ask(node, question, self._addresses(node), now_s, out, done)
+        self._roster.calls.ask(node, question, self._addresses(node), now_s, out, done, self._check_more)
+
+    def _check_more(self, now_s: float, out: Outbox) -> None:
+        """Ask further replicas as soon as an answer is late: if many died at once, every second counts."""
+        for _ in range(self._config.check_burst):
+            if not self.check_next(2 * self._config.rpc_timeout_s, now_s, out):
+                return
 
     def _on_checked(
         self, node: NodeId, counts: dict[Key, int], answer: Checked | None, now_s: float, out: Outbox
@@ -220,9 +226,6 @@ class Provides:
             return
         if answer is None:
             replica.failures += 1
-            for _ in range(self._config.check_burst):
-                if not self.check_next(2 * self._config.rpc_timeout_s, now_s, out):
-                    break
             if replica.failures == 1:
                 self._check(node, replica, now_s, out)  # one lost datagram is no death
             suspects = list(replica.publications)
