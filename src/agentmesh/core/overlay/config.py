@@ -53,9 +53,9 @@ class OverlayConfig:
         zone_sure: An own half of so many members proves that the other half is populated too, though it is not known.
             Default 40 = far above any zone.
         zone_gap_s: Changes within this time make one change of the zone. Default 0.25 (guess: some round trips).
-        merge_hold_s, merge_hold_s_max: A zone grows into its parent when the reason has held for so long; doubled by
-            each merger of the last ``flap_s``. Defaults 5 and 80 (guess: bounds flapping to one change per 80 s).
-        flap_s: How long a merger counts. Default 300.
+        merge_hold_s, merge_hold_s_max: A zone grows into its parent when the reason has held for so long; doubled each time
+            it split again within ``flap_s`` of doing so. Defaults 3 and 80 (guess: bounds flapping to one change per 80 s).
+        flap_s: How long such a relapse counts. Default 300.
         candidates_max: Nodes of the site remembered for zones. Default 96: a zone, its sibling and their parent's
             sibling with room. ≤ 150.
         bucket_keep: … of which so many of every shorter common prefix are kept, as a way to any part of the mesh.
@@ -69,6 +69,10 @@ class OverlayConfig:
         tomb_probe_s, tomb_probe_s_max: A dead neighbour is asked whether it is back after so long, doubling. Defaults
             2, 60: a healed partition re-mixes within seconds, for a few messages per dead neighbour.
         tomb_probes_max: … and so many times. Default 14, about 10 minutes.
+        tomb_ask_gap_s: One of whom somebody else says that it lives is asked at most this often. Default 15 (guess).
+        doubt_s: A candidate that others hold for dead, or that did not answer, is asked; if it is silent for this long it is
+            dead to us too. Default 2 (guess: a dial and an answer).
+        doubts_max: Such candidates at once. Default 16.
         revive_s, revive_s_max: A node that died is not taken back on the strength of a message within this time of
             its death, doubling with every death while it is remembered. Defaults 1 and 60.
     """
@@ -104,7 +108,7 @@ class OverlayConfig:
     zone_half_min: int = 7
     zone_sure: int = 40
     zone_gap_s: float = 0.25
-    merge_hold_s: float = 5.0
+    merge_hold_s: float = 3.0
     merge_hold_s_max: float = 80.0
     flap_s: float = 300.0
     candidates_max: int = 96
@@ -117,6 +121,9 @@ class OverlayConfig:
     tomb_probe_s: float = 2.0
     tomb_probe_s_max: float = 60.0
     tomb_probes_max: int = 14
+    tomb_ask_gap_s: float = 15.0
+    doubt_s: float = 2.0
+    doubts_max: int = 16
     revive_s: float = 1.0
     revive_s_max: float = 60.0
 

@@ -19,6 +19,8 @@ from agentmesh.identity.reader import Reader
 from agentmesh.ids import NodeId
 
 TIMER = "overlay.tick"
+#: Shortest delay of a timer, seconds.
+_MOMENT_S = 0.001
 
 
 class Link:
@@ -38,12 +40,14 @@ class Tomb:
         seq: No record up to this seq brings it back.
         left: It said so itself: it is not asked whether it is back.
         revive_s: From when on a message of its own brings it back.
+        asked_s: When it was asked last, or died.
         probe_s, probes: When to ask next whether it is back, and how often it was asked.
     """
 
-    __slots__ = ("left", "probe_s", "probes", "record", "revive_s", "seq")
+    __slots__ = ("asked_s", "left", "probe_s", "probes", "record", "revive_s", "seq")
 
-    def __init__(self, record: NodeRecord, seq: int, left: bool, revive_s: float, probe_s: float) -> None:
+    def __init__(self, record: NodeRecord, seq: int, left: bool, now_s: float, revive_s: float, probe_s: float) -> None:
+        self.asked_s = now_s
         self.record, self.seq, self.left = record, seq, left
         self.revive_s, self.probe_s, self.probes = revive_s, probe_s, 0
 
@@ -59,6 +63,7 @@ class Ground:
         "_watched",
         "bad",
         "config",
+        "gone",
         "hear",
         "long",
         "members",
@@ -72,6 +77,8 @@ class Ground:
 
     #: Take in a verified record: (record, via, fit for the reserve, now_s, out).
     hear: Callable[[NodeRecord, NodeId, bool, float, Outbox], None]
+    #: Bury a node that does not answer: (record, now_s, out).
+    gone: Callable[[NodeRecord, float, Outbox], None]
 
     def __init__(
         self, node_id: NodeId, config: OverlayConfig, rng: random.Random, reader: Reader, wall: WallTime
@@ -94,7 +101,8 @@ class Ground:
         if at_s < self._due_s:
             self._due_s = at_s
             self._token += 1
-            out.after(max(0.0, at_s - now_s), Timer(TIMER, self._token))
+            # Never less than a moment: sums of floats may fall short of ``at_s``, and the timer would come in vain for ever.
+            out.after(max(_MOMENT_S, at_s - now_s), Timer(TIMER, self._token))
 
     def woken(self, timer: Timer) -> bool:
         """Say whether a timer is the one that was asked for last."""
@@ -139,6 +147,10 @@ class Ground:
 
     # -- neighbours --
 
+    def is_watched(self, node: NodeId) -> bool:
+        """Say whether the failure detector looks after a node."""
+        return node in self._watched
+
     def settle(self, node: NodeId, now_s: float, out: Outbox) -> None:
         """Tell the other machines what a node is now, if that changed: watched or not, neighbour or not, by which view."""
         link = self.long.get(node)
@@ -181,7 +193,9 @@ class Ground:
         hold_s = min(config.revive_s * 2.0 ** min(deaths - 1, 16), config.revive_s_max)
         probe_s = now_s + max(hold_s, config.tomb_probe_s * (0.75 + 0.5 * self.rng.random()))
         self.tombs.pop(node, None)
-        self.tombs[node] = Tomb(record, max(seq, record.seq), left, now_s + hold_s, math.inf if left else probe_s)
+        self.tombs[node] = Tomb(
+            record, max(seq, record.seq), left, now_s, now_s + hold_s, math.inf if left else probe_s
+        )
 
     def assert_invariants(self) -> None:
         """Raise AssertionError if what was told differs from what is, or a bound is broken."""

@@ -52,6 +52,7 @@ class Overlay:
         assert config.candidates_max < 160, "marks of all candidates must fit into one message"
         self._ground = Ground(node_id, config, rng, reader, wall)
         self._ground.hear = self._hear
+        self._ground.gone = self._unanswered
         self._long = LongView(self._ground)
         self._zone = ZoneView(self._ground, self._long.passive)
         self._probe_s = math.inf
@@ -122,6 +123,7 @@ class Overlay:
         of_long, of_zone = longview.HANDLERS.get(kind), zoneview.HANDLERS.get(kind)
         if (of_long is None and of_zone is None) or peer == self._ground.node_id:
             return False
+        self._zone.answered(peer)
         if peer in self._ground.tombs and kind is not Disconnect:
             self._rise(peer, now_s, out)
         if of_zone is not None:
@@ -230,9 +232,9 @@ class Overlay:
         tomb = ground.tombs.get(node)
         if tomb is not None:
             if record.seq <= tomb.seq:
-                if via != node and not tomb.left and now_s >= tomb.probe_s - ground.config.tomb_probe_s_max:
-                    # Somebody else thinks that it lives: ask it soon.
-                    tomb.probe_s = min(tomb.probe_s, now_s + ground.config.tomb_probe_s)
+                if via != node and not tomb.left:
+                    # Somebody else thinks that it lives: ask it, though not each time.
+                    tomb.probe_s = min(tomb.probe_s, max(now_s, tomb.asked_s + ground.config.tomb_ask_gap_s))
                     self._probe_s = min(self._probe_s, tomb.probe_s)
                 return
             del ground.tombs[node]
@@ -265,6 +267,9 @@ class Overlay:
         if spare is not None and (best is None or spare.record.seq > best.seq):
             best = spare.record
         return best
+
+    def _unanswered(self, record: NodeRecord, now_s: float, out: Outbox) -> None:
+        self._gone(record, record.seq, left=False, now_s=now_s, out=out)
 
     def _gone(self, record: NodeRecord, seq: int, *, left: bool, now_s: float, out: Outbox) -> None:
         """Take a node out of every view and remember that it is gone."""
@@ -314,6 +319,7 @@ class Overlay:
         for node, tomb in ground.tombs.items():
             if tomb.probe_s <= now_s:
                 tomb.probes += 1
+                tomb.asked_s = now_s
                 wait_s = min(config.tomb_probe_s * 2.0 ** min(tomb.probes, 16), config.tomb_probe_s_max)
                 tomb.probe_s = now_s + wait_s * (0.8 + 0.4 * ground.rng.random())
                 if tomb.probes >= config.tomb_probes_max:

@@ -91,10 +91,17 @@ class NearAsk(msgspec.Struct, tag="o.near_ask"):
 
 
 class NearReply(msgspec.Struct, tag="o.near_reply"):
-    """Records that the receiver lacks; and ``wanted``: those of its marks that the sender would like the records of."""
+    """Records that the receiver lacks.
+
+    Attributes:
+        records: Nearest first.
+        wanted: Those of its marks that the sender would like the records of.
+        gone: Those of its marks that the sender holds for dead; a hint, the receiver asks them itself.
+    """
 
     records: list[bytes]
     wanted: bytes = b""
+    gone: bytes = b""
 
 
 class Here(msgspec.Struct, tag="o.here"):

@@ -42,10 +42,13 @@ class ZoneView:
 
     __slots__ = (
         "_asked",
+        "_doubts",
+        "_flap_s",
+        "_flaps",
         "_fresh",
         "_ground",
         "_merge_s",
-        "_mergers",
+        "_merged_s",
         "_near_s",
         "_near_wait_s",
         "_passive",
@@ -65,10 +68,11 @@ class ZoneView:
         self.depth = 0
         self._told: ZoneChanged | None = None
         self._zone_s = self._merge_s = math.inf
-        self._mergers: list[float] = []
+        self._flaps, self._flap_s, self._merged_s = 0, -math.inf, -math.inf
         self._near_s, self._near_wait_s, self._rounds = math.inf, ground.config.near_fast_s, 0
         self._fresh: NodeId | None = None
         self._asked: dict[NodeId, float] = {}
+        self._doubts: dict[NodeId, float] = {}
         self._search: dict[NodeId, None] = {}
         self._search_s = -math.inf
 
@@ -86,10 +90,16 @@ class ZoneView:
 
     def due_s(self) -> float:
         """Return when ``tick`` wants to be called next."""
-        return min(self._zone_s, self._merge_s, self._near_s)
+        due_s = min(self._zone_s, self._merge_s, self._near_s)
+        return min(due_s, next(iter(self._doubts.values()))) if self._doubts else due_s
 
     def tick(self, now_s: float, out: Outbox) -> None:
         """Do what time asks for: form the zone anew, exchange candidates."""
+        for node in [node for node, until_s in self._doubts.items() if until_s <= now_s]:
+            del self._doubts[node]
+            candidate = self.candidates.entries.get(node)
+            if candidate is not None and not self._ground.is_watched(node):
+                self._ground.gone(candidate.record, now_s, out)
         if now_s >= min(self._zone_s, self._merge_s):
             self._form(now_s, out)
         if now_s >= self._near_s:
@@ -127,6 +137,11 @@ class ZoneView:
             self._ground.settle(node, now_s, out)
             self._soon(now_s)
 
+    def answered(self, node: NodeId) -> None:
+        """Note that a node spoke to us: no doubt that it lives."""
+        if self._doubts:
+            self._doubts.pop(node, None)
+
     def search(self, now_s: float, out: Outbox) -> None:
         """Look for the nodes nearest to our own key, from those that are known."""
         if now_s > self._search_s + _SEARCH_S:
@@ -150,8 +165,10 @@ class ZoneView:
         own, known = candidates.own_head, candidates.by_mark
         bits_min = max(0, self.depth - 1)
         wanted: list[bytes] = []
+        dead = {mark_of(tomb.record) for tomb in ground.tombs.values()}
+        gone = [mark for mark in theirs if mark in dead][:RECORDS_MAX]
         for mark in theirs:
-            if mark not in known and len(wanted) < RECORDS_MAX:
+            if mark not in known and mark not in dead and len(wanted) < RECORDS_MAX:
                 key_head = int.from_bytes(mark[:-2], "big") << 16
                 if key_head >> 16 != own >> 16 and shared_bits(key_head, own) >= bits_min:
                     wanted.append(mark)
@@ -159,14 +176,17 @@ class ZoneView:
             wanted = [theirs[0], *wanted[: RECORDS_MAX - 1]]
         if wanted:
             self._expect(peer, now_s)
-        out.send(peer, NearReply([record.raw for record in records], b"".join(wanted)))
+        out.send(peer, NearReply([record.raw for record in records], b"".join(wanted), b"".join(gone)))
 
     def on_near_reply(self, peer: NodeId, message: NearReply, now_s: float, out: Outbox) -> None:
         """Take in what we asked for, and send what the peer wants."""
-        until_s = self._asked.pop(peer, -math.inf)
-        if until_s < now_s - 10.0:
-            return
         ground = self._ground
+        for at in range(0, min(len(message.gone), RECORDS_MAX * MARK_BYTES) - MARK_BYTES + 1, MARK_BYTES):
+            node = self.candidates.by_mark.get(message.gone[at : at + MARK_BYTES])
+            if node is not None:
+                self._doubt(node, now_s, out)
+        if self._asked.pop(peer, None) is None:
+            return
         before = len(self.candidates.entries)
         ground.hear_all(message.records, peer, False, now_s, out)
         if message.records and len(self.candidates.entries) > before:
@@ -180,8 +200,9 @@ class ZoneView:
                 raws.append(self.candidates.entries[node].record.raw)
             elif ground.record is not None and mark == mark_of(ground.record):
                 raws.append(ground.record.raw)
-        if raws:
-            out.send(peer, NearReply(raws))
+        stale = b"".join(self._dead_among(message.records))
+        if raws or stale:
+            out.send(peer, NearReply(raws, gone=stale))
         self._advance(now_s, out)
 
     def on_here(self, peer: NodeId, message: Here, now_s: float, out: Outbox) -> None:
@@ -203,6 +224,7 @@ class ZoneView:
             return
         if self._searching(now_s) and now_s < self._search_s + _SEARCH_PATIENCE_S:
             self._zone_s = min(self._search_s + _SEARCH_PATIENCE_S, now_s + config.zone_gap_s)
+            self._merge_s = max(self._merge_s, self._zone_s)
             return
         self._zone_s = math.inf
         depth = self.candidates.depth()
@@ -210,6 +232,8 @@ class ZoneView:
             depth = self.depth
         elif depth >= self.depth:
             self._merge_s = math.inf
+            if depth > self.depth and now_s < self._merged_s + config.flap_s:
+                self._flaps, self._merged_s = min(self._flaps + 1, 16), -math.inf
         self.depth = depth
         members = {c.record.node_id: c for c in self.candidates.within(depth)}
         for node in [node for node in ground.members if node not in members]:
@@ -228,12 +252,13 @@ class ZoneView:
         """Say whether the zone may grow into its parent: when the reason held long enough, at once if it is all but empty."""
         config = self._ground.config
         if self._merge_s == math.inf:
-            self._mergers = [at_s for at_s in self._mergers if at_s > now_s - config.flap_s][-8:]
-            self._merge_s = now_s + min(config.merge_hold_s * 2.0 ** len(self._mergers), config.merge_hold_s_max)
+            if now_s > self._flap_s + config.flap_s:
+                self._flaps = 0
+            self._merge_s = now_s + min(config.merge_hold_s * 2.0**self._flaps, config.merge_hold_s_max)
         if now_s < self._merge_s and sum(1 for _ in self.candidates.within(self.depth)) >= 2:
             return False
         self._merge_s = math.inf
-        self._mergers.append(now_s)
+        self._merged_s = self._flap_s = now_s
         return True
 
     def _tell(self, out: Outbox) -> None:
@@ -266,6 +291,10 @@ class ZoneView:
         self._near_s = now_s + self._near_wait_s * (0.8 + 0.4 * rng.random())
         self._near_wait_s = min(2 * self._near_wait_s, config.near_s_max)
         self._rounds += 1
+        for node in [node for node, until_s in self._asked.items() if until_s + config.doubt_s < now_s]:
+            del self._asked[node]
+            if node in self.candidates.entries:
+                self._doubt(node, now_s, out)
         pool = list(ground.members)
         if self._rounds % _SIBLING_EVERY == 0 or not pool:
             siblings = [n for n, c in self.candidates.entries.items() if c.bits == self.depth - 1]
@@ -283,6 +312,22 @@ class ZoneView:
         self._expect(node, now_s)
         marks = b"".join((mark_of(ground.record), *(c.mark for c in self.candidates.entries.values())))
         out.send(node, NearAsk(marks, self.depth), candidate.record.addresses if candidate is not None else ())
+
+    def _dead_among(self, raws: list[bytes]) -> list[bytes]:
+        """Return the marks of those records whose nodes are dead to us."""
+        tombs = self._ground.tombs
+        known = {tomb.record.raw: tomb.record for tomb in tombs.values()} if tombs and raws else {}
+        return [mark_of(known[raw]) for raw in raws[:RECORDS_MAX] if raw in known]
+
+    def _doubt(self, node: NodeId, now_s: float, out: Outbox) -> None:
+        """Ask a candidate that nobody here watches whether it lives."""
+        ground = self._ground
+        if node in self._doubts or len(self._doubts) >= ground.config.doubts_max or ground.is_watched(node):
+            return
+        if ground.record is None or ground.record.leaving:
+            return
+        self._doubts[node] = now_s + ground.config.doubt_s
+        out.send(node, Here(ground.record.raw, reply=True), self.candidates.entries[node].record.addresses)
 
     def _expect(self, node: NodeId, now_s: float) -> None:
         self._asked.pop(node, None)
@@ -351,6 +396,7 @@ class ZoneView:
             candidate = self.candidates.entries.get(node)
             assert candidate is None or candidate.record is record
         assert len(self._asked) <= _ASKED_MAX
+        assert len(self._doubts) <= ground.config.doubts_max
         assert len(self._search) <= ground.config.search_asks_max
 
 
