@@ -38,6 +38,7 @@ from agentmesh.core.swim.members import (
     suspicion_s,
 )
 from agentmesh.core.swim.messages import DOUBTS_MAX, RECORDS_MAX, Ack, Doubt, Ping, PingReq, Tell, Vouch
+from agentmesh.core.swim.refutation import Refutation
 from agentmesh.core.swim.relays import Relays
 from agentmesh.core.swim.rumours import Rumours
 from agentmesh.errors import PeerError, ReplayError
@@ -49,15 +50,6 @@ ROUND = Timer("swim.round")
 WAKE = Timer("swim.wake")
 #: Timers may fire this much early, and count nevertheless.
 _EARLY_S = 1e-3
-#: Peers that wait for our new record to refute their doubt, at most.
-_OWED_MAX = 32
-#: Peers that doubted us lately, remembered so that none makes us sign too often.
-_ACCUSED_MAX = 256
-#: An accuser that repeats itself after the first of these and before the second makes us sign a new record.
-_PATIENCE_S = 1.0
-_FORGIVEN_S = 10.0
-#: Within this time a new record of ours is thought to be under way.
-_SIGNING_S = 1.0
 _NEVER_S = math.inf
 
 
@@ -73,7 +65,6 @@ class Swim:
     """
 
     __slots__ = (
-        "_accused_s",
         "_at",
         "_awareness",
         "_gone",
@@ -83,10 +74,10 @@ class Swim:
         "_members",
         "_nonce",
         "_order",
-        "_owed",
         "_probing",
         "_reader",
         "_record",
+        "_refutation",
         "_relays",
         "_rng",
         "_round_due_s",
@@ -96,8 +87,6 @@ class Swim:
         "_times_max",
         "_wake_s",
         "_wall",
-        "_wanted_s",
-        "_wanted_seq",
         "config",
         "node_id",
     )
@@ -124,9 +113,7 @@ class Swim:
         self._greetings = 0
         self._nonce = rng.getrandbits(31)
         self._round_due_s = self._late_s = self._wake_s = _NEVER_S
-        self._owed: dict[NodeId, None] = {}
-        self._accused_s: dict[NodeId, float] = {}
-        self._wanted_seq, self._wanted_s = 0, -_NEVER_S
+        self._refutation = Refutation(config.refute_interval_s)
 
     # Queries
 
@@ -202,9 +189,8 @@ class Swim:
         else:
             self._rumours.pass_on(self.node_id, record.raw)
             told = self._pick_members(self.config.tell_fanout, None)
-        for node in {**dict.fromkeys(told), **self._owed}:
+        for node in dict.fromkeys([*told, *self._refutation.take_owed()]):
             self._tell_record(node, record.raw, out)
-        self._owed.clear()
 
     def _on_watch(self, record: NodeRecord, now_s: float, out: Outbox) -> None:
         node = record.node_id
@@ -235,7 +221,6 @@ class Swim:
         if member is not None:
             self._probing.pop(node, None)
             self._suspects.pop(node, None)
-            self._accused_s.pop(node, None)
             self._rumours.drop(node)
             self._times_max = retransmits(self.config, len(self._members))
         return member
@@ -249,10 +234,9 @@ class Swim:
         self._round_due_s = now_s + length_s
         self._late_s = min(self._round_due_s, self._wake_s) + self.config.pause_s
         out.after(length_s, ROUND)
-        if self._owed and self._record is not None:
-            for node in self._owed:
+        if self._refutation and self._record is not None:
+            for node in self._refutation.take_owed():
                 self._tell_record(node, self._record.raw, out)
-            self._owed.clear()
         member = self._pick_target()
         if member is not None:
             self._probe(member, now_s, out, in_round=True)
@@ -614,8 +598,7 @@ class Swim:
         """Sign above a record of an earlier self that this one forgot; only our own key could have made it."""
         if record.seq < self._seq or self._record is None or record.raw == self._record.raw:
             return
-        if record.seq > self._wanted_seq or now_s - self._wanted_s >= _SIGNING_S:
-            self._wanted_seq, self._wanted_s = record.seq, now_s
+        if self._refutation.admit_forgotten(record.seq, now_s):
             out.emit(NodeRecordWanted(seq_min=record.seq))
 
     def _note_record(self, record: NodeRecord, via: NodeId | None, now_s: float, out: Outbox) -> None:
@@ -671,25 +654,10 @@ class Swim:
         record = self._record
         if record is None or record.leaving or self._record_of(accuser) is None or doubt.seq > record.seq:
             return  # above our own seq: a lie, or our past is forgotten, and then the accuser shows it (``_on_ping``)
-        if len(self._owed) < _OWED_MAX:
-            self._owed[accuser] = None
-        if doubt.seq < record.seq:
-            return
-        due_s = self._accused_s.pop(accuser, -_NEVER_S)
-        if len(self._accused_s) >= _ACCUSED_MAX:
-            del self._accused_s[next(iter(self._accused_s))]
-        patience_s = 0.0 if doubt.dead else _PATIENCE_S
-        if now_s >= due_s + _FORGIVEN_S and patience_s:
-            due_s = now_s + patience_s  # most suspicions are over when this answer arrives: sign only if one stays
-        if now_s < due_s:
-            self._accused_s[accuser] = due_s
-            return
-        self._accused_s[accuser] = now_s + self.config.refute_interval_s
-        if doubt.seq == self._wanted_seq and now_s - self._wanted_s < _SIGNING_S:
-            return
-        self._wanted_seq, self._wanted_s = doubt.seq, now_s
-        self._raise_awareness()
-        out.emit(NodeRecordWanted(seq_min=doubt.seq))
+        self._refutation.owe(accuser)
+        if doubt.seq == record.seq and self._refutation.admit(accuser, doubt.seq, now_s, dead=doubt.dead):
+            self._raise_awareness()
+            out.emit(NodeRecordWanted(seq_min=doubt.seq))
 
     def _tell_record(self, to: NodeId, raw: bytes, out: Outbox) -> None:
         out.send(to, Tell((raw,)), link=not self._rumours.fits(raw))
@@ -709,8 +677,6 @@ class Swim:
         assert len(self._order) <= 2 * config.members_max
         assert 0 <= self._awareness <= config.awareness_max
         assert len(self._probing) <= config.checks_max + 1
-        assert len(self._owed) <= _OWED_MAX
-        assert len(self._accused_s) <= _ACCUSED_MAX
         for node, member in self._members.items():
             assert node == member.record.node_id
             assert self._gone.get(node) is None
@@ -721,3 +687,4 @@ class Swim:
         self._gone.assert_invariants()
         self._relays.assert_invariants()
         self._rumours.assert_invariants()
+        self._refutation.assert_invariants()
