@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from agentmesh.core.brain import Brain, BrainConfig
+from agentmesh.core.overlay.shape import largest_component_after, shape_of
 from agentmesh.errors import UsageError
 from agentmesh.identity.reader import Reader
 from agentmesh.ids import NodeId
 from agentmesh.sim.scenario import Scenario
+
+#: How often 80 % of the nodes are drawn and removed; the mean is reported, and the worst.
+_DRAWS = 5
 
 
 def new_config(scenario: Scenario) -> BrainConfig:
@@ -53,6 +58,26 @@ def is_cut_off(brain: Brain) -> bool:
     return brain.cut_off() is not None
 
 
-def shape_figures(brains: dict[NodeId, Brain], rng: random.Random) -> dict[str, float | int]:
-    """Return the shape of the graph of all neighbours."""
-    return {}
+def shape_figures(brains: Mapping[NodeId, Brain], rng: random.Random) -> dict[str, float | int]:
+    """Return the shape of the graph of all neighbours, and which share of the rest stays connected when many go."""
+    graph = {node: [peer for peer in brain.neighbours() if peer in brains] for node, brain in brains.items()}
+    shape = shape_of(graph, rng)
+    ranked = sorted(graph, key=lambda node: -len(graph[node]))
+    order = list(graph)
+    random80 = [largest_component_after(graph, rng.sample(order, len(order) * 8 // 10)) for _ in range(_DRAWS)]
+    return {
+        "clustering": round(shape.clustering, 4),
+        "path_length": round(shape.path_length, 3),
+        "diameter_seen": shape.diameter_seen,
+        "tail_exponent": round(shape.tail_exponent, 3),
+        "tail_fit": round(shape.tail_fit, 4),
+        "tail_from_degree": shape.tail_from,
+        "tail_nodes": shape.tail_nodes,
+        "degree_p50": shape.degree_p50,
+        "degree_p99": shape.degree_p99,
+        "degree_max": shape.degree_max,
+        "largest_component_ratio": round(shape.largest_component, 5),
+        "connected_after_top20_ratio": round(largest_component_after(graph, ranked[: len(ranked) // 5]), 5),
+        "connected_after_random80_ratio": round(sum(random80) / _DRAWS, 5),
+        "connected_after_random80_min_ratio": round(min(random80), 5),
+    }

@@ -86,7 +86,7 @@ def forge(message: Any, rng: random.Random) -> Any:
     tree = msgspec.to_builtins(message, builtin_types=(bytes,))
     if not _spoil(tree, rng):
         return None
-    kind: type[Any] = type(message)
+    kind: type[Any] = message.__class__
     return msgspec.convert(tree, kind, builtin_types=(bytes,))
 
 

@@ -81,7 +81,7 @@ class Carriage:
             sends = node.mask.alter(sends)
         kinds = self.kinds
         for to, message, at, over_link in sends:
-            cls: type[Any] = type(message)
+            cls: type[Any] = message.__class__
             kind = kinds.get(cls)
             if kind is None:
                 kind = kinds[cls] = Kind(cls)

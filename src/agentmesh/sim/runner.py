@@ -22,7 +22,7 @@ from agentmesh.sim.probes.members import Deaths, DetectProbe, PartitionProbe
 from agentmesh.sim.probes.search import FindProbe, JoinProbe, LookupProbe, ReplicasProbe
 from agentmesh.sim.probes.shape import TopologyProbe, TrafficProbe
 from agentmesh.sim.scenario import Scenario
-from agentmesh.sim.world import Maker, World
+from agentmesh.sim.world import Maker, StuckError, World
 
 NODES_MAX = 65_536
 _PROBES: dict[str, type[Probe]] = {
@@ -123,7 +123,11 @@ class Run:
         while self.world.now_s < end_s:
             if measured is None and self.world.now_s >= self.scenario.settle_s:
                 measured = (clock(), _cpu_s(), self.world.events)
-            self.world.run(min(self.world.now_s + _STEP_S, end_s))
+            try:
+                self.world.run(min(self.world.now_s + _STEP_S, end_s))
+            except StuckError as error:
+                self.world.violate(f"stuck: {error}")
+                break
             if progress is not None:
                 progress(self.world.now_s, self.world.events)
         gc.unfreeze()

@@ -37,10 +37,16 @@ _VIOLATIONS_MAX = 100
 _HELD_BYTES_MAX = 4 * 1024 * 1024
 _RECORD = struct.Struct("<QIII")
 _DIGEST_CHUNK = 1 << 16
+#: Simulated seconds in which a stuck world is noticed.
+_WINDOW_S = 0.25
 
 #: Makes the brain of one run of a node; tests put broken ones here.
 Maker = Callable[[NodeId, Any, random.Random, Reader], Any]
 Event = tuple[int, int, "SimNode | None", int, Any, int]
+
+
+class StuckError(AssertionError):
+    """Brains go round in circles; a bug of a machine."""
 
 
 class World:
@@ -86,6 +92,9 @@ class World:
         self.searches: dict[tuple[int, int], Any] = {}
         self.notes: list[str] = []
         self._queries = count(1)
+        #: A world that takes more inputs than this in a quarter of a second goes round in circles.
+        self._events_at_once = 100_000 + 5_000 * size
+        self._events_max = 0
         self._trace = bytearray()
         self._hash = hashlib.sha256()
         self._names: dict[Any, int] = {}
@@ -128,8 +137,16 @@ class World:
         heappush(self._heap, (at_us, self._next(), node, life, payload, size))
 
     def run(self, until_s: float) -> None:
-        """Let everything happen up to a simulated time."""
-        until_us = int(until_s * 1e6)
+        """Let everything happen up to a simulated time.
+
+        Raises:
+            StuckError: brains keep each other, or themselves, busy without end.
+        """
+        while self.now_us < int(until_s * 1e6):
+            self._events_max = self.events + self._events_at_once
+            self._run(min(int(until_s * 1e6), self.now_us + int(_WINDOW_S * 1e6)))
+
+    def _run(self, until_us: int) -> None:
         heap, out, push, following = self._heap, self._out, heappush, self._next
         handlers, timers, sends, records, events = self.on_event, out.timers, out.sends, out.records, out.events
         send_all = self.carriage.send_all
@@ -154,7 +171,7 @@ class World:
             except Exception as error:  # noqa: BLE001 the simulator is a driver: one bad input is one finding, not the end
                 self.violate(f"{type(error).__name__} on {type(payload).__name__}: {error}", node)
             if timers:
-                base_us, life = at_us + node.lag_us, node.life
+                base_us, life = at_us + node.lag_us + 1, node.life  # rounded up: no timer fires early
                 for delay_s, timer in timers:
                     push(heap, (base_us + int(delay_s * 1e6), following(), node, life, timer, 0))
                 timers.clear()
@@ -167,8 +184,7 @@ class World:
                 records.clear()
             if events:
                 for event in events:
-                    cls: type[Any] = type(event)
-                    for handler in handlers.get(cls, ()):
+                    for handler in handlers.get(event.__class__, ()):
                         handler(node, event)
                 events.clear()
         self.now_us = max(self.now_us, until_us)
@@ -176,9 +192,11 @@ class World:
     def _note(self, at_us: int, node: SimNode, payload: Any, size: int) -> None:
         """Add an input to the running digest and to the story."""
         self.events += 1
-        kind: Any = type(payload)
+        if self.events > self._events_max:
+            raise StuckError(f"more than {self._events_at_once} inputs within {_WINDOW_S} s, last a {_text(payload)}")
+        kind: Any = payload.__class__
         if kind is Received:
-            kind = type(payload.message)
+            kind = payload.message.__class__
         elif kind is Timer:
             kind = payload.name
         code = self._names.get(kind)
@@ -305,3 +323,12 @@ def _tiers(shares: Sequence[float], size: int, rng: random.Random) -> list[int]:
         tiers += [tier] * (round(size * reached / total) - len(tiers))
     rng.shuffle(tiers)
     return tiers
+
+
+def _text(payload: Any) -> str:
+    """Return what an input is, for a finding."""
+    if isinstance(payload, Timer):
+        return f"timer {payload.name}"
+    return (
+        f"message {payload.message.__class__.__name__}" if isinstance(payload, Received) else payload.__class__.__name__
+    )
