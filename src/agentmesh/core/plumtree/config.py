@@ -14,22 +14,26 @@ class PlumtreeConfig:
             links. Default 2 (RQ1 research §2.4).
         zone_lazy: Zone mates told of each message by announcement; keeps traffic independent of the zone's size. Every
             member is told by as many. Raise it where links lose whole messages. Default 5 (guess; 4 to 6 measure alike).
-        flood_publish: Own messages go to the lazy long links as well (gossipsub). Costs the author a payload per link and
-            saves everybody about a hop. Default on.
+        flood_publish_max: Own messages go to so many lazy long links as well (gossipsub), outside the tree. Saves
+            everybody about a hop and costs as many payloads received twice in all. Default 4.
         announce_delay_s: Announcements of so long a time travel together, and who announced meanwhile is left out.
             Raise it when many senders speak at once. Default 0.01 (research §6: 5 to 20 ms).
-        fetch_wait_s: After the first announcement the push is awaited so long before the payload is fetched. Lower
-            means faster repair and more payloads received twice.
-        fetch_wait_rtts: The wait is at least so many measured round trips.
+        fetch_wait_s: After the first announcement the push is awaited so long before the payload is fetched, at first.
+            Lower means faster repair and more payloads received twice. Default 0.18 (measured).
+        fetch_wait_s_min, fetch_wait_s_max, fetch_wait_step_s: Each fetch takes a step off the wait, each push that comes
+            after all adds two: where links repeat what they lose it pays to wait, where they do not it does not.
+            Defaults 0.1, 0.22 and 0.01 (measured).
+        fetch_wait_rtts: The wait is at least so many measured round trips. Default 1; research §6 had 3, which puts p99
+            beyond 500 ms.
         retry_wait_s, retry_wait_rtts: The same for the answer to a fetch, before the next announcer is asked. Defaults
             0.08 and 1.5 (research §6).
         fetch_bytes_per_s: A large payload is given its size divided by this on top. Default 131 072 = 1 Mbit/s.
         attempts_max: A payload is fetched so often in vain, then only the next announcement of it counts. Default 10: at
             10 % loss each way all ten fail once in 10⁷.
         rtt_first_s: Assumed round trip until one is measured. Default 0.06 = two links of 30 ms.
-        promote_holes: So many messages that no eager link brought make their announcer an eager parent. Default 3.
-        promote_mend: Each message that an eager link did bring takes so much off that count. Default 0.25: holes below
-            one message in five, which is loss and not a broken tree, never add up.
+        promote_holes: So many messages that no eager link brought make their announcer an eager parent. Default 4.
+        promote_mend: Each message that an eager link did bring takes so much off that count. Default 0.5: holes below
+            one message in three, which is loss and not a broken tree, never add up.
         optimise_hops: An announcer that is so many hops nearer than the eager parent takes its place. Default 7 (paper).
         optimise_pause_s: At most one such change in so long. Default 5 (guess).
         late_max: An eager neighbour that came second so often in a row is pruned whatever the cause. Default 16 (guess).
@@ -43,9 +47,11 @@ class PlumtreeConfig:
             Defaults 600 s (RQ1 research §6) and 20 000 (3 MB when full).
         missing_max, promised_max: Announced ids awaited, in all and per announcer. Defaults 4 096 and 512.
         unwanted_max: Ids declined by neighbours before they arrived here. Default 2 048.
-        sync_interval_s: After traffic the recent ids are compared with a random neighbour so often (± 30 %).
-            Default 2: three rounds fit the 5 s in which everybody must be reached after a crash.
+        sync_interval_s: After traffic the recent ids are compared with some neighbours so often (± 30 %).
+            Default 1.3: three rounds fit the 5 s in which everybody must be reached after a crash.
         sync_rounds: So many comparisons after the last new message; then silence. Default 3.
+        sync_untold: Zone mates among those neighbours that are never told by announcement; one more is picked at
+            random. Default 2: three rounds cover a zone of 14.
         score_half_life_s: Points fade to half in so long. Default 120 (guess).
         score_max: Points that good deeds can pile up. Default 20.
         score_bad: At or below it a neighbour is ignored and the overlay is told. Default -20.
@@ -65,17 +71,20 @@ class PlumtreeConfig:
 
     zone_eager: int = 2
     zone_lazy: int = 5
-    flood_publish: bool = True
+    flood_publish_max: int = 4
     announce_delay_s: float = 0.01
-    fetch_wait_s: float = 0.08
+    fetch_wait_s: float = 0.18
+    fetch_wait_s_min: float = 0.1
+    fetch_wait_s_max: float = 0.22
+    fetch_wait_step_s: float = 0.01
     fetch_wait_rtts: float = 1.0
     retry_wait_s: float = 0.08
     retry_wait_rtts: float = 1.5
     fetch_bytes_per_s: float = 131_072.0
     attempts_max: int = 10
     rtt_first_s: float = 0.06
-    promote_holes: float = 3.0
-    promote_mend: float = 0.25
+    promote_holes: float = 4.0
+    promote_mend: float = 0.5
     optimise_hops: int = 7
     optimise_pause_s: float = 5.0
     late_max: int = 16
@@ -90,8 +99,9 @@ class PlumtreeConfig:
     missing_max: int = 4_096
     promised_max: int = 512
     unwanted_max: int = 2_048
-    sync_interval_s: float = 2.0
+    sync_interval_s: float = 1.3
     sync_rounds: int = 3
+    sync_untold: int = 2
     score_half_life_s: float = 120.0
     score_max: float = 20.0
     score_bad: float = -20.0

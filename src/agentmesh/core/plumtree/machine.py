@@ -39,8 +39,11 @@ from agentmesh.ids import NodeId
 FETCH = "plumtree.fetch"
 ANNOUNCE = "plumtree.announce"
 SYNC = "plumtree.sync"
+EXPIRE = "plumtree.expire"
 #: Copies that were under way when a neighbour was told to stop are no offence for so long.
 _GRACE_S = 3.0
+#: Invalid messages remembered, so that everybody who brings one is charged and none is judged twice.
+_INVALID_MAX = 256
 _RTT_S_MIN, _RTT_S_MAX = 0.002, 2.0
 
 Judge = Callable[[str, bytes, float], Verdict]
@@ -72,8 +75,10 @@ class Plumtree:
         self._wake_s = float("inf")
         self._wake_token = 0
         self._sync_left = 0
-        self._syncing = False
+        self._syncing = self._expiring = False
+        self._invalid: dict[bytes, None] = {}
         self._rtt_s = config.rtt_first_s
+        self._wait_s = config.fetch_wait_s
         self._holes = 0.0
         self._optimised_s = -1e9
         self._on: dict[type, Callable[[Neighbour, Any, float, Outbox], None]] = {
@@ -161,6 +166,8 @@ class Plumtree:
             self._announce(now_s, out)
         elif timer.name == SYNC:
             self._sync(now_s, out)
+        elif timer.name == EXPIRE:
+            self._expire(now_s, out)
 
     def _on_neighbour_up(self, up: NeighbourUp, now_s: float, out: Outbox) -> None:
         if up.node == self.node_id:
@@ -198,7 +205,7 @@ class Plumtree:
             return
         self.published += 1
         kept = Kept(publish.kind, publish.payload, 0, now_s, None, True, [])
-        missing = self._close(id_, None, now_s)
+        missing = self._close(id_)
         if missing is not None:
             kept.holders.extend(announcer for announcer, _ in missing.announcers)
         self._spread(id_, kept, now_s, out)
@@ -206,13 +213,13 @@ class Plumtree:
 
     # Spreading
 
-    def _spread(self, id_: bytes, kept: Kept, now_s: float, out: Outbox) -> None:
-        """Keep a message, push it along the tree, and queue its announcement."""
+    def _spread(self, id_: bytes, kept: Kept, now_s: float, out: Outbox, *, push: bool = True) -> None:
+        """Keep a message, push or offer it along the tree, and queue its announcement."""
         config = self.config
         declined = self._declined.pop(id_, None)
         # Whoever declined may still fail to get it elsewhere: it is announced to, below.
         skip = kept.holders + declined if declined else kept.holders
-        small = len(kept.payload) <= config.inline_bytes_max
+        small = push and len(kept.payload) <= config.inline_bytes_max
         hops = min(kept.hops + 1, HOPS_MAX)
         pushed: Gossip | Offer | None = None
         sends = out.sends
@@ -227,9 +234,9 @@ class Plumtree:
                     else Offer(kind=kept.kind, id=id_, hops=hops, size_bytes=len(kept.payload))
                 )
             out.send(node, pushed)
-        if kept.via is None and small and config.flood_publish:
+        if kept.via is None and small:
             flooded = Gossip(kind=kept.kind, hops=hops, payload=kept.payload, tree=False)
-            for node in self._neighbours.lazy_long():
+            for node in self._neighbours.lazy_long()[: config.flood_publish_max]:
                 if node not in skip:
                     out.send(node, flooded)
         for send in sends[size:]:
@@ -242,11 +249,27 @@ class Plumtree:
         if not self._syncing:
             self._syncing = True
             out.after(self._sync_wait_s(), Timer(SYNC))
+        if not self._expiring:
+            self._expiring = True
+            out.after(config.cache_s, Timer(EXPIRE))
 
     def _announce(self, now_s: float, out: Outbox) -> None:
         """Tell the lazy neighbours, and who declined a push, what came since the last time."""
         kept_of = self._recent.kept
-        queue = [(id_, kept_of[id_]) for id_ in self._queue if id_ in kept_of]
+        queue: list[tuple[bytes, Kept]] = []
+        for id_ in self._queue:
+            kept = kept_of.get(id_)
+            if kept is None:
+                continue
+            if len(kept.payload) <= self.config.inline_bytes_max:
+                queue.append((id_, kept))
+                continue
+            # Large payloads are not pushed, so there is nothing to wait for: everybody fetches from who offers first.
+            hops = min(kept.hops + 1, HOPS_MAX)
+            offer = Offer(kind=kept.kind, id=id_, hops=hops, size_bytes=len(kept.payload))
+            for node in self._told():
+                if node not in kept.holders:
+                    out.send(node, offer)
         self._queue = []
         for start in range(0, len(queue), IDS_MAX):
             part = queue[start : start + IDS_MAX]
@@ -291,14 +314,16 @@ class Plumtree:
             self._flood(peer, now_s, out)
             return
         verdict = self._judge(kind, payload, now_s)
-        missing = self._close(id_, peer, now_s)
+        missing = self._close(id_)
         if verdict != "new":
             self.refused += 1
             self._recent.admit(id_, now_s, None)
             self._declined.pop(id_, None)
             if verdict == "bad":
-                out.emit(PeerMisbehaved(peer.node, "plumtree.invalid", f"an invalid {kind[:KIND_MAX]!r} message"))
-                self._charge(peer, config.score_invalid, now_s, out)
+                if len(self._invalid) >= _INVALID_MAX:
+                    del self._invalid[next(iter(self._invalid))]
+                self._invalid[id_] = None
+                self._on_invalid(peer, kind, now_s, out)
             return
         self._accept(peer, id_, gossip, missing, now_s, out)
 
@@ -307,21 +332,26 @@ class Plumtree:
     ) -> None:
         """Take a new, good payload: score, shape the tree, deliver, pass on."""
         config = self.config
-        kept = Kept(gossip.kind, gossip.payload, gossip.hops, now_s, peer.node, gossip.tree, [], [peer.node])
+        kept = Kept(gossip.kind, gossip.payload, gossip.hops, now_s, peer.node, gossip.tree, [], holders=[peer.node])
         if missing is not None:
             kept.asked = missing.asked
             kept.holders.extend(announcer for announcer, _ in missing.announcers if announcer != peer.node)
         peer.credit(config.score_first, now_s)
         peer.late = 0
+        # Fetched from beside the tree: the eager parent, wherever it is, most likely has it too, so do not push to it.
+        push = peer.eager or not gossip.asked
         if gossip.asked:
-            kept.tree = False
+            kept.tree, kept.fetched = False, True
             self.fetched += 1
             self._note_rtt(peer, missing, len(gossip.payload), now_s)
             self._holes += 1.0
+            self._wait_s = max(config.fetch_wait_s_min, self._wait_s - config.fetch_wait_step_s)
             if self._holes >= config.promote_holes and not peer.eager:
                 self._promote(peer, out)
         else:
             self._holes = max(0.0, self._holes - config.promote_mend)
+            if missing is not None and missing.waiting is not None:
+                self._wait_longer()
             if gossip.tree:
                 self._neighbours.set_eager(peer, True)
             if missing is not None and peer.eager:
@@ -330,14 +360,19 @@ class Plumtree:
         out.emit(Delivered(gossip.kind, gossip.payload, peer.node, gossip.hops))
         if len(gossip.payload) > config.unwanted_bytes_min:
             self._decline([id_], kept.holders, out)
-        self._spread(id_, kept, now_s, out)
+        self._spread(id_, kept, now_s, out, push=push)
 
     def _on_duplicate(self, peer: Neighbour, id_: bytes, gossip: Gossip, now_s: float, out: Outbox) -> None:
         """Take a copy that came second: the link it came by is no part of the tree, if the tree brought both."""
         self.duplicates += 1
+        if id_ in self._invalid:
+            self._on_invalid(peer, gossip.kind, now_s, out)
+            return
         kept = self._recent.kept.get(id_)
         if kept is not None:
             kept.note_holder(peer.node)
+            if kept.fetched and not gossip.asked:
+                self._wait_longer()
         if gossip.asked:
             if kept is not None and kept.via is not None and peer.node not in kept.asked:
                 self._abuse(peer, "an answer to no question", now_s, out)
@@ -454,7 +489,12 @@ class Plumtree:
         return True
 
     def _fetch_wait_s(self) -> float:
-        return max(self.config.fetch_wait_s, self.config.fetch_wait_rtts * self._rtt_s)
+        return max(self._wait_s, self.config.fetch_wait_rtts * self._rtt_s)
+
+    def _wait_longer(self) -> None:
+        """Note that a push was only late: links here repeat what is lost, so fetching early gets payloads twice."""
+        config = self.config
+        self._wait_s = min(config.fetch_wait_s_max, self._wait_s + 2 * config.fetch_wait_step_s)
 
     def _fetch_due(self, now_s: float, out: Outbox) -> None:
         """Fetch what is due, each id from one announcer, all ids of one announcer in one message."""
@@ -466,7 +506,7 @@ class Plumtree:
                 self._break_promise(missing.waiting, now_s, out)
             announcer = self._pick_announcer(missing, now_s) if len(missing.asked) < config.attempts_max else None
             if announcer is None:
-                self._close(id_, None, now_s)
+                self._close(id_)
                 continue
             missing.waiting, missing.asked_s = announcer.node, now_s
             missing.asked.append(announcer.node)
@@ -480,7 +520,7 @@ class Plumtree:
         eager = self._neighbours.eager()
         for node, ids in wanted.items():
             announcer = self._neighbours.known[node]
-            keep = not eager or (len(eager) == 1 and eager[0] == node and self._holes >= config.promote_holes)
+            keep = not eager
             if keep:
                 self.promotions += 1
                 self._neighbours.set_eager(announcer, True)
@@ -508,8 +548,8 @@ class Plumtree:
         if neighbour is not None and neighbour.may_fault(now_s):
             self._charge(neighbour, self.config.score_broken, now_s, out)
 
-    def _close(self, id_: bytes, peer: Neighbour | None, now_s: float) -> Missing | None:
-        """Await an id no longer: ``peer`` brought it, or None = nobody did."""
+    def _close(self, id_: bytes) -> Missing | None:
+        """Await an id no longer: it is here, or nobody delivered it."""
         missing = self._missing.expire(id_)
         if missing is not None:
             first = self._neighbours.known.get(missing.announcers[0][0])
@@ -561,20 +601,24 @@ class Plumtree:
         return self.config.sync_interval_s * (0.7 + 0.6 * self._rng.random())
 
     def _sync(self, now_s: float, out: Outbox) -> None:
-        """Compare recent ids with a random neighbour; stop when nothing new came for some rounds."""
-        self._recent.expire(now_s)
-        if self._sync_left > 0:
-            self._sync_left -= 1
-            partner = self._neighbours.pick_partner()
-            prefixes = self._recent.prefixes(now_s)
-            if partner is not None and prefixes:
-                out.send(partner, Recent(prefixes=prefixes))
-            out.after(self._sync_wait_s(), Timer(SYNC))
-        elif self._recent.kept:
-            # Nothing more to say, but payloads are dropped when their time is over.
-            out.after(self.config.cache_s, Timer(SYNC))
-        else:
+        """Compare recent ids with some neighbours; stop when nothing new came for some rounds."""
+        if self._sync_left <= 0:
             self._syncing = False
+            return
+        self._sync_left -= 1
+        prefixes = self._recent.prefixes(now_s)
+        if prefixes:
+            recent = Recent(prefixes=prefixes)
+            for node in self._neighbours.pick_partners():
+                out.send(node, recent)
+        out.after(self._sync_wait_s(), Timer(SYNC))
+
+    def _expire(self, now_s: float, out: Outbox) -> None:
+        """Drop payloads whose time is over; wake again only while there are any."""
+        self._recent.expire(now_s)
+        self._expiring = bool(self._recent.kept)
+        if self._expiring:
+            out.after(self.config.cache_s, Timer(EXPIRE))
 
     def _on_recent(self, peer: Neighbour, recent: Recent, now_s: float, out: Outbox) -> None:
         size = len(recent.prefixes)
@@ -600,6 +644,10 @@ class Plumtree:
         """
         if type(message) is Gossip and not message.asked:
             out.send(peer, Prune())
+
+    def _on_invalid(self, peer: Neighbour, kind: str, now_s: float, out: Outbox) -> None:
+        out.emit(PeerMisbehaved(peer.node, "plumtree.invalid", f"an invalid {kind!r} message"))
+        self._charge(peer, self.config.score_invalid, now_s, out)
 
     def _abuse(self, peer: Neighbour, detail: str, now_s: float, out: Outbox) -> None:
         out.emit(PeerMisbehaved(peer.node, "plumtree.malformed", detail))
@@ -632,6 +680,7 @@ class Plumtree:
         self._recent.assert_invariants()
         self._missing.assert_invariants(self.config.missing_max)
         assert len(self._declined) <= self.config.unwanted_max
+        assert len(self._invalid) <= _INVALID_MAX
         for id_ in self._missing.by_id:
             assert id_ not in self._recent.seen, "an id is awaited that arrived"
         assert not self._missing.by_id or self._wake_s < float("inf"), "ids are awaited and no timer runs"

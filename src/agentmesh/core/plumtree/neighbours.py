@@ -114,12 +114,13 @@ class Neighbours:
         rng: Picks first eager zone mates and partners for comparison.
     """
 
-    __slots__ = ("_config", "_eager", "_former", "_lazy", "_node_id", "_rng", "known")
+    __slots__ = ("_config", "_eager", "_former", "_lazy", "_node_id", "_rng", "_turn", "known")
 
     def __init__(self, node_id: NodeId, config: PlumtreeConfig, rng: random.Random) -> None:
         self._node_id, self._config, self._rng = node_id, config, rng
         self.known: dict[NodeId, Neighbour] = {}
         self._former: dict[NodeId, tuple[float, float]] = {}
+        self._turn = rng.randrange(1_000)
         self._eager: list[NodeId] | None = []
         self._lazy: list[NodeId] | None = []
 
@@ -195,10 +196,23 @@ class Neighbours:
         """Return the long links that are only told, in the order of arrival."""
         return [n.node for n in self.known.values() if not n.zone and not n.eager and not n.bad]
 
-    def pick_partner(self) -> NodeId | None:
-        """Pick a neighbour at random to compare with."""
+    def pick_partners(self) -> list[NodeId]:
+        """Pick whom to compare with: one at random, and zone mates that are told nothing, in turn.
+
+        The latter may have lost all who do tell them; when half of all nodes crash, one in some hundred has.
+        """
         nodes = [n.node for n in self.known.values() if not n.bad]
-        return self._rng.choice(nodes) if nodes else None
+        if not nodes:
+            return []
+        picked = [self._rng.choice(nodes)]
+        told = self.lazy()
+        untold = [n.node for n in self.known.values() if n.zone and not n.eager and not n.bad and n.node not in told]
+        for _ in range(min(self._config.sync_untold, len(untold))):
+            self._turn += 1
+            node = untold[self._turn % len(untold)]
+            if node not in picked:
+                picked.append(node)
+        return picked
 
     def _settle(self) -> None:
         """Give fresh zone mates a role: some are pushed to while fewer than ``zone_eager`` are."""

@@ -22,6 +22,7 @@ class Kept:
         at_s: When it came.
         via: Who brought it, None = published here.
         tree: It came along the tree.
+        fetched: It came as the answer to a fetch.
         asked: Who was asked for it: their late answers are no offence.
         holders: Neighbours known to have it or not to want it.
     """
@@ -33,6 +34,7 @@ class Kept:
     via: NodeId | None
     tree: bool
     asked: list[NodeId]
+    fetched: bool = False
     holders: list[NodeId] = field(default_factory=list[NodeId])
 
     def note_holder(self, node: NodeId) -> None:
