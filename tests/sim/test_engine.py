@@ -417,7 +417,7 @@ def test_a_world_of_one_node_is_refused() -> None:
 
 
 def test_an_unknown_setting_of_a_machine_is_refused() -> None:
-    with pytest.raises(UsageError, match="brain.directory.bogus"):
+    with pytest.raises(UsageError, match=r"brain\.directory\.bogus"):
         run_of("[brain.directory]\nbogus = 1")
 
 
