@@ -14,6 +14,7 @@ from typing import Any
 from agentmesh.core.machine import Outbox, PeerMisbehaved, Timer
 from agentmesh.core.messages import Delivered, NeighbourBad, NeighbourDown, NeighbourUp, Publish, Received
 from agentmesh.core.plumtree.config import PlumtreeConfig
+from agentmesh.core.plumtree.fetching import FETCH, Fetching
 from agentmesh.core.plumtree.messages import (
     HOPS_MAX,
     ID_BYTES,
@@ -31,12 +32,11 @@ from agentmesh.core.plumtree.messages import (
     Verdict,
     message_id,
 )
-from agentmesh.core.plumtree.missing import ANNOUNCERS_MAX, Missing, MissingTable
+from agentmesh.core.plumtree.missing import Missing
 from agentmesh.core.plumtree.neighbours import Neighbour, Neighbours
 from agentmesh.core.plumtree.recent import Kept, RecentTable
 from agentmesh.ids import NodeId
 
-FETCH = "plumtree.fetch"
 ANNOUNCE = "plumtree.announce"
 SYNC = "plumtree.sync"
 EXPIRE = "plumtree.expire"
@@ -44,7 +44,6 @@ EXPIRE = "plumtree.expire"
 _GRACE_S = 3.0
 #: Invalid messages remembered, so that everybody who brings one is charged and none is judged twice.
 _INVALID_MAX = 256
-_RTT_S_MIN, _RTT_S_MAX = 0.002, 2.0
 
 Judge = Callable[[str, bytes, float], Verdict]
 
@@ -69,16 +68,12 @@ class Plumtree:
         self._rng = rng
         self._neighbours = Neighbours(node_id, config, rng)
         self._recent = RecentTable(config)
-        self._missing = MissingTable()
+        self._fetching = Fetching(config, self._neighbours)
         self._declined: dict[bytes, list[NodeId]] = {}
         self._queue: list[bytes] = []
-        self._wake_s = float("inf")
-        self._wake_token = 0
         self._sync_left = 0
         self._syncing = self._expiring = False
         self._invalid: dict[bytes, None] = {}
-        self._rtt_s = config.rtt_first_s
-        self._wait_s = config.fetch_wait_s
         self._holes = 0.0
         self._optimised_s = -1e9
         self._on: dict[type, Callable[[Neighbour, Any, float, Outbox], None]] = {
@@ -143,7 +138,7 @@ class Plumtree:
                     self._on_stranger(incoming.peer, incoming.message, now_s, out)
                 elif not neighbour.bad:
                     handler(neighbour, incoming.message, now_s, out)
-                    self._arm(now_s, out)
+                    self._fetching.arm(now_s, out)
         elif kind is Timer:
             self._on_timer(incoming, now_s, out)
         elif kind is Publish:
@@ -158,10 +153,9 @@ class Plumtree:
                 self._charge(neighbour, self.config.score_outside, now_s, out)
 
     def _on_timer(self, timer: Timer, now_s: float, out: Outbox) -> None:
-        if timer.name == FETCH and timer.token == self._wake_token:
-            self._wake_s = float("inf")
+        if timer.name == FETCH and self._fetching.wakes(timer):
             self._fetch_due(now_s, out)
-            self._arm(now_s, out)
+            self._fetching.arm(now_s, out)
         elif timer.name == ANNOUNCE:
             self._announce(now_s, out)
         elif timer.name == SYNC:
@@ -183,19 +177,8 @@ class Plumtree:
 
     def _on_neighbour_down(self, node: NodeId, now_s: float, out: Outbox) -> None:
         self._neighbours.expire(node, now_s)
-        for id_, missing in list(self._missing.by_id.items()):
-            if not any(announcer == node for announcer, _ in missing.announcers):
-                continue
-            was_first = missing.announcers[0][0] == node
-            missing.announcers = [told for told in missing.announcers if told[0] != node]
-            if not missing.announcers:
-                self._missing.expire(id_)
-            elif was_first:
-                self._neighbours.known[missing.announcers[0][0]].promised += 1
-            if missing.waiting == node and missing.announcers:
-                missing.waiting = None
-                self._missing.postpone(id_, missing, now_s)
-        self._arm(now_s, out)
+        self._fetching.part(node, now_s)
+        self._fetching.arm(now_s, out)
 
     def _on_publish(self, publish: Publish, now_s: float, out: Outbox) -> None:
         assert len(publish.payload) <= self.config.payload_bytes_max, "a payload that no neighbour would accept"
@@ -205,11 +188,11 @@ class Plumtree:
             return
         self.published += 1
         kept = Kept(publish.kind, publish.payload, 0, now_s, None, True, [])
-        missing = self._close(id_)
+        missing = self._fetching.close(id_)
         if missing is not None:
             kept.holders.extend(announcer for announcer, _ in missing.announcers)
         self._spread(id_, kept, now_s, out)
-        self._arm(now_s, out)
+        self._fetching.arm(now_s, out)
 
     # Spreading
 
@@ -314,7 +297,7 @@ class Plumtree:
             self._flood(peer, now_s, out)
             return
         verdict = self._judge(kind, payload, now_s)
-        missing = self._close(id_)
+        missing = self._fetching.close(id_)
         if verdict != "new":
             self.refused += 1
             self._recent.admit(id_, now_s, None)
@@ -343,15 +326,14 @@ class Plumtree:
         if gossip.asked:
             kept.tree, kept.fetched = False, True
             self.fetched += 1
-            self._note_rtt(peer, missing, len(gossip.payload), now_s)
+            self._fetching.note_answer(peer, missing, len(gossip.payload), now_s)
             self._holes += 1.0
-            self._wait_s = max(config.fetch_wait_s_min, self._wait_s - config.fetch_wait_step_s)
             if self._holes >= config.promote_holes and not peer.eager:
                 self._promote(peer, out)
         else:
             self._holes = max(0.0, self._holes - config.promote_mend)
             if missing is not None and missing.waiting is not None:
-                self._wait_longer()
+                self._fetching.wait_longer()
             if gossip.tree:
                 self._neighbours.set_eager(peer, True)
             if missing is not None and peer.eager:
@@ -372,7 +354,7 @@ class Plumtree:
         if kept is not None:
             kept.note_holder(peer.node)
             if kept.fetched and not gossip.asked:
-                self._wait_longer()
+                self._fetching.wait_longer()
         if gossip.asked:
             if kept is not None and kept.via is not None and peer.node not in kept.asked:
                 self._abuse(peer, "an answer to no question", now_s, out)
@@ -423,12 +405,6 @@ class Plumtree:
             self._prune(peer, now_s, out)
             return
 
-    def _note_rtt(self, peer: Neighbour, missing: Missing | None, size_bytes: int, now_s: float) -> None:
-        if missing is None or missing.asked != [peer.node] or size_bytes > self.config.inline_bytes_max:
-            return
-        sample_s = min(max(now_s - missing.asked_s, _RTT_S_MIN), _RTT_S_MAX)
-        self._rtt_s += (sample_s - self._rtt_s) / 8
-
     def _decline(self, ids: list[bytes], but: list[NodeId], out: Outbox) -> None:
         """Tell the eager neighbours not to push these."""
         message = IDontWant(ids=ids)
@@ -442,7 +418,7 @@ class Plumtree:
         if len(have.ids) > IDS_MAX or len(have.hops) != len(have.ids):
             self._abuse(peer, "an announcement out of bounds", now_s, out)
             return
-        kept_of, seen = self._recent.kept, self._recent.seen
+        kept_of, seen, wait_s = self._recent.kept, self._recent.seen, self._fetching.wait_s()
         for id_, hops in zip(have.ids, have.hops, strict=True):
             if id_ in seen:
                 kept = kept_of.get(id_)
@@ -451,7 +427,7 @@ class Plumtree:
             elif len(id_) != ID_BYTES or not 0 < hops <= HOPS_MAX:
                 self._abuse(peer, "an announcement that is none", now_s, out)
                 return
-            elif not self._await(peer, id_, hops, self._fetch_wait_s(), 0, now_s):
+            elif not self._fetching.admit(peer, id_, hops, wait_s, 0, now_s):
                 self._flood(peer, now_s, out)
                 return
 
@@ -465,97 +441,27 @@ class Plumtree:
             kept.note_holder(peer.node)
         if offer.id in self._recent.seen:
             return
-        if not self._await(peer, offer.id, offer.hops, 0.0, size, now_s):
+        if not self._fetching.admit(peer, offer.id, offer.hops, 0.0, size, now_s):
             self._flood(peer, now_s, out)
 
-    def _await(self, peer: Neighbour, id_: bytes, hops: int, wait_s: float, size_bytes: int, now_s: float) -> bool:
-        """Note that a neighbour has an unknown id; False if it announced more than agreed."""
-        missing = self._missing.by_id.get(id_)
-        if missing is None:
-            config = self.config
-            if peer.promised >= config.promised_max or not peer.takes_ids(1, now_s):
-                return False
-            if len(self._missing.by_id) >= config.missing_max:
-                return True
-            peer.promised += 1
-            missing = Missing([(peer.node, hops)], now_s + wait_s, size_bytes=size_bytes)
-            self._missing.admit(id_, missing)
-            return True
-        missing.size_bytes = missing.size_bytes or size_bytes
-        if len(missing.announcers) < ANNOUNCERS_MAX and all(node != peer.node for node, _ in missing.announcers):
-            missing.announcers.append((peer.node, hops))
-        if missing.waiting is None and now_s + wait_s < missing.due_s:
-            self._missing.postpone(id_, missing, now_s + wait_s)
-        return True
-
-    def _fetch_wait_s(self) -> float:
-        return max(self._wait_s, self.config.fetch_wait_rtts * self._rtt_s)
-
-    def _wait_longer(self) -> None:
-        """Note that a push was only late: links here repeat what is lost, so fetching early gets payloads twice."""
-        config = self.config
-        self._wait_s = min(config.fetch_wait_s_max, self._wait_s + 2 * config.fetch_wait_step_s)
-
     def _fetch_due(self, now_s: float, out: Outbox) -> None:
-        """Fetch what is due, each id from one announcer, all ids of one announcer in one message."""
-        config = self.config
-        wanted: dict[NodeId, list[bytes]] = {}
-        declined: list[bytes] = []
-        for id_, missing in self._missing.take_due(now_s):
-            if missing.waiting is not None:
-                self._break_promise(missing.waiting, now_s, out)
-            announcer = self._pick_announcer(missing, now_s) if len(missing.asked) < config.attempts_max else None
-            if announcer is None:
-                self._close(id_)
-                continue
-            missing.waiting, missing.asked_s = announcer.node, now_s
-            missing.asked.append(announcer.node)
-            wait_s = max(config.retry_wait_s, config.retry_wait_rtts * self._rtt_s)
-            wait_s += missing.size_bytes / config.fetch_bytes_per_s
-            self._missing.postpone(id_, missing, now_s + wait_s)
-            wanted.setdefault(announcer.node, []).append(id_)
-            if not missing.declined:
-                missing.declined = True
-                declined.append(id_)
+        """Fetch what is due, all ids of one announcer in one message, and charge who did not deliver."""
+        plan = self._fetching.plan(now_s)
         eager = self._neighbours.eager()
-        for node, ids in wanted.items():
-            announcer = self._neighbours.known[node]
+        for node, ids in plan.wanted.items():
             keep = not eager
             if keep:
                 self.promotions += 1
-                self._neighbours.set_eager(announcer, True)
+                self._neighbours.set_eager(self._neighbours.known[node], True)
             for start in range(0, len(ids), IDS_MAX):
                 self.grafts += 1
                 out.send(node, Graft(ids=ids[start : start + IDS_MAX], keep=keep))
-        for start in range(0, len(declined), IDS_MAX):
-            self._decline(declined[start : start + IDS_MAX], list(wanted), out)
-
-    def _pick_announcer(self, missing: Missing, now_s: float) -> Neighbour | None:
-        """Pick whom to ask: the one asked least often, of these one in good standing, of these the first that told."""
-        best: Neighbour | None = None
-        best_rank = (0, True)
-        for node, _ in missing.announcers:
+        for start in range(0, len(plan.declined), IDS_MAX):
+            self._decline(plan.declined[start : start + IDS_MAX], list(plan.wanted), out)
+        for node in plan.broken:
             neighbour = self._neighbours.known.get(node)
-            if neighbour is None or neighbour.bad:
-                continue
-            rank = (missing.asked.count(node), neighbour.score(now_s) < -1.0)
-            if best is None or rank < best_rank:
-                best, best_rank = neighbour, rank
-        return best
-
-    def _break_promise(self, node: NodeId, now_s: float, out: Outbox) -> None:
-        neighbour = self._neighbours.known.get(node)
-        if neighbour is not None and neighbour.may_fault(now_s):
-            self._charge(neighbour, self.config.score_broken, now_s, out)
-
-    def _close(self, id_: bytes) -> Missing | None:
-        """Await an id no longer: it is here, or nobody delivered it."""
-        missing = self._missing.expire(id_)
-        if missing is not None:
-            first = self._neighbours.known.get(missing.announcers[0][0])
-            if first is not None:
-                first.promised = max(0, first.promised - 1)
-        return missing
+            if neighbour is not None and neighbour.may_fault(now_s):
+                self._charge(neighbour, self.config.score_broken, now_s, out)
 
     # What neighbours ask
 
@@ -666,21 +572,12 @@ class Plumtree:
             self._neighbours.changed()
             out.emit(NeighbourBad(peer.node, round(score, 1)))
 
-    def _arm(self, now_s: float, out: Outbox) -> None:
-        """See to it that a timer wakes this machine when the next id is due."""
-        due_s = self._missing.next_due_s()
-        if due_s is not None and due_s < self._wake_s:
-            self._wake_s = due_s
-            self._wake_token += 1
-            out.after(max(0.0, due_s - now_s), Timer(FETCH, self._wake_token))
-
     def assert_invariants(self) -> None:
         """Raise AssertionError if a bound or rule is broken."""
         self._neighbours.assert_invariants()
         self._recent.assert_invariants()
-        self._missing.assert_invariants(self.config.missing_max)
+        self._fetching.assert_invariants()
         assert len(self._declined) <= self.config.unwanted_max
         assert len(self._invalid) <= _INVALID_MAX
-        for id_ in self._missing.by_id:
+        for id_ in self._fetching.missing.by_id:
             assert id_ not in self._recent.seen, "an id is awaited that arrived"
-        assert not self._missing.by_id or self._wake_s < float("inf"), "ids are awaited and no timer runs"
