@@ -1038,6 +1038,32 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "overlay.machine": Requirement(
+        "RQ1 overlay, issue 3.1, spec overlay §3-§6",
+        "Each node keeps a zone of near keys and long links by capacity; hostile peers neither fill nor empty its views.",
+        _in(
+            "unit/core/test_overlay.py",
+            "the_number_of_links_follows_capacity_within_its_band",
+            "more_nodes_make_a_zone_of_those_that_share_a_prefix",
+            "zones_never_span_sites",
+            "the_dead_leave_every_view_and_hearsay_does_not_bring_them_back",
+            "whatever_peers_send_bounds_hold_and_nothing_is_raised",
+            "the_exponent_of_a_drawn_power_law_is_found",
+        ),
+    ),
+    "overlay.mesh": Requirement(
+        "RQ1 small world, issue 3.1, issue 3.3",
+        "A mesh grown through one seed is one clustered, short component that survives crashes, loses no side of a split, heals.",
+        _in(
+            "unit/core/test_overlay_scenarios.py",
+            "nodes_that_join_through_one_seed_end_in_one_component_with_agreed_zones",
+            "the_peer_graph_is_clustered_and_small",
+            "links_are_symmetric_and_follow_capacity",
+            "after_half_of_it_crashes_at_once_the_rest_is_one_mesh_and_repaired",
+            "both_sides_of_a_split_go_on_and_mix_again_within_seconds_of_its_end",
+            "the_same_seed_gives_the_same_run",
+        ),
+    ),
     "house.floors": Requirement(
         "issue 2.1",
         "Imports go down only; the core has no clock, socket or chance of its own.",

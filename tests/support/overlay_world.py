@@ -1,7 +1,7 @@
 """Overlay machines on a dumb network in virtual time, with a dumb failure detector beside them.
 
-A message takes 5–25 ms, or gets lost; the first one between two nodes opens a link (``PeerUp`` on both sides). Whoever
-watches a node that was killed or cut off hears ``MemberDead`` some seconds later. Same seed, same run.
+A message takes 5–25 ms, in order per link, or gets lost; the first one between two nodes opens a link (``PeerUp`` on
+both sides). Whoever watches a node that was killed or cut off hears ``MemberDead`` some seconds later. Same seed, same run.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ class World:
         self.trace: list[tuple[float, str]] | None = None
         self.group: dict[NodeId, int] = {}
         self.dead_after_s = (2.0, 6.0)
+        self._last: dict[tuple[NodeId, NodeId], float] = {}
         self._linked: set[tuple[NodeId, NodeId]] = set()
         self._heap: list[tuple[float, int, NodeId, Any]] = []
         self._count = 0
@@ -139,7 +140,9 @@ class World:
                 self.trace.append((self.now_s, f"{node} {to} {message!r}"))
             if self.reaches(node, to) and (not self.loss or self.rng.random() >= self.loss):
                 self.link(node, to)
-                self._push(self.now_s + 0.005 + 0.02 * self.rng.random(), to, Received(node, message))
+                at_s = max(self.now_s + 0.005 + 0.02 * self.rng.random(), self._last.get((node, to), 0.0))
+                self._last[node, to] = at_s
+                self._push(at_s, to, Received(node, message))
         return out
 
     def run(self, seconds: float) -> None:

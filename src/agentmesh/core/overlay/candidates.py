@@ -56,7 +56,7 @@ class Candidate:
 class Candidates:
     """The table. Args: config: bounds; own_head: ``head`` of this node's key."""
 
-    __slots__ = ("_counts", "_told", "by_mark", "config", "entries", "own_head")
+    __slots__ = ("_counts", "_marks", "_told", "by_mark", "config", "entries", "own_head")
 
     def __init__(self, config: OverlayConfig, own_head: int) -> None:
         self.config, self.own_head = config, own_head
@@ -64,6 +64,20 @@ class Candidates:
         self.by_mark: dict[bytes, NodeId] = {}
         self._counts = [0] * (BITS + 1)
         self._told: dict[NodeId, int] = {}
+        self._marks: bytes | None = b""
+
+    def is_spare(self, bits: int) -> bool:
+        """Say whether a node that shares so many bits would only take the place of another one as far away, or farther."""
+        if len(self.entries) < self.config.candidates_max:
+            return False
+        keep = self.config.bucket_keep
+        return self._counts[bits] >= keep and not any(count > keep for count in self._counts[:bits])
+
+    def marks(self) -> bytes:
+        """Return the marks of all candidates, one after the other."""
+        if self._marks is None:
+            self._marks = b"".join([candidate.mark for candidate in self.entries.values()])
+        return self._marks
 
     def put(self, record: NodeRecord, via: NodeId, *, met: bool) -> Candidate | None:
         """Take a node in, or its newer record; the caller has compared ``seq``. Returns None if there is no room for it."""
@@ -78,6 +92,7 @@ class Candidates:
         key_head = head(record.key)
         new = Candidate(record, key_head, shared_bits(key_head, self.own_head), via, met)
         self.entries[record.node_id] = new
+        self._marks = None
         self.by_mark[new.mark] = record.node_id
         self._counts[new.bits] += 1
         self._charge(new, 1)
@@ -98,6 +113,7 @@ class Candidates:
         """Forget a node; return what was known."""
         candidate = self.entries.pop(node, None)
         if candidate is not None:
+            self._marks = None
             self._counts[candidate.bits] -= 1
             if self.by_mark.get(candidate.mark) == node:
                 del self.by_mark[candidate.mark]
@@ -128,6 +144,7 @@ class Candidates:
     def _rename(self, candidate: Candidate, record: NodeRecord) -> None:
         if self.by_mark.get(candidate.mark) == record.node_id:
             del self.by_mark[candidate.mark]
+        self._marks = None
         candidate.record, candidate.mark = record, mark_of(record)
         self.by_mark[candidate.mark] = record.node_id
 
@@ -161,6 +178,7 @@ class Candidates:
             if not candidate.met:
                 told[candidate.via] = told.get(candidate.via, 0) + 1
         assert counts == self._counts
+        assert self.marks() == b"".join(candidate.mark for candidate in self.entries.values())
         assert told == self._told
         assert all(count <= self.config.told_max for count in told.values())
         assert all(node in self.entries for node in self.by_mark.values())

@@ -70,8 +70,10 @@ class OverlayConfig:
             2, 60: a healed partition re-mixes within seconds, for a few messages per dead neighbour.
         tomb_probes_max: … and so many times. Default 14, about 10 minutes.
         tomb_ask_gap_s: One of whom somebody else says that it lives is asked at most this often. Default 15 (guess).
-        doubt_s: A candidate that others hold for dead, or that did not answer, is asked; if it is silent for this long it is
-            dead to us too. Default 2 (guess: a dial and an answer).
+        doubt_s, doubt_tries: A candidate that others hold for dead, or that did not answer, is asked so often, so far apart;
+            if it stays silent it is dead to us too. Defaults 1 and 3 (guess: a dial and an answer, twice over).
+        far_share: When the table of candidates is full, this share of the unmet nodes that are too far to matter still gets
+            the place of another far one, so that ways into other parts stay fresh. Default 0.25 (guess; each costs 10 µs).
         doubts_max: Such candidates at once. Default 16.
         revive_s, revive_s_max: A node that died is not taken back on the strength of a message within this time of
             its death, doubling with every death while it is remembered. Defaults 1 and 60.
@@ -122,7 +124,9 @@ class OverlayConfig:
     tomb_probe_s_max: float = 60.0
     tomb_probes_max: int = 14
     tomb_ask_gap_s: float = 15.0
-    doubt_s: float = 2.0
+    doubt_s: float = 1.0
+    doubt_tries: int = 3
+    far_share: float = 0.25
     doubts_max: int = 16
     revive_s: float = 1.0
     revive_s_max: float = 60.0

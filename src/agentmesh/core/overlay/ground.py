@@ -19,6 +19,8 @@ from agentmesh.identity.reader import Reader
 from agentmesh.ids import NodeId
 
 TIMER = "overlay.tick"
+#: Peers remembered as connected.
+UP_MAX = 8
 #: Shortest delay of a timer, seconds.
 _MOMENT_S = 0.001
 
@@ -72,6 +74,7 @@ class Ground:
         "record",
         "rng",
         "tombs",
+        "up",
         "wall",
     )
 
@@ -88,6 +91,8 @@ class Ground:
         self.long: dict[NodeId, Link] = {}
         self.members: dict[NodeId, NodeRecord] = {}
         self.tombs: dict[NodeId, Tomb] = {}
+        #: Peers with a link, the last ones: whom to join through when nobody else is known.
+        self.up: dict[NodeId, None] = {}
         self.bad: dict[NodeId, float] = {}
         self._deaths: dict[NodeId, int] = {}
         self._watched: dict[NodeId, None] = {}
@@ -200,6 +205,7 @@ class Ground:
     def assert_invariants(self) -> None:
         """Raise AssertionError if what was told differs from what is, or a bound is broken."""
         assert len(self.tombs) <= self.config.tombs_max
+        assert len(self.up) <= UP_MAX
         assert len(self._deaths) <= self.config.tombs_max
         assert len(self.bad) <= self.config.bad_max
         assert self.node_id not in self.long

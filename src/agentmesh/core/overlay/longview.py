@@ -35,6 +35,8 @@ _SAMPLE = 8
 _JOINERS_MAX = 64
 #: Each refusal doubles the wait before the same node is asked again, so many times at most.
 _REFUSALS_MAX = 5
+#: After so many refusals in a row a node that has the fewest links allowed waits before it asks again.
+_REFUSALS_IN_A_ROW = 8
 #: Shuffles at the short interval after links changed.
 _SHUFFLES_SOON = 6
 
@@ -52,6 +54,7 @@ class LongView:
         "_join_s",
         "_join_wait_s",
         "_joiners",
+        "_refused",
         "_rejoin_s",
         "_replies",
         "_shuffle_s",
@@ -71,6 +74,7 @@ class LongView:
         self._asks: dict[NodeId, tuple[float, NodeRecord]] = {}
         self._fill_s, self._fill_wait_s = 0.0, config.fill_s
         self._insert_s = -math.inf
+        self._refused = 0
         self._join_s = self._rejoin_s = -math.inf
         self._join_wait_s = config.join_retry_s
         self._joiners: dict[NodeId, float] = {}
@@ -134,10 +138,7 @@ class LongView:
             # Each may bring two links: itself and the one it gives up.
             lacking -= 2
             asked += 1
-        if asked:
-            self._fill_wait_s = config.fill_s
-            self._fill_s = now_s + config.ask_timeout_s
-        elif self._asks:
+        if asked or self._asks:
             self._fill_s = now_s + config.ask_timeout_s
         else:
             self._fill_s = now_s + self._fill_wait_s
@@ -145,7 +146,7 @@ class LongView:
 
     def wanted(self, now_s: float) -> None:
         """Note that there is somebody new to ask."""
-        if len(self._ground.long) < self.target:
+        if len(self._ground.long) < self.target and self._refused < _REFUSALS_IN_A_ROW:
             self._fill_s = min(self._fill_s, now_s)
 
     def join(self, peer: NodeId, now_s: float, out: Outbox) -> None:
@@ -271,6 +272,14 @@ class LongView:
                 spare.ask_s = now_s + ground.config.refused_s * 2.0**spare.refusals
                 spare.refusals = min(spare.refusals + 1, _REFUSALS_MAX)
             ground.hear_all(message.records, peer, True, now_s, out)
+            self._refused += 1
+            if self._refused % _REFUSALS_IN_A_ROW == 0 and len(ground.long) >= ground.config.long_min:
+                # Everybody seems to be full: a mesh at rest must not be asked over and over for the last link.
+                self._fill_s = now_s + self._fill_wait_s
+                self._fill_wait_s = min(2 * self._fill_wait_s, ground.config.fill_s_max)
+                return
+            if self._fill_s > now_s + ground.config.ask_timeout_s:
+                return
         self._fill_s = min(self._fill_s, now_s)
         self.fill(now_s, out)
 
@@ -335,7 +344,7 @@ class LongView:
     def _changed(self, now_s: float) -> None:
         """Note that links changed: look for more, and shuffle soon."""
         ground = self._ground
-        self._fill_s = min(self._fill_s, now_s)
+        self._fill_s, self._fill_wait_s, self._refused = min(self._fill_s, now_s), ground.config.fill_s, 0
         if self._shuffles_soon < _SHUFFLES_SOON:
             self._shuffles_soon = _SHUFFLES_SOON
             self._shuffle_s = min(self._shuffle_s, now_s + ground.config.shuffle_s * (0.5 + ground.rng.random()))
@@ -399,7 +408,11 @@ class LongView:
         if now_s < self._rejoin_s:
             return
         self._rejoin_s = now_s + self._join_wait_s
-        pool = list(self.passive.entries) or [node for node, tomb in ground.tombs.items() if not tomb.left]
+        pool = (
+            list(self.passive.entries)
+            or list(ground.up)
+            or [node for node, tomb in ground.tombs.items() if not tomb.left]
+        )
         if not pool:
             return
         self._join_wait_s = min(2 * self._join_wait_s, ground.config.join_retry_s_max)

@@ -18,13 +18,14 @@ from agentmesh.core.messages import (
     MemberLeft,
     NeighbourBad,
     NodeHeard,
+    PeerDown,
     PeerUp,
     Received,
     Watch,
 )
 from agentmesh.core.overlay import longview, zoneview
 from agentmesh.core.overlay.config import OverlayConfig
-from agentmesh.core.overlay.ground import TIMER, Ground
+from agentmesh.core.overlay.ground import TIMER, UP_MAX, Ground
 from agentmesh.core.overlay.longview import LongView
 from agentmesh.core.overlay.messages import Disconnect, Here, JoinReply
 from agentmesh.core.overlay.zoneview import ZoneView
@@ -165,10 +166,17 @@ class Overlay:
             return
         if len(ground.long) < min(ground.config.long_min, self._long.target) or not ground.members:
             self._long.join(peer, now_s, out)
+        ground.up.pop(peer, None)
+        if len(ground.up) >= UP_MAX:
+            del ground.up[next(iter(ground.up))]
+        ground.up[peer] = None
         known = peer in ground.long or peer in self._zone.candidates.entries
         if peer in ground.tombs or (not known and now_s >= self._greet_s):
             self._greet_s = now_s + ground.config.zone_gap_s
             out.send(peer, Here(ground.record.raw, reply=True))
+
+    def _on_down(self, incoming: PeerDown, now_s: float, out: Outbox) -> None:
+        self._ground.up.pop(incoming.peer, None)
 
     def _on_alive(self, incoming: MemberAlive, now_s: float, out: Outbox) -> None:
         tomb = self._ground.tombs.get(incoming.node)
@@ -332,6 +340,7 @@ _ON: dict[type[Any], Any] = {
     LocalNode: Overlay._on_local,  # pyright: ignore[reportPrivateUsage]
     NodeHeard: Overlay._on_heard,  # pyright: ignore[reportPrivateUsage]
     PeerUp: Overlay._on_up,  # pyright: ignore[reportPrivateUsage]
+    PeerDown: Overlay._on_down,  # pyright: ignore[reportPrivateUsage]
     MemberAlive: Overlay._on_alive,  # pyright: ignore[reportPrivateUsage]
     MemberDead: Overlay._on_dead,  # pyright: ignore[reportPrivateUsage]
     MemberLeft: Overlay._on_left,  # pyright: ignore[reportPrivateUsage]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from agentmesh.core.machine import Outbox, PeerMisbehaved
@@ -33,6 +34,8 @@ _SEARCH_PATIENCE_S = 1.0
 _SEARCH_S = 3.0
 #: Unanswered ``NearAsk`` remembered; what nobody asked for is not read.
 _ASKED_MAX = 24
+#: An answer that comes later than this, seconds, is not read, and the node is doubted.
+_ASKED_S = 3.0
 #: Every so many exchanges one goes to the sibling zone.
 _SIBLING_EVERY = 4
 
@@ -72,7 +75,7 @@ class ZoneView:
         self._near_s, self._near_wait_s, self._rounds = math.inf, ground.config.near_fast_s, 0
         self._fresh: NodeId | None = None
         self._asked: dict[NodeId, float] = {}
-        self._doubts: dict[NodeId, float] = {}
+        self._doubts: dict[NodeId, tuple[float, int]] = {}
         self._search: dict[NodeId, None] = {}
         self._search_s = -math.inf
 
@@ -91,14 +94,18 @@ class ZoneView:
     def due_s(self) -> float:
         """Return when ``tick`` wants to be called next."""
         due_s = min(self._zone_s, self._merge_s, self._near_s)
-        return min(due_s, next(iter(self._doubts.values()))) if self._doubts else due_s
+        return min(due_s, next(iter(self._doubts.values()))[0]) if self._doubts else due_s
 
     def tick(self, now_s: float, out: Outbox) -> None:
         """Do what time asks for: form the zone anew, exchange candidates."""
-        for node in [node for node, until_s in self._doubts.items() if until_s <= now_s]:
-            del self._doubts[node]
+        for node in [node for node, (until_s, _) in self._doubts.items() if until_s <= now_s]:
+            _, tries = self._doubts.pop(node)
             candidate = self.candidates.entries.get(node)
-            if candidate is not None and not self._ground.is_watched(node):
+            if candidate is None or self._ground.is_watched(node):
+                continue
+            if tries < self._ground.config.doubt_tries:
+                self._doubt(node, now_s, out, tries + 1)
+            else:
                 self._ground.gone(candidate.record, now_s, out)
         if now_s >= min(self._zone_s, self._merge_s):
             self._form(now_s, out)
@@ -116,6 +123,10 @@ class ZoneView:
                 if record.node_id in ground.members:
                     ground.members[record.node_id] = newest
             return False
+        if not met:
+            bits = shared_bits(head(record.key), self.candidates.own_head)
+            if self.candidates.is_spare(bits) and ground.rng.random() >= ground.config.far_share:
+                return False
         new = self.candidates.put(record, via, met=met)
         if new is None:
             return False
@@ -161,19 +172,19 @@ class ZoneView:
         if ground.record is None:
             return
         theirs = [marks[at : at + MARK_BYTES] for at in range(0, len(marks), MARK_BYTES)]
-        records = self._lacking(peer, set(theirs), max(0, min(message.depth, 64) - 1))
-        own, known = candidates.own_head, candidates.by_mark
-        bits_min = max(0, self.depth - 1)
-        wanted: list[bytes] = []
-        dead = {mark_of(tomb.record) for tomb in ground.tombs.values()}
-        gone = [mark for mark in theirs if mark in dead][:RECORDS_MAX]
-        for mark in theirs:
-            if mark not in known and mark not in dead and len(wanted) < RECORDS_MAX:
-                key_head = int.from_bytes(mark[:-2], "big") << 16
-                if key_head >> 16 != own >> 16 and shared_bits(key_head, own) >= bits_min:
-                    wanted.append(mark)
-        if theirs and theirs[0] not in known and theirs[0] not in wanted:
-            wanted = [theirs[0], *wanted[: RECORDS_MAX - 1]]
+        records = self._lacking(peer, frozenset(theirs), max(0, min(message.depth, 64) - 1))
+        known = candidates.by_mark
+        strange = [mark for mark in theirs if mark not in known]
+        gone: list[bytes] = []
+        if ground.tombs and strange:
+            dead = {mark_of(tomb.record) for tomb in ground.tombs.values()}
+            gone = [mark for mark in strange if mark in dead][:RECORDS_MAX]
+            strange = [mark for mark in strange if mark not in dead]
+        # Heads of 48 bits here: so much of a key is in a mark. Our own mark is at distance 0.
+        own, limit = candidates.own_head >> 16, 1 << (48 - min(48, max(0, self.depth - 1)))
+        wanted = [mark for mark in strange if 0 < int.from_bytes(mark[:6], "big") ^ own < limit][:RECORDS_MAX]
+        if strange and strange[0] == theirs[0] and strange[0] not in wanted:
+            wanted = [strange[0], *wanted[: RECORDS_MAX - 1]]
         if wanted:
             self._expect(peer, now_s)
         out.send(peer, NearReply([record.raw for record in records], b"".join(wanted), b"".join(gone)))
@@ -291,7 +302,7 @@ class ZoneView:
         self._near_s = now_s + self._near_wait_s * (0.8 + 0.4 * rng.random())
         self._near_wait_s = min(2 * self._near_wait_s, config.near_s_max)
         self._rounds += 1
-        for node in [node for node, until_s in self._asked.items() if until_s + config.doubt_s < now_s]:
+        for node in [node for node, until_s in self._asked.items() if until_s + _ASKED_S < now_s]:
             del self._asked[node]
             if node in self.candidates.entries:
                 self._doubt(node, now_s, out)
@@ -310,7 +321,7 @@ class ZoneView:
         assert ground.record is not None
         candidate = self.candidates.entries.get(node)
         self._expect(node, now_s)
-        marks = b"".join((mark_of(ground.record), *(c.mark for c in self.candidates.entries.values())))
+        marks = mark_of(ground.record) + self.candidates.marks()
         out.send(node, NearAsk(marks, self.depth), candidate.record.addresses if candidate is not None else ())
 
     def _dead_among(self, raws: list[bytes]) -> list[bytes]:
@@ -319,14 +330,14 @@ class ZoneView:
         known = {tomb.record.raw: tomb.record for tomb in tombs.values()} if tombs and raws else {}
         return [mark_of(known[raw]) for raw in raws[:RECORDS_MAX] if raw in known]
 
-    def _doubt(self, node: NodeId, now_s: float, out: Outbox) -> None:
+    def _doubt(self, node: NodeId, now_s: float, out: Outbox, tries: int = 1) -> None:
         """Ask a candidate that nobody here watches whether it lives."""
         ground = self._ground
         if node in self._doubts or len(self._doubts) >= ground.config.doubts_max or ground.is_watched(node):
             return
         if ground.record is None or ground.record.leaving:
             return
-        self._doubts[node] = now_s + ground.config.doubt_s
+        self._doubts[node] = (now_s + ground.config.doubt_s, tries)
         out.send(node, Here(ground.record.raw, reply=True), self.candidates.entries[node].record.addresses)
 
     def _expect(self, node: NodeId, now_s: float) -> None:
@@ -351,7 +362,7 @@ class ZoneView:
                 self._ask(node, now_s, out)
                 running += 1
 
-    def _lacking(self, peer: NodeId, theirs: set[bytes], bits_min: int) -> list[NodeRecord]:
+    def _lacking(self, peer: NodeId, theirs: frozenset[bytes], bits_min: int) -> list[NodeRecord]:
         """Return the records nearest to a peer whose marks it did not name: nearer than we are, or of its own region."""
         ground, candidates = self._ground, self.candidates
         assert ground.record is not None
@@ -359,27 +370,26 @@ class ZoneView:
             peer_head = head(dht_key(public_key_of(peer)))
         except DecodeError:
             return []
-        bits_min = min(bits_min, shared_bits(peer_head, candidates.own_head) + 1)
-        found: dict[NodeId, tuple[int, NodeRecord]] = {}
-
-        def weigh(record: NodeRecord, key_head: int) -> None:
-            distance = key_head ^ peer_head
-            if distance and 64 - distance.bit_length() >= bits_min:
-                found[record.node_id] = (distance, record)
-
-        for candidate in candidates.entries.values():
-            if candidate.mark not in theirs:
-                weigh(candidate.record, candidate.head)
-        site = ground.record.site
-        others = chain(
-            (link.record for link in ground.long.values()),
-            (spare.record for spare in self._passive.entries.values()),
-            (ground.record,),
-        )
-        for record in others:
-            if record.site == site and record.node_id not in found and mark_of(record) not in theirs:
-                weigh(record, head(record.key))
-        nearest = sorted(found.values(), key=lambda pair: pair[0])
+        shared = shared_bits(peer_head, candidates.own_head)
+        # Distances below this: of the peer's own region, or nearer to it than we are.
+        limit = 1 << max(0, 64 - min(bits_min, shared + 1))
+        found = {
+            candidate.record.node_id: (distance, candidate.record)
+            for candidate in candidates.entries.values()
+            if 0 < (distance := candidate.head ^ peer_head) < limit and candidate.mark not in theirs
+        }
+        if shared < self.depth:
+            # A stranger, looking for its region: everybody we know may be of help. What is near us is a candidate anyway.
+            site = ground.record.site
+            links = (link.record for link in ground.long.values())
+            spares = (spare.record for spare in self._passive.entries.values())
+            for record in chain(links, spares):
+                distance = head(record.key) ^ peer_head
+                if 0 < distance < limit and record.site == site and mark_of(record) not in theirs:
+                    found.setdefault(record.node_id, (distance, record))
+        if mark_of(ground.record) not in theirs and candidates.own_head ^ peer_head < limit:
+            found[ground.node_id] = (candidates.own_head ^ peer_head, ground.record)
+        nearest = sorted(found.values(), key=itemgetter(0))
         return [record for _, record in nearest[:RECORDS_MAX]]
 
     def candidate(self, node: NodeId) -> Candidate | None:
