@@ -1064,6 +1064,77 @@ REQUIREMENTS: dict[str, Requirement] = {
             "the_same_seed_gives_the_same_run",
         ),
     ),
+    "sim.deterministic": Requirement(
+        "issue 3.4, spec simulator.md §1–§2",
+        "Scenario, size and seed fix a run: the same digest under any hash seed; a seed replays as a story.",
+        (
+            *_in(
+                "sim/test_scenarios.py",
+                "the_digest_is_the_same_under_any_hash_seed_and_another_for_another_seed",
+                "replay_tells_the_story_of_a_node_and_comes_to_the_same_digest",
+            ),
+            *_in(
+                "sim/test_engine.py",
+                "an_honest_toy_violates_nothing_and_the_same_seed_gives_the_same_digest",
+                "a_story_tells_every_input_of_the_chosen_node",
+                "a_story_without_a_node_tells_what_led_to_the_first_violation",
+            ),
+        ),
+    ),
+    "sim.network": Requirement(
+        "issue 3.4, spec simulator.md §4–§6",
+        "Delays, loss, duplication, reordering, bit flips, crashes, pauses, partitions, churn and liars act as told.",
+        (
+            *_in(
+                "sim/test_engine.py",
+                "a_pair_has_one_delay_both_ways_and_packets_stay_within_the_bounds",
+                "the_asked_share_of_packets_is_lost",
+                "a_repeated_datagram_is_refused_where_bytes_are_real",
+                "flipped_bits_reach_the_real_decoders_and_none_gets_through",
+                "messages_over_a_link_keep_their_order_though_packets_are_lost",
+                "a_restarted_node_keeps_key_seq_and_contacts_and_nothing_else",
+                "a_crashed_node_takes_nothing_and_its_peers_learn_of_it_after_the_idle_timeout",
+                "a_paused_node_gets_what_waited_when_it_goes_on",
+                "a_partition_stops_packets_between_the_sides_until_it_heals",
+                "churn_crashes_and_restarts_at_the_asked_rate",
+                "bytes_are_counted_alike_in_worlds_of_bytes_and_of_objects",
+            ),
+            *_in(
+                "sim/test_byzantine.py",
+                "a_forging_node_spoils_every_signed_record_and_nothing_else",
+                "a_withholding_node_passes_no_broadcast_on",
+                "a_lying_node_names_only_its_friends",
+                "a_flooding_node_sends_at_its_rate",
+                "a_garbling_node_reaches_the_decoders_behind_the_envelope",
+            ),
+        ),
+    ),
+    "sim.findings": Requirement(
+        "issue 3.4, spec simulator.md §8",
+        "A broken invariant, an error or a failed check is a violation with its time and node; the run then fails.",
+        _in(
+            "sim/test_engine.py",
+            "an_error_of_a_brain_is_a_violation_with_its_time_and_node",
+            "a_broken_invariant_is_found_while_the_world_runs",
+        ),
+    ),
+    "sim.scenarios": Requirement(
+        "issue 3.4, spec simulator.md §3, §9",
+        "Every scenario of the issue is a file, runs with one command, yields its figures; wrong arguments are refused.",
+        (
+            *_in(
+                "sim/test_scenarios.py",
+                "each_scenario_runs_small_yields_its_figures_and_violates_nothing",
+                "the_report_as_json_has_the_agreed_members_and_figures_carry_their_unit",
+                "wrong_arguments_end_with_2_and_a_word_on_what_is_wrong",
+            ),
+            *_in(
+                "sim/test_engine.py",
+                "every_scenario_of_the_package_is_readable_and_named",
+                "a_wrong_setting_is_refused_with_a_word_on_what_is_wrong",
+            ),
+        ),
+    ),
     "house.floors": Requirement(
         "issue 2.1",
         "Imports go down only; the core has no clock, socket or chance of its own.",
