@@ -33,9 +33,9 @@ class OverlayConfig:
             up to the longest. Defaults 2 and 30 (guess).
         shuffle_long, shuffle_passive: Nodes of each view in a shuffle, besides the sender. Defaults 3 and 4
             (HyParView).
-        shuffle_s, shuffle_s_max: Between two shuffles after links changed, and when nothing has changed for long; ±
-            20 %. Raise the latter on metered links: a shuffle is 2 KB on each of 7 links. Defaults 10 (research:
-            §2.2) and 30 (measured: 10 would cost 1.4 KB/s of the 5 KB/s that an idle node may use).
+        shuffle_s, shuffle_s_max: Between two shuffles for a minute after links changed, and when nothing has changed for
+            longer; ± 20 %. Raise the latter on metered links: a shuffle is 2 KB on each of 7 links. Defaults 10 (research:
+            §2.2) and 60 (10 throughout would take 1.4 KB/s of the 5 KB/s, and half the CPU, that an idle node may use).
         ask_timeout_s: A node asked for a link that does not answer within this time is dropped from the reserve.
             Default 0.5 (HyParView as coded by others; research: §2.2).
         asks_at_once: Requests for a link under way. Default 4 (guess).
@@ -73,7 +73,7 @@ class OverlayConfig:
         doubt_s, doubt_tries: A candidate that others hold for dead, or that did not answer, is asked so often, so far apart;
             if it stays silent it is dead to us too. Defaults 1 and 3 (guess: a dial and an answer, twice over).
         far_share: When the table of candidates is full, this share of the unmet nodes that are too far to matter still gets
-            the place of another far one, so that ways into other parts stay fresh. Default 0.25 (guess; each costs 10 µs).
+            the place of another far one, so that ways into other parts stay fresh. Default 0.1 (guess; each costs 10 µs).
         doubts_max: Such candidates at once. Default 16.
         revive_s, revive_s_max: A node that died is not taken back on the strength of a message within this time of
             its death, doubling with every death while it is remembered. Defaults 1 and 60.
@@ -97,7 +97,7 @@ class OverlayConfig:
     shuffle_long: int = 3
     shuffle_passive: int = 4
     shuffle_s: float = 10.0
-    shuffle_s_max: float = 30.0
+    shuffle_s_max: float = 60.0
     ask_timeout_s: float = 0.5
     asks_at_once: int = 4
     refused_s: float = 10.0
@@ -126,7 +126,7 @@ class OverlayConfig:
     tomb_ask_gap_s: float = 15.0
     doubt_s: float = 1.0
     doubt_tries: int = 3
-    far_share: float = 0.25
+    far_share: float = 0.1
     doubts_max: int = 16
     revive_s: float = 1.0
     revive_s_max: float = 60.0

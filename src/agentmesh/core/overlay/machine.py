@@ -173,7 +173,8 @@ class Overlay:
         known = peer in ground.long or peer in self._zone.candidates.entries
         if peer in ground.tombs or (not known and now_s >= self._greet_s):
             self._greet_s = now_s + ground.config.zone_gap_s
-            out.send(peer, Here(ground.record.raw, reply=True))
+            # A stranger hears of its link as well and says who it is; only the dead must be asked.
+            out.send(peer, Here(ground.record.raw, reply=peer in ground.tombs))
 
     def _on_down(self, incoming: PeerDown, now_s: float, out: Outbox) -> None:
         self._ground.up.pop(incoming.peer, None)

@@ -1,7 +1,7 @@
 """The reserve of long links (HyParView's passive view): nodes from anywhere, to be asked when a place is free.
 
-Bounded. Each entry is charged to whoever told of it, and one teller fills at most a part; in a full reserve a random entry of
-the largest teller makes room. Nodes that were neighbours once ("tried") stay, up to half of the places.
+Bounded. Each entry is charged to whoever told of it, and one teller fills at most a part; in a full reserve the largest
+teller among some drawn entries gives one up. Nodes that were neighbours once ("tried") go last, up to half of the places.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ import random
 
 from agentmesh.identity.node_record import NodeRecord
 from agentmesh.ids import NodeId
+
+#: Entries drawn to find one that makes room; the more, the surer the largest teller pays.
+_DRAWS = 4
 
 
 class Spare:
@@ -76,17 +79,11 @@ class Passive:
         return records if len(records) <= count else rng.sample(records, count)
 
     def _drop_one(self, via: NodeId | None, rng: random.Random) -> None:
-        """Drop one entry: of ``via``, or of whoever told of most; one that was never tried, if there is one."""
-        if via is None:
-            via = max(self._told, key=self._told.__getitem__)
-            if self._told[via] == 1:
-                pool = list(self.entries.values())
-            else:
-                pool = [spare for spare in self.entries.values() if spare.via == via]
-        else:
-            pool = [spare for spare in self.entries.values() if spare.via == via]
-        pool = [spare for spare in pool if not spare.tried] or pool
-        self.drop(pool[int(rng.random() * len(pool))].record.node_id)
+        """Drop one of some drawn entries (of ``via`` only, if given): one never tried, of the peer that told of most."""
+        pool = [spare for spare in self.entries.values() if via is None or spare.via == via]
+        drawn = [pool[int(rng.random() * len(pool))] for _ in range(_DRAWS)]
+        told = self._told
+        self.drop(min(drawn, key=lambda spare: (spare.tried, -told[spare.via])).record.node_id)
 
     def assert_invariants(self) -> None:
         """Raise AssertionError if counts or bounds are off."""
