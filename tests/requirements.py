@@ -365,12 +365,12 @@ REQUIREMENTS: dict[str, Requirement] = {
         (
             *_in("unit/net/test_addresses.py", "a_seed_gives_the_node_and_its_address_and_back"),
             *_in("unit/daemon/test_settings.py", "bootstrap_seeds_are_added_to_those_that_are_set"),
-            *_in("unit/core/test_exchange.py", "a_named_seed_is_dialled_at_once_and_again_ever_later_until_it_is_up"),
+            *_in("unit/core/test_contacts.py", "a_named_seed_is_dialled_at_once_and_again_ever_later_until_it_is_up"),
         ),
     ),
     "mesh.contacts": Requirement(
         "docs/spec/contacts.md §1, §2, issue 3.2",
-        "Neighbours, named and newly heard nodes are dialled within bounds that hearsay cannot break; contacts survive a restart.",
+        "Neighbours, named and newly heard nodes are dialled within bounds that hearsay cannot break; contacts outlive a restart.",
         (
             *_in(
                 "unit/core/test_contacts.py",
@@ -391,19 +391,6 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "the_verdict_ends_when_the_lost_come_back",
                 "lost_nodes_are_dialled_in_turn_every_other_second_until_they_answer",
             ),
-        ),
-    ),
-    "find.exchange": Requirement(
-        "RQ1 peer discovery, issue 2.5",
-        "Connected nodes pass on whom they know, within bounds that gossip cannot break.",
-        (
-            *_in(
-                "unit/core/test_exchange.py",
-                "connected_nodes_are_told_of_each_other_at_once",
-                "gossip_never_displaces_a_proven_address",
-                "one_peer_can_make_us_remember_only_so_many_nodes",
-            ),
-            *_in("unit/node/test_two_nodes.py", "a_third_node_learns_of_agents_behind_nodes_it_was_never_told_of"),
         ),
     ),
     "find.directory": Requirement(

@@ -217,6 +217,13 @@ class FakeBackend:
         self._ask("peers")
         return [PeerView(node_id=NODE, connected=True)]
 
+    async def look_for(self, ref: str) -> None:
+        self._ask("look_for", ref)
+
+    async def search(self, query: str) -> int:
+        self._ask("search", query)
+        return 0
+
     async def net(self) -> NetView:
         self._ask("net")
         return NetView(nodes=1, edges=0, map=[NetNodeView(node_id=NODE)])

@@ -156,6 +156,14 @@ class Backend(Protocol):
         """Return every known node."""
         ...
 
+    async def look_for(self, ref: str) -> None:
+        """Look in the whole mesh for an agent, by id or name, unless it is known here; it is then in the directory."""
+        ...
+
+    async def search(self, query: str) -> int:
+        """Look in the whole mesh for agents with exactly this name, skill or tag; return how many are known now."""
+        ...
+
     async def net(self) -> NetView:
         """Ask node after node for its neighbours and return the shape of the mesh."""
         ...

@@ -12,9 +12,12 @@ from typing import Generic, TypeVar
 from agentmesh.identity import manifest as manifests
 from agentmesh.identity import node_record as nodes
 from agentmesh.identity import provider as providers
+from agentmesh.identity import zone_report as zones
 from agentmesh.identity.manifest import Manifest, read_record
 from agentmesh.identity.node_record import NodeRecord, read_node_record
 from agentmesh.identity.provider import Provider, read_provider
+from agentmesh.identity.search_keys import search_keys
+from agentmesh.identity.zone_report import ZoneReport, read_zone_report
 from agentmesh.ids import Key
 
 _K = TypeVar("_K")
@@ -70,6 +73,8 @@ class Reader:
         self._nodes: _Memory[bytes, NodeRecord] = _Memory(memory_max)
         self._providers: _Memory[tuple[Key, bytes], Provider] = _Memory(memory_max)
         self._manifests: _Memory[bytes, Manifest] = _Memory(memory_max)
+        self._zones: _Memory[bytes, ZoneReport] = _Memory(memory_max)
+        self._keys: _Memory[bytes, tuple[Key, ...]] = _Memory(memory_max)
 
     def node(self, raw: bytes, now: int) -> NodeRecord:
         """Return the verified node record. Raises as ``read_node_record``."""
@@ -102,7 +107,26 @@ class Reader:
             manifests.check_time(manifest, now)
         return manifest
 
+    def zone(self, raw: bytes, now: int) -> ZoneReport:
+        """Return the verified zone report. Raises as ``read_zone_report``."""
+        report = self._zones.get(raw)
+        if report is None:
+            report = read_zone_report(raw, now=now)
+            self._zones.put(raw, report, len(raw))
+        else:
+            zones.check_time(report, now)
+        return report
+
+    def keys(self, manifest: Manifest) -> tuple[Key, ...]:
+        """Return ``search_keys`` of a manifest; those of signed ones are remembered, parsing the card is dear."""
+        keys = self._keys.get(manifest.raw)
+        if keys is None:
+            keys = search_keys(manifest)
+            if manifest.signed:
+                self._keys.put(manifest.raw, keys, len(manifest.raw))
+        return keys
+
     def assert_invariants(self) -> None:
         """Raise AssertionError if a bound is broken."""
-        for memory in (self._nodes, self._providers, self._manifests):
+        for memory in (self._nodes, self._providers, self._manifests, self._zones, self._keys):
             memory.assert_invariants()

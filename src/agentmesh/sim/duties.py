@@ -155,7 +155,7 @@ class Duties:
             site=node.site,
             capacity=node.capacity,
             leaving=wanted.leaving,
-            sick=wanted.sick,
+            sick=wanted.sick or (),
             name=f"node-{node.index}",
         )
         node.record = self._world.reader.node(sign_node_record(node.key, body), now)

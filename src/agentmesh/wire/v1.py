@@ -16,10 +16,7 @@ import msgspec
 
 from agentmesh.core.dht import messages as dht
 from agentmesh.core.directory.messages import BATCH_MAX as BATCH_MAX
-from agentmesh.core.directory.messages import Digest, Records, Want
-from agentmesh.core.directory.messages import Lease as Lease
-from agentmesh.core.exchange.messages import Bye, Peers, Ping, Pong
-from agentmesh.core.exchange.messages import PeerHint as PeerHint
+from agentmesh.core.directory.messages import Listing, Ranges, Records, Seek, Sought, Want
 from agentmesh.core.overlay import messages as overlay
 from agentmesh.core.plumtree import messages as plumtree
 from agentmesh.core.swim import messages as swim
@@ -55,6 +52,12 @@ class Hello(msgspec.Struct, tag="hello", kw_only=True, forbid_unknown_fields=Fal
     name: str = ""
     addresses: list[str] = []
     clock_ms: int = 0
+
+
+class Bye(msgspec.Struct, tag="bye", kw_only=True):
+    """Last message on the control stream: the sender closes the link on purpose."""
+
+    reason: str = ""
 
 
 class CallOpen(msgspec.Struct, tag="call", kw_only=True):
@@ -168,15 +171,15 @@ PlumtreeMessage = (
     | plumtree.Recent
 )
 #: What may travel in a datagram; where no datagram gets through, it goes over a link like every control message.
-DatagramMessage = SwimMessage | DhtMessage
-ControlMessage = (
-    Hello | Digest | Want | Records | Peers | Ping | Pong | Bye | OverlayMessage | PlumtreeMessage | DatagramMessage
-)
+DatagramMessage = SwimMessage | DhtMessage | OverlayMessage
+DirectoryMessage = Ranges | Listing | Want | Records | Seek | Sought
+ControlMessage = Hello | Bye | DirectoryMessage | PlumtreeMessage | DatagramMessage
 RequestMessage = CallOpen | TraceQuery | NetQuery
 CallReply = CallEvent | CallEnd
 TraceReply = TraceEvents | CallEnd
 AnyMessage = ControlMessage | RequestMessage | CallReply | CallCancel | TraceReply | NetReply
-_DATAGRAMS: frozenset[type] = frozenset(get_args(DatagramMessage))
+_DATAGRAMS: frozenset[type] = frozenset(get_args(SwimMessage | DhtMessage))
+_SPARE: frozenset[type] = frozenset(get_args(OverlayMessage))
 
 
 class _BothForms:
@@ -228,8 +231,16 @@ def decode_control(payload: bytes) -> ControlMessage:
 
 
 def is_datagram(message: object) -> bool:
-    """Say whether a message may travel in a datagram."""
+    """Say whether a message is to travel in a datagram where that works."""
     return type(message) in _DATAGRAMS
+
+
+def is_spare_datagram(message: object) -> bool:
+    """Say whether a message that wants a link may travel in a datagram while there is none.
+
+    The overlay asks many nodes once that never become neighbours; a dial for each would cost more than a lost question.
+    """
+    return type(message) in _SPARE
 
 
 def decode_datagram(payload: bytes) -> DatagramMessage:

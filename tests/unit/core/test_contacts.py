@@ -28,7 +28,7 @@ from agentmesh.core.messages import (
 )
 from agentmesh.identity.node_record import NodeRecord, node_body, read_node_record, sign_node_record
 from agentmesh.ids import NodeId
-from tests.support.brains import EPOCH, key
+from tests.support.records import EPOCH, key
 
 KEYS = {NodeId(key(1000 + n).did): key(1000 + n) for n in range(60)}
 NODES = sorted(KEYS)
@@ -210,7 +210,7 @@ def test_a_contact_is_stored_when_its_link_comes_up_and_forgotten_after_a_day() 
     assert bench.machine.addresses_of(A) == ()
 
 
-@pytest.mark.parametrize(("off_s", "told"), [(0, False), (100, False), (3600, True), (-3600, True)])
+@pytest.mark.parametrize(("off_s", "told"), [(0, False), (40, False), (3600, True), (-3600, True)])
 def test_a_clock_off_by_an_hour_is_reported_when_it_begins_and_when_it_ends(off_s: int, told: bool) -> None:
     bench = Bench()
     bench.up(A, "memory:a")

@@ -311,8 +311,8 @@ def test_the_reader_remembers_no_failure_and_a_bounded_number() -> None:
 
 def test_large_records_cannot_fill_the_memory_of_the_reader() -> None:
     from agentmesh.identity.manifest import sign_card
-    from tests.support.brains import EPOCH, card
-    from tests.support.brains import key as key_of
+    from tests.support.records import EPOCH, card
+    from tests.support.records import key as key_of
 
     reader = Reader(memory_max=20)  # and so 40 KB
     for n in range(1, 12):

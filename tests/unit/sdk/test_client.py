@@ -210,7 +210,7 @@ async def test_a_reference_reaches_the_node_as_it_was_written(ref: str) -> None:
         with pytest.raises(MeshError):
             await mesh.agent(ref)
         if "/" not in ref:
-            assert served.backend.asked == [("agent", ref)]
+            assert served.backend.asked == [("look_for", ref), ("agent", ref)]
 
 
 @pytest.mark.parametrize("ref", ["", ".", ".."])

@@ -12,6 +12,7 @@ import pytest
 
 import agentmesh.core
 from agentmesh.core.dht.messages import Check
+from agentmesh.core.overlay.messages import LinkCheck
 from agentmesh.core.plumtree.messages import Prune
 from agentmesh.core.swim.messages import Ping
 from agentmesh.errors import DecodeError
@@ -52,9 +53,11 @@ def test_every_tag_stands_in_the_specification() -> None:
     assert [m.__struct_config__.tag for m in get_args(v1.ControlMessage) if m.__struct_config__.tag not in named] == []
 
 
-def test_datagrams_are_the_messages_of_swim_and_of_the_dht() -> None:
-    expected = {m for machine in ("swim", "dht") for m in tagged(machine)}
+def test_datagrams_are_the_messages_of_swim_and_the_dht_and_for_want_of_a_link_those_of_the_overlay() -> None:
+    expected = {m for machine in ("swim", "dht", "overlay") for m in tagged(machine)}
     assert set(get_args(v1.DatagramMessage)) == expected
+    assert v1.is_spare_datagram(LinkCheck())
+    assert not v1.is_datagram(LinkCheck())
     assert v1.is_datagram(Ping(1, 2, 3, 4))
     assert v1.is_datagram(Check(rpc=1))
     assert not v1.is_datagram(Prune())

@@ -31,6 +31,8 @@ DIAL = "contacts.dial"
 TEND = "contacts.tend"
 #: How often old contacts are forgotten and superfluous links given up, seconds.
 _TEND_S = 60.0
+#: Dials are looked at no more often than this, seconds: clocks that count in steps may wake us a hair too early.
+_STEP_S = 0.02
 _STORED = WORDS.index("stored")
 
 
@@ -290,7 +292,7 @@ class Contacts:
         if next_s < self._dial_at_s:
             self._dial_at_s = next_s
             self._dial_token += 1
-            out.after(max(0.0, next_s - now_s), Timer(DIAL, self._dial_token))
+            out.after(max(_STEP_S, next_s - now_s), Timer(DIAL, self._dial_token))
 
     def _reunite(self, now_s: float, out: Outbox) -> None:
         """Dial one lost node, chosen at random, if it is time."""

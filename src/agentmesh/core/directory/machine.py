@@ -1,45 +1,60 @@
-"""The directory machine: manifests spread, leases keep them, tombstones end them (docs/spec/exchange.md §3).
+"""The directory machine: which agents there are, where they live, and whether they can be called (docs/spec/directory.md).
 
-A record that is new here goes at once to every connected peer: whole if it is of a local agent, as a line of a digest
-otherwise, so that who lacks it asks. Owners renew leases every ``lease_renew_s``; what a peer hears of a renewal it passes
-on, aged by a hop. Whole digests are compared when a link comes up and every ``lease_renew_s`` with a few peers in turn, and
-heal whatever was lost. Signatures are checked on every intake; a peer's mistake costs it a ``PeerMisbehaved``.
+Signed records spread by broadcast; comparisons with neighbours heal what was lost; reports of zones say which nodes died.
+Parts: ``holdings`` (state), ``intake`` (what peers send), ``sync`` (comparisons), ``zone`` and ``own`` (what this node says of
+its zone and itself), ``finds`` (searches). This module joins them to inputs and time.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from agentmesh.core.directory.config import DirectoryConfig
-from agentmesh.core.directory.leases import flaw_of
-from agentmesh.core.directory.messages import (
-    BATCH_MAX,
-    AgentChanged,
-    AgentGone,
-    Digest,
-    Lease,
-    RecordRefused,
-    Records,
-    RenewalDue,
-    SeqBehind,
-    Want,
-)
-from agentmesh.core.directory.spread import Spread
-from agentmesh.core.directory.table import Entry, Table, rank_of
+from agentmesh.core.directory.finds import Finds, Search
+from agentmesh.core.directory.holdings import Holdings
+from agentmesh.core.directory.intake import Intake, Verdict, tell_behind
+from agentmesh.core.directory.messages import AgentChanged, Line, Listing, Ranges, Records, Seek, Sought, Want
+from agentmesh.core.directory.own import RECORD, REFUTE, Own
+from agentmesh.core.directory.sync import SYNC, Sync
+from agentmesh.core.directory.table import Entry, Table
 from agentmesh.core.directory.wants import Wants
-from agentmesh.core.machine import Outbox, PeerMisbehaved, Timer
-from agentmesh.core.messages import LocalGone, LocalRecord, LocalStatus, PeerDown, PeerUp, Received, WallClock
-from agentmesh.errors import MeshError, ReplayError
-from agentmesh.identity.manifest import Manifest, read_record
-from agentmesh.ids import AgentId, NodeId
+from agentmesh.core.directory.zone import REPORT, Zone
+from agentmesh.core.machine import Outbox, PeerMisbehaved, Timer, WallTime
+from agentmesh.core.messages import (
+    Advertise,
+    Delivered,
+    Find,
+    FindDone,
+    Leaving,
+    LocalGone,
+    LocalNode,
+    LocalRecord,
+    LocalStatus,
+    Lookup,
+    LookupDone,
+    LookupHit,
+    MemberAlive,
+    MemberDead,
+    MemberLeft,
+    NeighbourDown,
+    NeighbourUp,
+    NodeHeard,
+    Publish,
+    Received,
+    Signed,
+    ZoneChanged,
+)
+from agentmesh.identity.reader import Reader
+from agentmesh.identity.zone_report import CONTEXT as ZONE_CONTEXT
+from agentmesh.ids import AgentId, NodeId, dht_key, public_key_of
 
-TICK = "directory.tick"
-_TICK_S = 1.0
-#: How often a local agent's overdue signature is asked for again, seconds.
-_DUE_AGAIN_S = 60.0
-#: Codes of records that are refused without blame: clocks differ, and so may settings.
-_BLAMELESS = ("manifest.unsigned", "manifest.expired", "manifest.not_yet_valid")
+DUE = "directory.due"
+FIND = "directory.find"
+#: The rank that anything has: asked for by a search, which does not know what there is.
+_ANY_RANK = (False, 0, False, 0)
 
 
 class Directory:
@@ -48,310 +63,306 @@ class Directory:
     Args:
         node_id: This node.
         config: Bounds and intervals.
-        rng: For jitter only.
+        rng: For choice of peers and jitter only.
+        reader: Verifies whatever is signed.
+        wall: The wall clock; must be set before the first input.
     """
 
-    def __init__(self, node_id: NodeId, config: DirectoryConfig, rng: random.Random) -> None:
+    def __init__(
+        self, node_id: NodeId, config: DirectoryConfig, rng: random.Random, reader: Reader, wall: WallTime
+    ) -> None:
         self.node_id = node_id
         self.config = config
-        self.table = Table(node_id, config)
-        self._spread = Spread(self.table, config)
+        self.holdings = Holdings(node_id, config, reader, wall)
+        self._wall = wall
         self._rng = rng
-        self._clock: tuple[float, float] | None = None
-        self._started = False
-        self._next_renew_s = math.inf
-        self._next_expiry_s = math.inf
+        self._reader = reader
         self._wants = Wants(config.want_retry_s, config.wants_max)
+        self._finds = Finds(config.finds_max, config.find_wants_max)
+        self._own = Own(config, rng, wall, self._sick)
+        self._zone = Zone(node_id, config, rng, self.holdings.reports, self.table.has_agents)
+        self._sync = Sync(self.holdings.held, config, rng, lambda: not self.table.full, self._is_waiting, self._weigh)
+        self._intake = Intake(
+            self.holdings,
+            reader,
+            sync=self._sync,
+            wants=self._wants,
+            finds=self._finds,
+            zone=self._zone,
+            own=self._own,
+        )
+        self._started = False
+        self._wake_s = math.inf
+        self._wake_token = 0
+        self._revivals = 0
+
+    @property
+    def table(self) -> Table:
+        """The agents known, read-only for callers."""
+        return self.holdings.table
+
+    def judge(self, kind: str, payload: bytes, now_s: float) -> Verdict:
+        """Say whether a broadcast is to be passed on; pure but for the reader's memory."""
+        return self._intake.judge(kind, payload, now_s)
+
+    def sick_marks(self) -> tuple[bytes, ...]:
+        """Return what the ``sick`` of this node's record should be, whichever machine asks for the record."""
+        return self._own.marks()
 
     def handle(self, incoming: object, now_s: float, out: Outbox) -> None:
-        """Take one input (``core.messages``) and write effects. WallClock must come first."""
+        """Take one input (``core.messages``) and write effects; unknown inputs are ignored."""
         if not self._started:
             self._started = True
-            self._next_renew_s = now_s + self.config.lease_renew_s
-            out.after(_TICK_S, Timer(TICK))
-        if isinstance(incoming, Timer):
-            self._on_timer(incoming, now_s, out)
-        elif isinstance(incoming, Received):
-            self._on_received(incoming, now_s, out)
-        elif isinstance(incoming, WallClock):
-            self._clock = (incoming.unix_s, now_s)
-        elif isinstance(incoming, PeerUp):
-            self._spread.links[incoming.peer] = None
-            self._spread.send_digest(incoming.peer, self.table.entries.values(), now_s, out, full=True)
-        elif isinstance(incoming, PeerDown):
-            self._spread.links.pop(incoming.peer, None)
-        elif isinstance(incoming, LocalRecord):
-            self._on_local_record(incoming.manifest, now_s, out)
-        elif isinstance(incoming, LocalStatus):
-            self._on_local_status(incoming, now_s, out)
-        elif isinstance(incoming, LocalGone):
-            self._on_local_gone(incoming.agent_id, now_s, out)
-        self._spread.flush(now_s, out)
+            self._sync.start(now_s, out)
+        take = self._TAKES.get(type(incoming))
+        if take is None:
+            return
+        take(self, incoming, now_s, out)
+        if self.holdings.revivals != self._revivals:
+            self._revivals = self.holdings.revivals
+            self._sync.heat(now_s, out)
+        if self.holdings.due_s < self._wake_s:
+            self._wake(now_s, out)
 
-    def leave(self, now_s: float, out: Outbox) -> None:
-        """Tell every peer that the local agents are not to be offered any longer; their leases then run out."""
-        local = [entry for entry in self.table.entries.values() if entry.local]
-        for entry in local:
-            entry.healthy = False
-        for peer in self._spread.links:
-            self._spread.send_digest(peer, local, now_s, out)
+    # This node's own agents
 
-    def unix_s(self, now_s: float) -> int:
-        """Return the wall clock, unix seconds."""
-        assert self._clock is not None, "WallClock must be the first input"
-        unix_s, at_s = self._clock
-        return int(unix_s + (now_s - at_s))
-
-    # What happens at this node
-
-    def _on_local_record(self, manifest: Manifest, now_s: float, out: Outbox) -> None:
+    def _on_local_record(self, incoming: LocalRecord, now_s: float, out: Outbox) -> None:
+        manifest = incoming.manifest
         assert manifest.node_id == self.node_id, "a local record names this node"
         old = self.table.get(manifest.agent_id)
         was_local = old is not None and old.local
+        keys = self._reader.keys(manifest)
+        node = self.holdings.node(self.node_id, now_s, out)
         entry = Entry(
             manifest=manifest,
-            healthy=old.healthy if old is not None and old.local else None,
+            key=keys[0],
+            node=node,
             local=not manifest.tombstone,
-            renewed_s=now_s,
             since_s=now_s,
             via=self.node_id,
             mark=manifest.mark,
-            due_s=now_s + max(0.0, (manifest.exp - self.unix_s(now_s)) * 0.5),
-            lease_s=self.config.lease_gone_s,
+            checked=old.checked if old is not None and old.local else None,
+            due_s=now_s + max(0.0, (manifest.exp - self._wall.unix_s(now_s)) * 0.5),
         )
-        self._put(entry, self.node_id, now_s, out)
+        self.holdings.put(entry, now_s, out)
         if old is not None and not was_local and old.rank > entry.rank:
-            self._tell_behind(entry, old.manifest, out)
+            tell_behind(entry, old.manifest, self.node_id, out)
+        if manifest.signed:
+            out.emit(Publish("agent", manifest.raw))
+        if manifest.tombstone:
+            if was_local:
+                out.emit(Advertise(manifest.agent_id, ()))
+        else:
+            self._own.own(entry.key)
+            if old is None or not was_local or self._reader.keys(old.manifest) != keys:
+                out.emit(Advertise(manifest.agent_id, keys))
+        self._own.tend(now_s, out)
 
     def _on_local_status(self, status: LocalStatus, now_s: float, out: Outbox) -> None:
         entry = self.table.get(status.agent_id)
-        if entry is None or not entry.local or entry.healthy is status.healthy:
+        if entry is None or not entry.local or entry.checked is status.healthy:
             return
-        if (entry.healthy is not False) is not status.healthy:
-            self._spread.note_news(status.agent_id, self.node_id)
-        entry.healthy = status.healthy
+        entry.checked = status.healthy
         out.emit(AgentChanged(status.agent_id))
+        self._own.tend(now_s, out)
 
-    def _on_local_gone(self, agent_id: AgentId, now_s: float, out: Outbox) -> None:
-        entry = self.table.get(agent_id)
+    def _on_local_gone(self, incoming: LocalGone, now_s: float, out: Outbox) -> None:
+        entry = self.table.get(incoming.agent_id)
         if entry is None or not entry.local:
             return
-        entry.healthy = False
-        for peer in self._spread.links:
-            self._spread.send_digest(peer, [entry], now_s, out)
-        self._drop(entry, "withdrawn", out)
+        self.holdings.drop(entry, "withdrawn", out)
+        out.emit(Advertise(incoming.agent_id, ()))
+        self._own.disown(entry.key, now_s, out)
+
+    def _sick(self) -> tuple[list[bytes], bool]:
+        entries = [self.table.entries[agent] for agent in self.table.locals]
+        return [entry.key[:8] for entry in entries if entry.checked is False], bool(entries)
+
+    # Nodes
+
+    def _on_local_node(self, local: LocalNode, now_s: float, out: Outbox) -> None:
+        self._zone.hear(local.record)
+        self._own.on_record(local.record, self._sync.neighbours, now_s, out)
+
+    def _on_leaving(self, leaving: Leaving, now_s: float, out: Outbox) -> None:
+        self._own.leave(out)
+
+    def _on_zone_changed(self, zone: ZoneChanged, now_s: float, out: Outbox) -> None:
+        self._zone.change(zone, now_s, out)
+
+    def _on_node_heard(self, heard: NodeHeard, now_s: float, out: Outbox) -> None:
+        self._zone.hear(heard.record)
+        if heard.record.node_id in self.holdings.nodes.known:
+            self.holdings.hear_record(heard.record, now_s, out)
+
+    def _on_neighbour_up(self, up: NeighbourUp, now_s: float, out: Outbox) -> None:
+        self.holdings.watch(up.node, now_s, out)
+        self._sync.meet(up.node, up.zone, now_s, out)
+
+    def _on_neighbour_down(self, down: NeighbourDown, now_s: float, out: Outbox) -> None:
+        self.holdings.unwatch(down.node, now_s)
+        self._sync.part(down.node)
+        for search in list(self._finds.running.values()):
+            if down.node in search.seeks:
+                del search.seeks[down.node]
+                self._finds.settle(search, out)
+
+    def _on_member_alive(self, alive: MemberAlive, now_s: float, out: Outbox) -> None:
+        self.holdings.see(alive.node, now_s, out, up=True)
+        self._zone.lives(alive.node, now_s, out)
+
+    def _on_member_dead(self, dead: MemberDead, now_s: float, out: Outbox) -> None:
+        self._zone.died(dead.node, dead.seq, now_s, out)
+        self.holdings.see(dead.node, now_s, out, up=False, seq=dead.seq)
+
+    def _on_member_left(self, left: MemberLeft, now_s: float, out: Outbox) -> None:
+        self._zone.died(left.node, left.seq, now_s, out)
+        self.holdings.see_left(left.node, now_s, out)
+
+    def _on_signed(self, signed: Signed, now_s: float, out: Outbox) -> None:
+        if signed.context != ZONE_CONTEXT:
+            return
+        report = self._reader.zone(signed.raw, self._wall.unix_s(now_s))
+        if not self.holdings.reports.is_newer(report):
+            return  # another member was faster
+        self.holdings.hear_report(report, now_s, out)
+        self._zone.heard_report(report.zone_key, now_s, out)
+        out.emit(Publish("zone", signed.raw))
 
     # What peers say
 
+    def _on_delivered(self, broadcast: Delivered, now_s: float, out: Outbox) -> None:
+        self._intake.deliver(broadcast.kind, broadcast.payload, broadcast.via, now_s, out)
+
     def _on_received(self, received: Received, now_s: float, out: Outbox) -> None:
         peer, message = received.peer, received.message
-        if peer not in self._spread.links:
-            return
-        if isinstance(message, Digest):
-            items, take = len(message.leases), self._on_digest
-        elif isinstance(message, Want):
-            items, take = len(message.agent_ids), self._on_want
+        flaw: str | None = None
+        if isinstance(message, Ranges):
+            flaw = self._sync.on_ranges(peer, message, out)
+        elif isinstance(message, Listing):
+            flaw = self._sync.on_listing(peer, message, now_s, out)
         elif isinstance(message, Records):
-            items, take = len(message.records), self._on_records
-        else:
-            return
-        if items > BATCH_MAX:
-            out.emit(PeerMisbehaved(peer, "directory.batch", f"{items} entries in one message, at most {BATCH_MAX}"))
-            return
-        take(peer, message, now_s, out)  # pyright: ignore[reportArgumentType]
-
-    def _on_digest(self, peer: NodeId, digest: Digest, now_s: float, out: Outbox) -> None:
-        wanted: list[str] = []
-        newer_here: dict[str, Entry] = {}
-        for lease in digest.leases:
-            entry = self.table.get(lease.agent_id)
-            if (flaw := flaw_of(lease, known=entry is not None)) is not None:
-                out.emit(PeerMisbehaved(peer, "directory.lease", flaw))
-                break
-            theirs = rank_of(lease)
-            if entry is None or theirs > entry.rank:
-                if self._is_wanted(lease, entry) and self._wants.ask(lease.agent_id, theirs, now_s):
-                    wanted.append(lease.agent_id)
-            elif theirs == entry.rank:
-                self._renew(entry, lease, peer, now_s, out)
-            else:
-                newer_here[lease.agent_id] = entry
-        if wanted:
-            out.send(peer, Want(agent_ids=wanted))
-        self._spread.send_records(peer, newer_here.values(), now_s, out)
-        if digest.full:
-            self._spread.send_missing(peer, digest, now_s, out)
-
-    def _on_want(self, peer: NodeId, want: Want, now_s: float, out: Outbox) -> None:
-        entries = [entry for agent in dict.fromkeys(want.agent_ids) if (entry := self.table.get(agent)) is not None]
-        self._spread.send_records(peer, entries, now_s, out)
-
-    def _on_records(self, peer: NodeId, records: Records, now_s: float, out: Outbox) -> None:
-        for raw, lease in records.records:
-            held = self.table.get(lease.agent_id)
-            if held is not None and held.manifest.raw == raw and flaw_of(lease, known=True) is None:
-                self._renew(held, lease, peer, now_s, out)  # known already: no need to verify it again
-                continue
-            try:
-                manifest = read_record(raw, now=self.unix_s(now_s), require_signed=self.config.require_signed)
-                self._admit(peer, manifest, lease, now_s, out)
-            except MeshError as error:
-                if error.code in _BLAMELESS:
-                    out.emit(RecordRefused(peer, error.code, error.detail, error.hint or ""))
-                else:
-                    out.emit(PeerMisbehaved(peer, error.code, error.detail))
-
-    def _admit(self, peer: NodeId, manifest: Manifest, lease: Lease, now_s: float, out: Outbox) -> None:
-        """Take in a verified record of another node if it wins. Raises ReplayError for one that was superseded long ago."""
-        agent = manifest.agent_id
-        flaw = flaw_of(lease, known=True)
-        if flaw is None and (lease.agent_id, lease.seq, lease.gone) != (agent, manifest.seq, manifest.tombstone):
-            flaw = "the lease speaks of another record than the one it comes with"
+            self._intake.on_records(peer, message, now_s, out)
+        elif isinstance(message, Want):
+            self._intake.on_want(peer, message, now_s, out)
+        elif isinstance(message, Seek):
+            self._intake.on_seek(peer, message, out)
+        elif isinstance(message, Sought):
+            self._intake.on_sought(peer, message, now_s, out)
         if flaw is not None:
-            out.emit(PeerMisbehaved(peer, "directory.lease", flaw))
-            return
-        self._wants.came(agent)
-        age_s = self._heard_age_s(lease, peer, manifest.node_id)
-        entry = Entry(
-            manifest=manifest,
-            healthy=lease.healthy,
-            local=False,
-            renewed_s=now_s - age_s,
-            since_s=now_s,
-            via=peer,
-            mark=manifest.mark,
-            lease_s=self.config.lease_gone_s,
-        )
-        old = self.table.get(agent)
-        if old is not None and old.local:
-            if entry.rank > old.rank and manifest.signed:
-                self._tell_behind(old, manifest, out)
-            return
-        if old is not None:
-            self._note_equivocation(peer, old, entry, out)
-            if entry.rank == old.rank:
-                self._renew(old, lease, peer, now_s, out)
-                return
-            if entry.rank < old.rank:
-                self._spread.send_records(peer, [old], now_s, out)
-                if manifest.seq < old.manifest.seq and now_s - old.since_s > self.config.replay_grace_s:
-                    raise ReplayError(
-                        f"seq {manifest.seq} was superseded by {old.manifest.seq}", code="manifest.replay"
-                    )
-                return
-        if not manifest.tombstone and (age_s >= self.config.lease_gone_s or manifest.node_id == self.node_id):
-            return  # dead already; or said to live here, where it does not
-        if not self._put(entry, peer, now_s, out):
-            out.emit(RecordRefused(peer, "directory.full", f"no room for another agent ({manifest.name!r})"))
+            out.emit(PeerMisbehaved(peer, "directory.digest", flaw))
 
-    def _note_equivocation(self, peer: NodeId, old: Entry, new: Entry, out: Outbox) -> None:
-        """Blame a node that signs two records under one seq; only itself can prove it, so hearsay blames nobody."""
-        first, second = old.manifest, new.manifest
-        same_kind = (first.signed, first.seq, first.tombstone) == (second.signed, second.seq, second.tombstone)
-        if same_kind and old.mark != new.mark and peer == second.node_id:
-            detail = f"two records of {second.name!r} under seq {second.seq}"
-            out.emit(PeerMisbehaved(peer, "manifest.equivocation", detail))
+    def _is_waiting(self) -> bool:
+        return len(self._wants) > 0
 
-    def _renew(self, entry: Entry, lease: Lease, peer: NodeId, now_s: float, out: Outbox) -> None:
-        """Merge a lease of the record held here: the younger age wins. Idempotent."""
-        owner = entry.manifest.node_id
-        if entry.local or entry.manifest.tombstone or (peer != owner and owner in self._spread.links):
-            return
-        if peer == owner:
-            self.table.charge(entry, owner)
-        gained_s = now_s - self._heard_age_s(lease, peer, owner) - entry.renewed_s
-        if gained_s <= 0:
-            return
-        entry.renewed_s += gained_s
-        if entry.healthy is not lease.healthy:
-            entry.healthy = lease.healthy
-            out.emit(AgentChanged(entry.manifest.agent_id))
-            self._spread.note_news(entry.manifest.agent_id, peer)
-        elif gained_s >= self.config.lease_renew_s / 2:
-            self._spread.note_renewal(entry.manifest.agent_id, peer, out)
+    def _weigh(self, peer: NodeId, line: Line, now_s: float) -> Line | bool:
+        return self._intake.weigh(peer, line, now_s)
 
-    def _is_wanted(self, lease: Lease, entry: Entry | None) -> bool:
-        """Say whether the record of a lease would be taken in: not unsigned where that is refused, nor dead on arrival."""
-        left_s = self.config.lease_gone_s - self.config.hop_age_s - lease.age_ms / 1000
-        return (lease.signed or not self.config.require_signed) and (entry is not None or lease.gone or left_s > 0)
+    # Searches
+
+    def _on_find(self, find: Find, now_s: float, out: Outbox) -> None:
+        here = self.table.under(find.key, max(1, find.agents_max))
+        search = self._finds.start(find)
+        if search is None:
+            out.emit(FindDone(find.query, 0))
+            return
+        for entry in here:
+            self._finds.note_found(search, entry.manifest.agent_id, out)
+        if search.over:
+            self._finds.end(search, out)
+            return
+        near = sorted(self._sync.neighbours.items(), key=lambda each: each[1])
+        for peer, _ in near[: self.config.seek_peers]:
+            search.seeks[peer] = None
+            out.send(peer, Seek(key=find.key, agents_max=search.agents_max))
+        out.emit(Lookup(find.query, find.key, search.agents_max))
+        out.after(find.timeout_s, Timer(FIND, find.query))
+
+    def _on_lookup_hit(self, hit: LookupHit, now_s: float, out: Outbox) -> None:
+        search = self._finds.running.get(hit.query)
+        if search is None:
+            return
+        for provider in hit.providers:
+            entry = self.table.get(provider.agent_id)
+            if entry is not None and self.table.has_key(entry, search.key):
+                self._finds.note_found(search, entry.manifest.agent_id, out)
+                continue
+            position = dht_key(public_key_of(provider.agent_id))
+            if search.wants_left <= 0 or position in search.wants or provider.node_id == self.node_id:
+                continue
+            search.wants_left -= 1
+            search.wants[position] = provider.node_id
+            self._wants.ask(position, _ANY_RANK, provider.node_id, now_s)
+            out.send(provider.node_id, Want(positions=[position]), at=provider.addresses)
+        self._finds.settle(search, out)
+
+    def _on_lookup_done(self, done: LookupDone, now_s: float, out: Outbox) -> None:
+        search = self._finds.running.get(done.query)
+        if search is not None:
+            search.in_dht = False
+            self._finds.settle(search, out)
 
     # Time
 
     def _on_timer(self, timer: Timer, now_s: float, out: Outbox) -> None:
-        if timer.name == TICK:
-            out.after(_TICK_S, Timer(TICK))
-            if now_s >= self._next_expiry_s:
-                self._expire(now_s, out)
-            if now_s >= self._next_renew_s:
-                self._next_renew_s = now_s + self.config.lease_renew_s * self._rng.uniform(0.9, 1.0)
-                self._wants.expire(now_s)
-                self._spread.compare(now_s, out)
-        else:
-            self._spread.on_timer(timer, now_s, out)
+        if timer.name == SYNC:
+            self._wants.expire(now_s)
+            self._sync.on_timer(timer, now_s, out)
+        elif timer.name == DUE:
+            if timer.token == self._wake_token:
+                self._wake_s = math.inf
+                if now_s >= self.holdings.due_s:
+                    self.holdings.expire(now_s, out)
+        elif timer.name == REPORT:
+            self._zone.on_timer(timer, self._wall.unix_s(now_s), now_s, out)
+        elif timer.name in (RECORD, REFUTE):
+            self._own.on_timer(timer, now_s, out)
+        elif timer.name == FIND:
+            search: Search | None = self._finds.running.get(timer.token)
+            if search is not None:
+                self._finds.end(search, out)
 
-    def _expire(self, now_s: float, out: Outbox) -> None:
-        unix_s = self.unix_s(now_s)
-        self._next_expiry_s = math.inf
-        for entry in list(self.table.entries.values()):
-            if entry.local:
-                if now_s >= entry.due_s:
-                    entry.due_s = now_s + _DUE_AGAIN_S
-                    out.emit(RenewalDue(entry.manifest.agent_id, entry.manifest.name))
-            elif entry.manifest.exp < unix_s:
-                self._drop(entry, "expired", out)
-                continue
-            elif not entry.manifest.tombstone and entry.lease_left_s(now_s) <= 0:
-                self._drop(entry, "lease", out)
-                continue
-            self._expect(entry, now_s)
+    def _wake(self, now_s: float, out: Outbox) -> None:
+        """Be woken when something is due."""
+        self._wake_token += 1
+        self._wake_s = max(self.holdings.due_s, now_s + 0.01)
+        out.after(self._wake_s - now_s, Timer(DUE, self._wake_token))
 
-    def _expect(self, entry: Entry, now_s: float) -> None:
-        """Look at the table again no later than this entry may need it."""
-        if entry.local:
-            at_s = entry.due_s
-        else:
-            at_s = now_s + max(0, entry.manifest.exp - self.unix_s(now_s)) + 1
-            if not entry.manifest.tombstone:
-                at_s = min(at_s, entry.renewed_s + entry.lease_s)
-        self._next_expiry_s = min(self._next_expiry_s, at_s)
-
-    # The table and what is told of it
-
-    def _put(self, entry: Entry, source: NodeId, now_s: float, out: Outbox) -> bool:
-        old = self.table.get(entry.manifest.agent_id)
-        was_live = old is not None and not old.manifest.tombstone
-        evicted = self.table.put(entry)
-        if evicted is None:
-            return False
-        for victim in evicted:
-            if not victim.manifest.tombstone:
-                out.emit(AgentGone(victim.manifest.agent_id, victim.manifest.name, "evicted"))
-        if not entry.manifest.tombstone:
-            out.emit(AgentChanged(entry.manifest.agent_id))
-        elif was_live:
-            out.emit(AgentGone(entry.manifest.agent_id, entry.manifest.name, "withdrawn"))
-        self._expect(entry, now_s)
-        self._spread.note_news(entry.manifest.agent_id, source, whole=source == self.node_id)
-        return True
-
-    def _drop(self, entry: Entry, why: str, out: Outbox) -> None:
-        self.table.remove(entry)
-        if not entry.manifest.tombstone:
-            out.emit(AgentGone(entry.manifest.agent_id, entry.manifest.name, why))  # pyright: ignore[reportArgumentType]
-
-    def _tell_behind(self, mine: Entry, theirs: Manifest, out: Outbox) -> None:
-        elsewhere = theirs.node_id != self.node_id
-        out.emit(SeqBehind(mine.manifest.agent_id, mine.manifest.name, theirs.seq, elsewhere))
-
-    def _heard_age_s(self, lease: Lease, peer: NodeId, owner: NodeId) -> float:
-        """Return the age of a heard lease: as said by the owner, a hop older by anybody else."""
-        return lease.age_ms / 1000 + (0.0 if peer == owner or lease.gone else self.config.hop_age_s)
+    def entry(self, agent_id: AgentId) -> Entry | None:
+        """Return the living agent of that id."""
+        entry = self.table.get(agent_id)
+        return None if entry is None or entry.manifest.tombstone else entry
 
     def assert_invariants(self) -> None:
         """Raise AssertionError if a bound or rule of the directory is broken."""
-        self.table.assert_invariants()
-        self._spread.assert_invariants()
+        self.holdings.assert_invariants()
+        self._sync.assert_invariants()
+        self._zone.assert_invariants()
+        self._finds.assert_invariants()
         assert len(self._wants) <= self.config.wants_max
+        assert self._wake_s <= self.holdings.due_s + 0.02 or self._wake_s == math.inf
         for entry in self.table.entries.values():
             assert entry.manifest.signed or entry.local or not self.config.require_signed
             assert entry.local or entry.manifest.tombstone or entry.manifest.node_id != self.node_id
+
+    _TAKES: ClassVar[dict[type[Any], Callable[[Directory, Any, float, Outbox], None]]] = {
+        LocalRecord: _on_local_record,
+        LocalStatus: _on_local_status,
+        LocalGone: _on_local_gone,
+        LocalNode: _on_local_node,
+        Leaving: _on_leaving,
+        NodeHeard: _on_node_heard,
+        NeighbourUp: _on_neighbour_up,
+        NeighbourDown: _on_neighbour_down,
+        MemberAlive: _on_member_alive,
+        MemberDead: _on_member_dead,
+        MemberLeft: _on_member_left,
+        ZoneChanged: _on_zone_changed,
+        Delivered: _on_delivered,
+        Received: _on_received,
+        Signed: _on_signed,
+        Find: _on_find,
+        LookupHit: _on_lookup_hit,
+        LookupDone: _on_lookup_done,
+        Timer: _on_timer,
+    }

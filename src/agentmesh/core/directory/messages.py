@@ -1,4 +1,4 @@
-"""What the directory sends between nodes and tells the node (docs/spec/exchange.md §3; tags are listed in ``wire.v1``)."""
+"""What the directory sends between nodes and tells the node (docs/spec/directory.md; tags are listed in ``wire.v1``)."""
 
 from __future__ import annotations
 
@@ -9,49 +9,108 @@ import msgspec
 
 from agentmesh.ids import AgentId, NodeId
 
-#: Entries per message; more are split.
+#: Records asked for or sent in one message, and answers to one ``Seek``.
 BATCH_MAX = 256
+#: Sums in one ``Ranges``: 16 children of 16 ranges.
+RANGES_MAX = 256
+#: Lines in one ``Listing``: about 50 KB.
+LINES_MAX = 1_024
+
+#: What a line or word speaks of: an agent's record, a node record, or a zone report.
+AGENT, NODE, ZONE = 0, 1, 2
 
 
-class Lease(msgspec.Struct, array_like=True):
-    """That an agent is alive: ``age_ms`` since its owner last renewed, as the sender knows it.
+class RangeSum(msgspec.Struct, array_like=True):
+    """What the sender holds in one range of positions.
 
     Attributes:
-        agent_id: The agent.
-        seq: Of the manifest or tombstone the sender holds.
-        age_ms: ≥ 0; grows on every hop, so that nobody can keep a dead agent alive by passing it on.
-        healthy: The owner's last health check.
-        gone: True for a tombstone.
-        signed: False for an unsigned manifest, which ranks below every signed one.
-        mark: First 6 bytes of the record's SHA-256 as a big-endian integer; tells two records of one seq apart.
+        prefix: Leading hex digits of all positions in it, lower case; "" = everything.
+        count: Number of items.
+        total: Sum of their values modulo 2^128, 16 bytes big-endian.
     """
 
-    agent_id: str
+    prefix: str
+    count: int
+    total: bytes
+
+
+class Ranges(msgspec.Struct, tag="ranges", kw_only=True):
+    """Compare these; the receiver answers where it holds something else (docs/spec/directory.md §4).
+
+    Attributes:
+        ranges: At most ``RANGES_MAX``.
+        room: The sender takes in agents it does not know; False = its table is full.
+    """
+
+    ranges: list[RangeSum]
+    room: bool = True
+
+
+class Line(msgspec.Struct, array_like=True):
+    """One item that the sender holds.
+
+    Attributes:
+        kind: ``AGENT``, ``NODE`` or ``ZONE``.
+        position: 32 bytes, see docs/spec/directory.md §4.1.
+        seq: Of the record.
+        mark: Tells two records of one ``seq`` apart: ``Manifest.mark``, 0 of a node record, ``ZoneReport.mark``.
+        gone: True for a tombstone.
+        signed: False for an unsigned manifest, which ranks below every signed one.
+    """
+
+    kind: int
+    position: bytes
     seq: int
-    age_ms: int
-    healthy: bool = True
+    mark: int = 0
     gone: bool = False
     signed: bool = True
-    mark: int = 0
 
 
-class Digest(msgspec.Struct, tag="digest", kw_only=True):
-    """What the sender holds; the receiver asks for what is newer with ``Want``. ``full`` = the list is complete."""
+class Listing(msgspec.Struct, tag="listing", kw_only=True):
+    """Items that the sender holds; who lacks one, or holds an older one, asks with ``Want``.
 
-    leases: list[Lease]
-    full: bool = False
+    Attributes:
+        prefixes: Ranges that are listed whole: the receiver offers what it holds there beyond the lines. Empty = the
+            lines are an offer only.
+        lines: At most ``LINES_MAX``.
+        room: As in ``Ranges``.
+    """
+
+    prefixes: list[str]
+    lines: list[Line]
+    room: bool = True
 
 
 class Want(msgspec.Struct, tag="want", kw_only=True):
-    """Ask for the records of these agents."""
+    """Ask for what is at these positions; ``Records`` answers with what is there."""
 
-    agent_ids: list[str]
+    positions: list[bytes]
 
 
 class Records(msgspec.Struct, tag="records", kw_only=True):
-    """Signed records as JSON bytes: manifests (AgentCards) and tombstones, with their lease."""
+    """Records as they were signed.
 
-    records: list[tuple[bytes, Lease]]
+    Attributes:
+        records: Manifests (AgentCards) and tombstones as JSON bytes.
+        words: Pairs of ``NODE`` or ``ZONE`` and the statement.
+    """
+
+    records: list[bytes]
+    words: list[tuple[int, bytes]] = []
+
+
+class Seek(msgspec.Struct, tag="seek", kw_only=True):
+    """Ask a neighbour which agents it knows under a key; ``Sought`` answers."""
+
+    key: bytes
+    agents_max: int = 16
+
+
+class Sought(msgspec.Struct, tag="sought", kw_only=True):
+    """Manifests of agents under the key, healthy ones first; empty if none is known."""
+
+    key: bytes
+    records: list[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +122,7 @@ class AgentChanged:
 
 @dataclass(frozen=True, slots=True)
 class AgentGone:
-    """An agent left the directory: withdrawn by its owner, its lease or manifest expired, or it made room."""
+    """An agent left the directory: withdrawn by its owner, its node is dead or its manifest expired, or it made room."""
 
     agent_id: AgentId
     name: str
@@ -76,7 +135,8 @@ class RecordRefused:
 
     Attributes:
         peer: Who sent it.
-        code: "manifest.not_yet_valid", "manifest.expired", "manifest.unsigned" or "directory.full".
+        code: "manifest.not_yet_valid", "manifest.expired", "manifest.unsigned", the same of "node_record" and
+            "zone_report", or "directory.full".
         detail: For a person.
         hint: The next step, or "".
     """

@@ -10,14 +10,20 @@ less; the one who brought most can add nothing. So one peer cannot push out what
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from agentmesh.core.directory.config import DirectoryConfig
-from agentmesh.core.directory.messages import Lease
+from agentmesh.core.directory.messages import AGENT, Line
+from agentmesh.core.directory.nodes import NodeState
+from agentmesh.core.directory.ranges import RangeSet
 from agentmesh.identity.manifest import Manifest
-from agentmesh.ids import AgentId, NodeId
+from agentmesh.ids import AgentId, Key, NodeId
 
+_K = TypeVar("_K")
 Rank = tuple[bool, int, bool, int]
 
 
@@ -27,59 +33,98 @@ class Entry:
 
     Attributes:
         manifest: The record that won; a tombstone is never shown by queries.
-        healthy: The owner's last health check; None for a local agent before its first one.
+        key: DHT key of the agent; its position in range sums.
+        node: The node it lives behind; shared by all its entries.
         local: Registered at this node.
-        renewed_s: Monotonic seconds when the owner last renewed, as far as the sender's word goes.
         since_s: Monotonic seconds when this record was taken in.
         via: The peer charged for it.
         mark: ``manifest.mark``, kept because hashing is dear.
+        checked: Local: the last health check; None before the first one.
         due_s: Local: when to ask for a fresh signature next.
-        lease_s: How long a renewal holds; seconds.
+        noted: Not local: whether it was healthy when that was last told.
     """
 
     manifest: Manifest
-    healthy: bool | None
+    key: Key
+    node: NodeState
     local: bool
-    renewed_s: float
     since_s: float
     via: NodeId
     mark: int
+    checked: bool | None = None
     due_s: float = 0.0
-    lease_s: float = math.inf
+    noted: bool = True
 
     @property
     def rank(self) -> Rank:
         """What decides between two records of one agent: the higher wins."""
         return self.manifest.signed, self.manifest.seq, self.manifest.tombstone, -self.mark
 
+    @property
+    def healthy(self) -> bool | None:
+        """The owner's last check; False while its node is unreachable; None for a local agent before its first check."""
+        return self.checked if self.local else self.node.healthy(self.key)
+
     def lease_left_s(self, now_s: float) -> float:
-        """Return the seconds until the entry is dropped unless renewed; infinite for a local agent."""
-        return math.inf if self.local else max(0.0, self.renewed_s + self.lease_s - now_s)
+        """Return the seconds until the entry is dropped; infinite for a local agent and while its node is up."""
+        if self.local or self.node.up:
+            return math.inf
+        return max(0.0, max(self.node.since_s, self.since_s) + self.node.gone_after_s - now_s)
 
 
-def rank_of(lease: Lease) -> Rank:
-    """Return the rank of the record a lease speaks of."""
-    return lease.signed, lease.seq, lease.gone, -lease.mark
+def rank_of(line: Line) -> Rank:
+    """Return the rank of the record a line speaks of."""
+    return line.signed, line.seq, line.gone, -line.mark
+
+
+def entry_line(entry: Entry) -> Line:
+    """Return the line of an entry."""
+    manifest = entry.manifest
+    return Line(AGENT, entry.key, manifest.seq, entry.mark, manifest.tombstone, manifest.signed)
+
+
+def entry_value(entry: Entry) -> int:
+    """Return the value of an entry in range sums."""
+    text = b"%d %b %d %d %d %d" % (AGENT, entry.key, *entry.rank)
+    return int.from_bytes(hashlib.sha256(text).digest()[:16], "big")
 
 
 class Table:
-    """Entries by agent id, with an index by name and the fair-share count.
+    """Entries by agent id, with indexes by name and search key, and the fair-share count.
 
     Args:
         node_id: This node; what it brings itself is never evicted.
         config: Bounds.
+        held: Gets every entry, for comparisons with peers.
+        keys: Search keys of a manifest, the agent's own first.
     """
 
-    def __init__(self, node_id: NodeId, config: DirectoryConfig) -> None:
+    def __init__(
+        self,
+        node_id: NodeId,
+        config: DirectoryConfig,
+        held: RangeSet[object],
+        keys: Callable[[Manifest], tuple[Key, ...]],
+    ) -> None:
         self.node_id = node_id
         self.config = config
         self.entries: dict[AgentId, Entry] = {}
-        self._names: dict[str, dict[AgentId, None]] = {}
+        self.locals: dict[AgentId, None] = {}
+        self._held = held
+        self._keys = keys
+        self._names: dict[str, tuple[AgentId, ...]] = {}
         self._by_via: dict[NodeId, int] = {}
-        self._by_node: dict[NodeId, int] = {}
+        self._by_node: dict[NodeId, tuple[AgentId, ...]] = {}
+        #: Made at the first search: most nodes are never asked, and it takes 0.5 KB per agent.
+        self._by_key: dict[Key, tuple[AgentId, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    @property
+    def full(self) -> bool:
+        """True if an agent more costs another its place."""
+        return len(self.entries) >= self.config.entries_max
 
     def get(self, agent_id: str) -> Entry | None:
         """Return the entry, tombstones included."""
@@ -90,9 +135,36 @@ class Table:
         found = [self.entries[agent] for agent in self._names.get(name, ())]
         return sorted(found, key=lambda entry: (entry.healthy is False, entry.manifest.agent_id))
 
+    def under(self, key: Key, most: int) -> list[Entry]:
+        """Return at most so many live entries under a search key: healthy ones first, then in order of arrival."""
+        if self._by_key is None:
+            self._by_key = {}
+            for entry in self.entries.values():
+                self._index_keys(entry)
+        healthy: list[Entry] = []
+        sick: list[Entry] = []
+        for agent in self._by_key.get(key, ()):
+            entry = self.entries[agent]
+            (sick if entry.healthy is False else healthy).append(entry)
+            if len(healthy) >= most:
+                return healthy
+        return (healthy + sick)[:most]
+
+    def has_agents(self, node: NodeId) -> bool:
+        """Say whether any entry, tombstones included, lives behind a node."""
+        return node in self._by_node
+
+    def behind(self, node: NodeId) -> list[Entry]:
+        """Return the entries of a node, tombstones included."""
+        return [self.entries[agent] for agent in self._by_node.get(node, ())]
+
     def live(self) -> list[Entry]:
         """Return all entries but tombstones, in order of arrival."""
         return [entry for entry in self.entries.values() if not entry.manifest.tombstone]
+
+    def has_key(self, entry: Entry, key: Key) -> bool:
+        """Say whether a live entry is to be found under a key."""
+        return not entry.manifest.tombstone and key in self._keys(entry.manifest)
 
     def put(self, entry: Entry) -> list[Entry] | None:
         """Insert or replace; the caller has compared ranks.
@@ -110,23 +182,30 @@ class Table:
             self.remove(old)
         agent, node = entry.manifest.agent_id, entry.manifest.node_id
         self.entries[agent] = entry
+        if entry.local:
+            self.locals[agent] = None
+        self._held.put(entry.key, entry_value(entry), entry)
         _count(self._by_via, entry.via, 1)
-        _count(self._by_node, node, 1)
+        _add(self._by_node, node, agent)
         if not entry.manifest.tombstone:
-            self._names.setdefault(entry.manifest.name, {})[agent] = None
+            _add(self._names, entry.manifest.name, agent)
+            self._index_keys(entry)
         return evicted
 
     def remove(self, entry: Entry) -> None:
         """Drop an entry that is in the table."""
         manifest = entry.manifest
-        del self.entries[manifest.agent_id]
+        agent = manifest.agent_id
+        del self.entries[agent]
+        self.locals.pop(agent, None)
+        self._held.discard(entry.key)
         _count(self._by_via, entry.via, -1)
-        _count(self._by_node, manifest.node_id, -1)
+        _take(self._by_node, manifest.node_id, agent)
         if not manifest.tombstone:
-            named = self._names[manifest.name]
-            del named[manifest.agent_id]
-            if not named:
-                del self._names[manifest.name]
+            _take(self._names, manifest.name, agent)
+            if self._by_key is not None:
+                for key in self._keys(manifest):
+                    _take(self._by_key, key, agent)
 
     def charge(self, entry: Entry, via: NodeId) -> None:
         """Charge an entry to another peer: its own node, when that speaks for it itself."""
@@ -135,19 +214,22 @@ class Table:
             _count(self._by_via, via, 1)
             entry.via = via
 
+    def _index_keys(self, entry: Entry) -> None:
+        if self._by_key is not None and not entry.manifest.tombstone:
+            for key in self._keys(entry.manifest):
+                _add(self._by_key, key, entry.manifest.agent_id)
+
     def _room(self, entry: Entry, old: Entry | None) -> list[Entry] | None:
         if entry.local or entry.via == self.node_id:
-            over = old is None and len(self.entries) >= self.config.entries_max
+            over = old is None and self.full
             victim = self._stalest_of_largest(below=0) if over else None
             return [victim] if victim else []
         evicted: list[Entry] = []
         node = entry.manifest.node_id
         moved = old is None or old.manifest.node_id != node
-        if moved and self._by_node.get(node, 0) >= self.config.node_agents_max:
+        if moved and len(self._by_node.get(node, ())) >= self.config.node_agents_max:
             # Anybody can sign agents that claim to live at a node; only that node's own word displaces them.
-            hearsay = [
-                e for e in self.entries.values() if e.manifest.node_id == node and e.via not in (node, self.node_id)
-            ]
+            hearsay = [e for e in self.behind(node) if e.via not in (node, self.node_id)]
             if entry.via != node or not hearsay:
                 return None
             evicted.append(min(hearsay, key=_staleness))
@@ -168,29 +250,34 @@ class Table:
         return min((e for e in self.entries.values() if e.via == largest), key=_staleness)
 
     def assert_invariants(self) -> None:
-        """Raise AssertionError if counts, index or bounds are off."""
+        """Raise AssertionError if counts, indexes or bounds are off."""
         by_via: dict[NodeId, int] = {}
-        by_node: dict[NodeId, int] = {}
+        by_node: dict[NodeId, list[AgentId]] = {}
         names: dict[str, list[AgentId]] = {}
+        by_key: dict[Key, list[AgentId]] = {}
         own = 0
         for agent, entry in self.entries.items():
             assert agent == entry.manifest.agent_id
+            assert entry.node.node == entry.manifest.node_id
+            assert self._held.get(entry.key) is entry
+            assert (agent in self.locals) == entry.local
             _count(by_via, entry.via, 1)
-            _count(by_node, entry.manifest.node_id, 1)
+            by_node.setdefault(entry.manifest.node_id, []).append(agent)
             own += entry.via == self.node_id
             assert not entry.local or (entry.via == self.node_id and not entry.manifest.tombstone)
             if not entry.manifest.tombstone:
                 names.setdefault(entry.manifest.name, []).append(agent)
+                for key in self._keys(entry.manifest):
+                    by_key.setdefault(key, []).append(agent)
         assert by_via == self._by_via
-        assert by_node == self._by_node
-        assert {name: sorted(agents) for name, agents in names.items()} == {
-            name: sorted(agents) for name, agents in self._names.items()
-        }
+        assert _same(by_node, self._by_node)
+        assert _same(names, self._names)
+        assert self._by_key is None or _same(by_key, self._by_key)
         assert len(self.entries) <= max(self.config.entries_max, own)
 
 
-def _staleness(entry: Entry) -> tuple[float, str]:
-    return entry.renewed_s, entry.manifest.agent_id
+def _staleness(entry: Entry) -> tuple[bool, float, float, str]:
+    return entry.node.up, entry.node.heard_s, entry.since_s, entry.manifest.agent_id
 
 
 def _count(table: dict[NodeId, int], key: NodeId, by: int) -> None:
@@ -199,3 +286,22 @@ def _count(table: dict[NodeId, int], key: NodeId, by: int) -> None:
         table[key] = count
     else:
         del table[key]
+
+
+# Nearly every list of agents has one element: a tuple of it takes a quarter of a dict's memory.
+
+
+def _add(index: dict[_K, tuple[AgentId, ...]], key: _K, agent: AgentId) -> None:
+    index[key] = (*index.get(key, ()), agent)
+
+
+def _take(index: dict[_K, tuple[AgentId, ...]], key: _K, agent: AgentId) -> None:
+    left = tuple(each for each in index[key] if each != agent)
+    if left:
+        index[key] = left
+    else:
+        del index[key]
+
+
+def _same(expected: dict[_K, list[AgentId]], index: dict[_K, tuple[AgentId, ...]]) -> bool:
+    return {k: sorted(v) for k, v in expected.items()} == {k: sorted(v) for k, v in index.items()}

@@ -104,6 +104,11 @@ class Overlay:
         """Return all neighbours: the zone and the long links."""
         return list(self._ground.neighbours())
 
+    def addresses_of(self, node: NodeId) -> tuple[str, ...]:
+        """Return where a node says that it can be reached; empty if no record of it is held."""
+        record = self.record_of(node)
+        return record.addresses if record is not None else ()
+
     def passive(self) -> list[NodeId]:
         """Return the reserve for long links."""
         return list(self._long.passive.entries)
@@ -186,7 +191,7 @@ class Overlay:
 
     def _on_dead(self, incoming: MemberDead, now_s: float, out: Outbox) -> None:
         """Bury a node, unless we hold a newer record than the one that died: then it is to be probed anew."""
-        record = self._record_of(incoming.node)
+        record = self.record_of(incoming.node)
         if record is None:
             return
         if record.seq > incoming.seq:
@@ -196,7 +201,7 @@ class Overlay:
         self._gone(record, incoming.seq, left=False, now_s=now_s, out=out)
 
     def _on_left(self, incoming: MemberLeft, now_s: float, out: Outbox) -> None:
-        record = self._record_of(incoming.node)
+        record = self.record_of(incoming.node)
         if record is not None and record.seq <= incoming.seq:
             self._gone(record, incoming.seq, left=True, now_s=now_s, out=out)
 
@@ -232,7 +237,7 @@ class Overlay:
         if node == ground.node_id or ground.record is None:
             return
         if record.leaving:
-            known = self._record_of(node)
+            known = self.record_of(node)
             if known is not None and record.seq >= known.seq:
                 self._gone(record, record.seq, left=True, now_s=now_s, out=out)
                 if tell:
@@ -247,7 +252,7 @@ class Overlay:
                     self._probe_s = min(self._probe_s, tomb.probe_s)
                 return
             del ground.tombs[node]
-        old = self._record_of(node)
+        old = self.record_of(node)
         news = old is None or record.seq > old.seq
         link = ground.long.get(node)
         if link is not None:
@@ -262,10 +267,10 @@ class Overlay:
             self._zone.admit(record, via, now_s, met=via == node)
         elif node in self._zone.candidates.entries and news:
             self._zone.remove(node, now_s, out)
-        if news and tell and self._record_of(node) is not None:
+        if news and tell and self.record_of(node) is not None:
             out.emit(NodeHeard(record, via))
 
-    def _record_of(self, node: NodeId) -> NodeRecord | None:
+    def record_of(self, node: NodeId) -> NodeRecord | None:
         """Return the newest record held of a living node."""
         link = self._ground.long.get(node)
         best = link.record if link is not None else None
