@@ -494,7 +494,7 @@ INPUTS = st.one_of(
             st.just(Prune()),
             st.builds(IDontWant, ids=LISTS),
             st.builds(Offer, kind=st.text(max_size=20), id=IDS, hops=HOPS, size_bytes=HOPS),
-            st.builds(Recent, prefixes=st.binary(max_size=40), answer=st.booleans()),
+            st.builds(Recent, prefixes=st.binary(max_size=40), span_ms=HOPS, answer=st.booleans()),
             st.just("something else"),
         ),
     ),

@@ -42,6 +42,9 @@ SYNC = "plumtree.sync"
 EXPIRE = "plumtree.expire"
 #: Copies that were under way when a neighbour was told to stop are no offence for so long.
 _GRACE_S = 3.0
+#: Two neighbours get the same message within this time, as a rule.
+_SPAN_SLACK_S = 1.0
+_SPAN_MS_MAX = 600_000
 #: Invalid messages remembered, so that everybody who brings one is charged and none is judged twice.
 _INVALID_MAX = 256
 
@@ -171,9 +174,9 @@ class Plumtree:
         if neighbour.score(now_s) <= self.config.score_bad and not neighbour.bad:
             self._charge(neighbour, 0.0, now_s, out)
         elif not known:
-            prefixes = self._recent.prefixes(now_s)
-            if prefixes:
-                out.send(up.node, Recent(prefixes=prefixes))
+            recent = self._recent_of(self.config.cache_s * 0.8, now_s)
+            if recent.prefixes:
+                out.send(up.node, recent)
 
     def _on_neighbour_down(self, node: NodeId, now_s: float, out: Outbox) -> None:
         self._neighbours.expire(node, now_s)
@@ -506,15 +509,17 @@ class Plumtree:
     def _sync_wait_s(self) -> float:
         return self.config.sync_interval_s * (0.7 + 0.6 * self._rng.random())
 
+    def _recent_of(self, span_s: float, now_s: float, *, answer: bool = False) -> Recent:
+        return Recent(prefixes=self._recent.prefixes(span_s, now_s), span_ms=int(span_s * 1000), answer=answer)
+
     def _sync(self, now_s: float, out: Outbox) -> None:
         """Compare recent ids with some neighbours; stop when nothing new came for some rounds."""
         if self._sync_left <= 0:
             self._syncing = False
             return
         self._sync_left -= 1
-        prefixes = self._recent.prefixes(now_s)
-        if prefixes:
-            recent = Recent(prefixes=prefixes)
+        recent = self._recent_of(self.config.sync_span_s, now_s)
+        if recent.prefixes:
             for node in self._neighbours.pick_partners():
                 out.send(node, recent)
         out.after(self._sync_wait_s(), Timer(SYNC))
@@ -528,18 +533,20 @@ class Plumtree:
 
     def _on_recent(self, peer: Neighbour, recent: Recent, now_s: float, out: Outbox) -> None:
         size = len(recent.prefixes)
-        if size % PREFIX_BYTES or size > RECENT_MAX * PREFIX_BYTES:
+        if size % PREFIX_BYTES or size > RECENT_MAX * PREFIX_BYTES or not 0 < recent.span_ms <= _SPAN_MS_MAX:
             self._abuse(peer, "a comparison out of bounds", now_s, out)
             return
         raw = recent.prefixes
         theirs = {raw[i : i + PREFIX_BYTES] for i in range(0, size, PREFIX_BYTES)}
-        lacking = self._recent.lacking(theirs, now_s, IDS_MAX)
+        # What came here just within the span came there just before it, perhaps.
+        span_s = min(recent.span_ms / 1000, self.config.cache_s * 0.8)
+        lacking = self._recent.lacking(theirs, span_s - _SPAN_SLACK_S, now_s, IDS_MAX)
         if lacking:
             kept = self._recent.kept
             hops = [min(kept[id_].hops + 1, HOPS_MAX) for id_ in lacking]
             out.send(peer.node, IHave(ids=lacking, hops=hops))
         if not recent.answer and not self._recent.knows_all(theirs, now_s):
-            out.send(peer.node, Recent(prefixes=self._recent.prefixes(now_s), answer=True))
+            out.send(peer.node, self._recent_of(span_s, now_s, answer=True))
 
     # Standing
 

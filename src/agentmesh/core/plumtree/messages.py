@@ -87,12 +87,13 @@ class IDontWant(msgspec.Struct, tag="idontwant", kw_only=True):
 
 
 class Recent(msgspec.Struct, tag="gossip_recent", kw_only=True, omit_defaults=True):
-    """The first ``PREFIX_BYTES`` of every id that the sender can still hand out, one after the other.
+    """The first ``PREFIX_BYTES`` of every id that came to the sender in the last ``span_ms``, one after the other.
 
     The receiver announces what is missing in it, and answers with its own (``answer``) if it misses something itself.
     """
 
     prefixes: bytes
+    span_ms: int
     answer: bool = False
 
 

@@ -84,22 +84,20 @@ class RecentTable:
                 break
             del seen[id_]
 
-    def prefixes(self, now_s: float) -> bytes:
-        """Return the prefixes of the newest ids that can be handed out for a while yet, newest first."""
-        horizon_s = now_s - self._config.cache_s * 0.8
+    def prefixes(self, span_s: float, now_s: float) -> bytes:
+        """Return the prefixes of the ids kept that came within ``span_s``, newest first."""
         parts: list[bytes] = []
         for id_, kept in reversed(self.kept.items()):
-            if kept.at_s < horizon_s or len(parts) >= RECENT_MAX:
+            if now_s - kept.at_s > span_s or len(parts) >= RECENT_MAX:
                 break
             parts.append(id_[:PREFIX_BYTES])
         return b"".join(parts)
 
-    def lacking(self, theirs: set[bytes], now_s: float, ids_max: int) -> list[bytes]:
-        """Return ids kept here whose prefix another does not name, newest first."""
-        horizon_s = now_s - self._config.cache_s * 0.8
+    def lacking(self, theirs: set[bytes], span_s: float, now_s: float, ids_max: int) -> list[bytes]:
+        """Return ids that came within ``span_s`` and whose prefix another does not name, newest first."""
         ids: list[bytes] = []
-        for id_, kept in reversed(self.kept.items()):
-            if kept.at_s < horizon_s or len(ids) >= ids_max:
+        for looked, (id_, kept) in enumerate(reversed(self.kept.items())):
+            if now_s - kept.at_s > span_s or len(ids) >= ids_max or looked >= RECENT_MAX:
                 break
             if id_[:PREFIX_BYTES] not in theirs:
                 ids.append(id_)
