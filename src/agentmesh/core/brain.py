@@ -11,7 +11,7 @@ more than one machine; what each does is in docs/spec/{swim,overlay,plumtree,dht
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -238,6 +238,10 @@ class Brain:
             if isinstance(event, _ALSO_OUT):
                 outward.append(event)
         queue[:] = outward
+
+    def warm(self, contacts: Iterable[tuple[NodeId, str]], *, settled: bool = False) -> None:
+        """Restore the DHT's contacts of an earlier run, best first (``Dht.warm``); call it before the first input."""
+        self.dht.warm(contacts, settled=settled)
 
     # What the node and people ask; read-only
 
