@@ -25,6 +25,7 @@ SMALL: dict[str, tuple[int, list[str], set[str]]] = {
     "chaos": (24, [], {"missed", "find_p50_ms"}),
     "churn": (32, ["duration_s=45", "measures.0.count=3", "measures.1.count=10"], {"missed", "find_p99_ms"}),
     "crash-detect": (32, ["measures.0.count=3", "duration_s=40"], {"detect_p50_s", "detect_p99_s", "false_deaths"}),
+    "crash-detect-lossy": (32, ["measures.0.count=3", "duration_s=40"], {"detect_p50_s", "false_deaths", "node_hours"}),
     "half-crash": (32, ["measures.0.count=3", "duration_s=12"], {"reach_all_p99_ms", "missed"}),
     "idle": (32, ["duration_s=20"], {"bytes_per_s_per_node", "cpu_us_per_node_s", "memory_kb_per_node"}),
     "join": (32, ["measures.0.count=4", "measures.1.count=10", "duration_s=15"], {"join_p50_ms", "find_p99_ms"}),

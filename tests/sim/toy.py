@@ -77,6 +77,9 @@ class Toy:
             for peer in self.peers:
                 out.send(peer, message)
 
+    def warm(self, contacts: Any, *, settled: bool) -> None:
+        """Nothing to warm."""
+
     def addresses_of(self, node: NodeId) -> tuple[str, ...]:
         return self.addresses.get(node, ())
 

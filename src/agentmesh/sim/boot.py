@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agentmesh.core.messages import AddressHint, NodeHeard
+from agentmesh.sim.brains import warm
 from agentmesh.sim.node import DOWN, SimNode
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ def start(world: World, newcomers: int = 0) -> list[SimNode]:
 
 def _begin(world: World, node: SimNode, memories: list[SimNode], skill: str) -> None:
     world.boot(node)
+    if memories:
+        warm(node.brain, [(other.node_id, other.address) for other in memories if other is not node])
     for other in memories:
         if other.record is not None and other is not node:
             node.stored[other.node_id] = (other.address,)
@@ -69,7 +73,7 @@ def join(world: World, node: SimNode, known: SimNode) -> None:
 
 
 def _memories(
-    node: SimNode, ranked: list[SimNode], keys: list[bytes], rng: random.Random, stored: int, nearest: int
+    node: SimNode, ranked: list[SimNode], keys: Sequence[bytes], rng: random.Random, stored: int, nearest: int
 ) -> list[SimNode]:
     """Return whom a node remembers: its nearest by key, some on each level of the prefix tree, some at random."""
     place = bisect_left(keys, node.dht_key)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from agentmesh.core.brain import Brain, BrainConfig
@@ -27,9 +27,8 @@ def new_config(scenario: Scenario) -> BrainConfig:
     config = BrainConfig()
     for machine, changes in scenario.brain.items():
         part: Any = getattr(config, machine, None)
-        known = {field.name for field in fields(part)} if is_dataclass(part) else set[str]()
         for name in changes:
-            if name not in known:
+            if not hasattr(part, name):
                 raise UsageError(f"there is no setting brain.{machine}.{name}", code="sim.field")
         config = replace(config, **{machine: replace(part, **changes)})
     return config
@@ -48,9 +47,19 @@ def new_reader(size: int) -> Reader:
     return Reader(memory_max=max(4_096, 64 * size))
 
 
+def warm(brain: Brain, contacts: Sequence[tuple[NodeId, str]]) -> None:
+    """Let a node begin with what its DHT table held in an earlier run."""
+    brain.warm(contacts, settled=True)
+
+
 def is_member(brain: Brain) -> bool:
     """Say whether a node has neighbours."""
     return bool(brain.neighbours())
+
+
+def watches(brain: Brain, node: NodeId) -> bool:
+    """Say whether a node has another for a neighbour, which SWIM probes then."""
+    return node in brain.neighbours()
 
 
 def is_cut_off(brain: Brain) -> bool:

@@ -1,7 +1,6 @@
 """Carrying messages between nodes: datagrams, and links that are dialled, go silent and break (docs/spec/simulator.md §4).
 
-What the daemon's node does with ``net/`` is modelled here: messages of the machines ``swim`` and ``dht`` are datagrams where
-an address is known, everything else goes over links.
+Which way a message goes is decided as in ``node.paths``; links behave as those of ``node.links`` over QUIC.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentmesh.core.contacts.messages import DialWanted, HangUp
-from agentmesh.core.messages import PeerDown, PeerUp, Received
+from agentmesh.core.messages import MemberDead, PeerDown, PeerUp, Received
 from agentmesh.errors import MeshError
 from agentmesh.ids import NodeId
 from agentmesh.sim.links import Link
@@ -22,14 +21,15 @@ if TYPE_CHECKING:
     from agentmesh.core.machine import Send
     from agentmesh.sim.world import World
 
-#: Machines whose messages are datagrams.
-_DATAGRAM_MACHINES = ("agentmesh.core.swim.", "agentmesh.core.dht.")
 #: Bytes around a message: IP and UDP headers and the signed envelope of a datagram …
 _DATAGRAM_EXTRA = 28 + OVERHEAD_BYTES
 #: … or the headers and authentication tag of a QUIC packet and the length of a frame (IP, UDP 28; QUIC 1 + 8 + 3 + 16; 4).
 _LINK_EXTRA = 60
 #: Messages that wait for one dial, and for packets to pass again; what is beyond is lost (``node.links``).
 _WAITING_MAX = 256
+#: A datagram heard from a node within this time proves the way there (``node.paths``).
+_PROVEN_US = 30_000_000
+_PROVEN_MAX = 4_096
 
 
 class Packet(NamedTuple):
@@ -47,10 +47,11 @@ class Packet(NamedTuple):
 class Kind:
     """What is known and counted about one class of messages."""
 
-    __slots__ = ("bytes", "count", "is_datagram")
+    __slots__ = ("bytes", "count", "is_datagram", "is_spare")
 
-    def __init__(self, message: type) -> None:
-        self.is_datagram = message.__module__.startswith(_DATAGRAM_MACHINES)
+    def __init__(self, message: Any) -> None:
+        self.is_datagram = v1.is_datagram(message)
+        self.is_spare = v1.is_spare_datagram(message)
         self.count = self.bytes = 0
 
 
@@ -73,7 +74,8 @@ class Carriage:
         self._last: Any = None
         self._last_bytes = 0
         world.on_event.setdefault(DialWanted, []).append(self._on_dial_wanted)
-        world.on_event.setdefault(HangUp, []).append(self._on_hang_up)
+        world.on_event.setdefault(HangUp, []).append(lambda node, event: self._drop(node, event.node_id))
+        world.on_event.setdefault(MemberDead, []).append(lambda node, event: self._drop(node, event.node))
 
     def send_all(self, node: SimNode, sends: Iterable[Send]) -> None:
         """Put what a brain sends on its way."""
@@ -84,14 +86,20 @@ class Carriage:
             cls: type[Any] = message.__class__
             kind = kinds.get(cls)
             if kind is None:
-                kind = kinds[cls] = Kind(cls)
+                kind = kinds[cls] = Kind(message)
             size = self._size(message)
             kind.count += 1
             kind.bytes += size
-            if kind.is_datagram and not over_link and size <= PAYLOAD_BYTES_MAX:
-                self._send_datagram(node, to, message, at, size)
+            link = node.links.get(to)
+            if not over_link and (kind.is_datagram or (link is None and kind.is_spare)) and size <= PAYLOAD_BYTES_MAX:
+                heard_us = node.proven.get(to)
+                proven = heard_us is not None and self._world.now_us - heard_us < _PROVEN_US
+                if self._send_datagram(node, to, message, at, size) and (link is None or proven):
+                    continue
+            if link is None:
+                self._dial(node, to, (*at, *node.brain.addresses_of(to)), message, size)
             else:
-                self.send_over_link(node, to, message, at, size)
+                self.send_over_link(node, link, message, size)
 
     def _size(self, message: Any) -> int:
         """Return the bytes of a message, encoding it once however many peers it is sent to in a row."""
@@ -101,25 +109,30 @@ class Carriage:
 
     # Datagrams
 
-    def _send_datagram(self, node: SimNode, to: NodeId, message: Any, at: tuple[str, ...], size: int) -> None:
+    def _send_datagram(self, node: SimNode, to: NodeId, message: Any, at: tuple[str, ...], size: int) -> bool:
+        """Send a datagram to the first address known; False if there is none. It may get lost all the same."""
         for address in at or node.brain.addresses_of(to):
             if address.startswith("udp:"):
                 break
         else:
-            self.send_over_link(node, to, message, at, size)
-            return
+            return False
         size += _DATAGRAM_EXTRA
         node.bytes_out += size
         dest, ether = self._world.by_address.get(address), self._ether
         if dest is None or dest.node_id != to or dest.state == DOWN or ether.is_lost() or not self._passes(node, dest):
-            return
+            return True
         delay_us = ether.delay_us(node, dest)
         payload = self._packed(node, to, message)
         if payload is None:
-            return
-        self._world.push(self._world.now_us + delay_us + ether.held_us(delay_us), dest, 0, payload, size)
+            return True
+        at_us = self._world.now_us + delay_us + ether.held_us(delay_us)
+        if node.node_id not in dest.proven and len(dest.proven) >= _PROVEN_MAX:
+            del dest.proven[next(iter(dest.proven))]
+        dest.proven[node.node_id] = at_us
+        self._world.push(at_us, dest, 0, payload, size)
         if ether.is_doubled():
             self._world.push(self._world.now_us + ether.delay_us(node, dest), dest, 0, payload, size)
+        return True
 
     def _packed(self, node: SimNode, to: NodeId, message: Any) -> Any:
         """Return what arrives of a datagram: bytes, possibly damaged, or the message itself; None = refused unread."""
@@ -144,7 +157,7 @@ class Carriage:
         try:
             if packet.peer is None:
                 opened = open_envelope(packet.raw, node.node_id, self._world.duties.unix_ms(node), node.replays)
-                return Received(opened.sender, v1.decode_control(opened.payload))
+                return Received(opened.sender, v1.decode_datagram(opened.payload))
             return Received(packet.peer, v1.decode_control(packet.raw))
         except MeshError as error:
             self.refused[error.code] = self.refused.get(error.code, 0) + 1
@@ -155,12 +168,8 @@ class Carriage:
 
     # Links
 
-    def send_over_link(self, node: SimNode, to: NodeId, message: Any, at: tuple[str, ...], size: int) -> None:
-        """Send a message over the link to a peer, dialling it if there is none."""
-        link = node.links.get(to)
-        if link is None:
-            self._dial(node, to, at or node.brain.addresses_of(to), message, size)
-            return
+    def send_over_link(self, node: SimNode, link: Link, message: Any, size: int) -> None:
+        """Send a message over a link of a node."""
         node.bytes_out += size + _LINK_EXTRA
         dest = link.acceptor if link.dialler is node else link.dialler
         if dest.state == DOWN or not link.is_current(dest):
@@ -190,8 +199,8 @@ class Carriage:
         if wanted.node_id not in node.links:
             self._dial(node, wanted.node_id, wanted.addresses)
 
-    def _on_hang_up(self, node: SimNode, wanted: HangUp) -> None:
-        link = node.links.get(wanted.node_id)
+    def _drop(self, node: SimNode, peer: NodeId) -> None:
+        link = node.links.get(peer)
         if link is not None:
             self.break_link(link)
 
@@ -237,8 +246,9 @@ class Carriage:
             node.dialling.pop(dest.node_id, None)
 
     def _flush(self, node: SimNode, to: NodeId) -> None:
-        for message, size in node.dialling.pop(to, ()):
-            self.send_over_link(node, to, message, (), size)
+        waiting, link = node.dialling.pop(to, ()), node.links[to]
+        for message, size in waiting:
+            self.send_over_link(node, link, message, size)
 
     def break_link(self, link: Link) -> None:
         """End a link; the ends that still hold it are told."""
@@ -300,7 +310,7 @@ class Carriage:
                 stalled, link.stalled = link.stalled, None
                 for sender, message, size in stalled or ():
                     if link.is_current(sender) and sender.state != DOWN:
-                        self.send_over_link(sender, link.other(sender).node_id, message, (), size)
+                        self.send_over_link(sender, link, message, size)
 
 
 def flip_bit(raw: bytes, bit: int) -> bytes:

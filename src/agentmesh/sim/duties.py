@@ -146,6 +146,8 @@ class Duties:
         """Sign a node's record with the next seq."""
         wanted = wanted or NodeRecordWanted()
         node.seq = max(node.seq, wanted.seq_min) + 1
+        if wanted.sick is not None:
+            node.sick = wanted.sick
         now = int(self.unix_s(node))
         body = node_body(
             seq=node.seq,
@@ -155,7 +157,7 @@ class Duties:
             site=node.site,
             capacity=node.capacity,
             leaving=wanted.leaving,
-            sick=wanted.sick or (),
+            sick=node.sick,
             name=f"node-{node.index}",
         )
         node.record = self._world.reader.node(sign_node_record(node.key, body), now)

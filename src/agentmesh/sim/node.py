@@ -41,6 +41,8 @@ class SimNode:
         side: Which part of a partition it is in.
         slow, lag_us, skew_s: Faults: delays multiplied, inputs late, wall clock off.
         record: What it signed last of itself.
+        proven: When a datagram of another node last came, µs.
+        sick: Marks of its agents that fail, as in its record.
         nonce, replays: Of its datagrams: the last one sent, those seen in this run.
         started_us: When this run began.
         mask: Set if it lies (``sim.byzantine``).
@@ -67,9 +69,11 @@ class SimNode:
         "mask",
         "node_id",
         "nonce",
+        "proven",
         "record",
         "replays",
         "seq",
+        "sick",
         "side",
         "site",
         "skew_s",
@@ -94,6 +98,8 @@ class SimNode:
         self.stored: dict[NodeId, tuple[str, ...]] = {}
         self.agents: dict[AgentId, tuple[KeyPair, str]] = {}
         self.manifests: dict[AgentId, Manifest] = {}
+        self.proven: dict[NodeId, int] = {}
+        self.sick: tuple[bytes, ...] = ()
         self.held: list[Any] = []
         self.held_bytes = 0
         self.side, self.slow, self.lag_us, self.skew_s = 0, 1.0, 0, 0.0

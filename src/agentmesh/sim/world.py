@@ -243,6 +243,7 @@ class World:
         node.life += 1
         node.started_us = self.now_us
         node.brain, node.replays = self.new_brain(node), Replays()
+        node.proven.clear()
         self.duties.open(node)
 
     def new_brain(self, node: SimNode) -> Brain:

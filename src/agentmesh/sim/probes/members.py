@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from agentmesh.core.messages import MemberDead
 from agentmesh.ids import AgentId
-from agentmesh.sim.brains import is_cut_off
+from agentmesh.sim.brains import is_cut_off, watches
 from agentmesh.sim.node import DOWN, UP, SimNode
 from agentmesh.sim.probes.base import Figures, Probe, quantile, spread_s
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from agentmesh.sim.world import World
 
 _POLL_S = 0.25
+_FALSE_MAX = 100
 
 
 class Deaths:
@@ -23,71 +24,101 @@ class Deaths:
 
     Attributes:
         told: Right ones.
-        false: Wrong ones, with time, watcher and the node that lives; the first 100.
-        false_count: How many.
+        false_count: Wrong ones.
+        false: The first 100 of these: time, watcher, and the node that lives.
+        verdicts_s: By crashed node, while somebody measures it: when each watcher declared it dead, by watcher.
     """
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.told = self.false_count = 0
         self.false: list[tuple[float, int, int]] = []
-        self.took_s: list[float] = []
-        self.crashed_s: dict[int, float] = {}
-        self.first_s: dict[int, float] = {}
+        self.verdicts_s: dict[int, dict[int, float]] = {}
         world.on_event.setdefault(MemberDead, []).append(self._on_dead)
 
     def _on_dead(self, watcher: SimNode, dead: MemberDead) -> None:
         node = self._world.by_id.get(dead.node)
         if node is None or watcher.mask is not None:
             return
-        if node.state != DOWN:
-            self.false_count += 1
-            if len(self.false) < 100:
-                self.false.append((round(self._world.now_s, 3), watcher.index, node.index))
+        if node.state == DOWN:
+            self.told += 1
+            verdicts = self.verdicts_s.get(node.index)
+            if verdicts is not None:
+                verdicts.setdefault(watcher.index, self._world.now_s)
             return
-        self.told += 1
-        crashed_s = self.crashed_s.get(node.index)
-        if crashed_s is not None:
-            took_s = self._world.now_s - crashed_s
-            self.took_s.append(took_s)
-            self.first_s.setdefault(node.index, took_s)
+        self.false_count += 1
+        if len(self.false) < _FALSE_MAX:
+            self.false.append((round(self._world.now_s, 3), watcher.index, node.index))
+
+
+class _Crash:
+    """One crash: when, and the run of each node that had the crashed one for a neighbour then."""
+
+    __slots__ = ("at_s", "node", "watchers")
+
+    def __init__(self, node: SimNode, at_s: float, watchers: dict[int, int]) -> None:
+        self.node, self.at_s, self.watchers = node, at_s, watchers
 
 
 class DetectProbe(Probe):
-    """Crash nodes one after the other; when does each node that watches them declare them dead?"""
+    """Crash nodes one after the other; when does each node that has the crashed one for a neighbour declare it dead?
+
+    Watchers that crash or restart meanwhile do not count; paused ones do.
+    """
 
     def open(self) -> None:
         """Plan the crashes."""
-        self._deaths = self.deaths
-        self._crashed: list[SimNode] = []
+        self._crashes: list[_Crash] = []
         for number in range(self.measure.count):
             self.world.call(self.at(number * self.measure.interval_s), self._crash)
 
     def _crash(self) -> None:
-        node = self.world.rng.choice(self.world.honest())
-        self._crashed.append(node)
-        self._deaths.crashed_s[node.index] = self.world.now_s
-        self._deaths.first_s.pop(node.index, None)
+        world = self.world
+        node = world.rng.choice(world.honest())
+        watchers = {
+            other.index: other.life
+            for other in world.honest()
+            if other is not node and watches(other.brain, node.node_id)
+        }
+        self.deaths.verdicts_s[node.index] = {}
+        self._crashes.append(_Crash(node, world.now_s, watchers))
         self.faults.crash(node)
 
+    def _took_s(self) -> list[list[float | None]]:
+        """Return per crash what each watcher that lived on took; None for one that said nothing in time."""
+        table: list[list[float | None]] = []
+        for crash in self._crashes:
+            if crash.node.state != DOWN or self.world.now_s - crash.at_s < self.measure.deadline_s:
+                continue
+            verdicts = self.deaths.verdicts_s[crash.node.index]
+            row: list[float | None] = []
+            for index, life in crash.watchers.items():
+                other = self.world.nodes[index]
+                if other.life == life and other.state != DOWN:
+                    at_s = verdicts.get(index)
+                    row.append(
+                        None if at_s is None or at_s - crash.at_s > self.measure.deadline_s else at_s - crash.at_s
+                    )
+            table.append(row)
+        return table
+
     def figures(self) -> Figures:
-        """Return the times from the crash to each verdict, and how many crashes nobody noticed."""
-        first_s = [self._deaths.first_s[n.index] for n in self._crashed if n.index in self._deaths.first_s]
+        """Return the times from the crash to each verdict, to the first one, and who stayed silent."""
+        table = self._took_s()
+        all_s = [took for row in table for took in row if took is not None]
+        first_s = [min(took for took in row if took is not None) for row in table if any(t is not None for t in row)]
         return {
-            **spread_s("detect", self._deaths.took_s),
+            **spread_s("detect", all_s),
             **spread_s("detect_first", first_s),
-            "crashes": len(self._crashed),
+            "crashes": len(table),
             "crashes_unnoticed": self.misses(),
+            "watchers_silent": sum(1 for row in table for took in row if took is None),
+            "watchers": sum(len(row) for row in table),
         }
 
     def misses(self) -> int:
-        """Return the crashes that no node declared, though there was time."""
-        limit_s = self.world.now_s - self.measure.deadline_s
-        return sum(
-            1
-            for node in self._crashed
-            if node.index not in self._deaths.first_s and self._deaths.crashed_s[node.index] < limit_s
-        )
+        """Return the crashes that no watcher declared, though there was time."""
+        return sum(1 for row in self._took_s() if row and all(took is None for took in row))
 
 
 class PartitionProbe(Probe):
