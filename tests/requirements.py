@@ -1122,6 +1122,35 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "net.fleet": Requirement(
+        "issue 3.2, issue 3.5, issue 3 done when",
+        "Real nodes find each other through one, survive kills and leaves, and come back with what they stored.",
+        (
+            *_in(
+                "e2e/test_fleet.py",
+                "nodes_that_know_one_seed_find_all_others_and_their_agents",
+                "the_agents_of_a_killed_process_go_unhealthy_everywhere_and_the_rest_goes_on",
+                "a_killed_process_comes_back_with_its_stored_contacts_only_and_even_the_seed_may_be_gone",
+                "a_node_that_leaves_takes_its_agents_along_at_once_and_is_not_called_dead",
+                "an_agent_that_falls_sick_is_offered_nowhere_until_it_is_well",
+            ),
+            *_in(
+                "soak/test_mesh200.py",
+                "two_hundred_real_nodes_converge_survive_kills_and_take_the_killed_back",
+                "both_sides_of_a_real_partition_go_on_know_it_and_agree_within_ten_seconds_of_the_heal",
+            ),
+        ),
+    ),
+    "net.five": Requirement(
+        "issue 3.3, issue 3 done when",
+        "Killing any of five nodes loses no call that another replica can serve; the third of a chain reaches the first.",
+        _in(
+            "e2e/test_five_nodes.py",
+            "killing_any_of_five_nodes_loses_no_call_that_another_replica_can_serve",
+            "a_node_that_knows_only_the_second_sees_and_calls_the_agent_of_the_first",
+            "a_node_whose_peers_all_died_says_that_it_is_cut_off_and_goes_on_working",
+        ),
+    ),
     "house.floors": Requirement(
         "issue 2.1",
         "Imports go down only; the core has no clock, socket or chance of its own.",

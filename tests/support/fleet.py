@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agentmesh.core.brain import BrainConfig
 from agentmesh.errors import MeshError
 from agentmesh.net.base import Transport
 from agentmesh.node.config import NodeConfig
@@ -117,8 +118,8 @@ class Member:
         self._stack.callback(state.close)
         node = Node(
             key,
-            NodeConfig(name=self.name, version="0", health_interval_s=2.0, **site_of(self.args)),
-            brain_config(),
+            NodeConfig(name=self.name, version="0", health_interval_s=2.0, site=self.args.site),
+            BrainConfig(),
             [self._transport(key)],
             self.kit,
             log,
@@ -126,7 +127,7 @@ class Member:
             keys_dir=self.home / "keys",
             home=self.home,
             http_port=lambda: 1,
-            **udp_of(key, self.args.host),
+            udp_listen=f"{self.args.host}:0",
         )
         self._stack.push_async_callback(node.aclose)
         await node.open(seeds)
@@ -155,12 +156,14 @@ class Member:
         peers = self.node.peers()
         agents = {v.agent_id: [v.seq, v.status] for v in self.node.agents()}
         raw = json.dumps(sorted(agents.items())).encode()
+        records = json.dumps(sorted((agent, seq) for agent, (seq, _) in agents.items())).encode()
         return {
             "name": self.name,
             "node_id": self.node.node_id,
             "seed": status.seed,
             "agents": len(agents),
             "healthy": sum(status == "healthy" for _, status in agents.values()),
+            "records": hashlib.sha256(records).hexdigest()[:16],
             "directory": hashlib.sha256(raw).hexdigest()[:16],
             "names": sorted(v.name for v in self.node.agents() if v.status == "healthy"),
             "known": len(peers),
@@ -173,23 +176,6 @@ class Member:
             "cut_off": [status.cut_off.lost, status.cut_off.known, status.cut_off.isolated] if status.cut_off else None,
             "warnings": status.warnings,
         }
-
-
-def brain_config() -> Any:
-    """Return the settings of the machines: the defaults, as the daemon has them."""
-    from agentmesh.core.brain import BrainConfig
-
-    return BrainConfig()
-
-
-def site_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the site for the node's configuration."""
-    return {"site": args.site} if args.site else {}
-
-
-def udp_of(key: Any, host: str) -> dict[str, Any]:
-    """Return the UDP endpoint for the node, on any free port."""
-    return {}
 
 
 class Worker:
@@ -432,6 +418,11 @@ def fleet(root: Path, processes: int, per_process: int, *options: str) -> Iterat
         yield one
     finally:
         one.close()
+
+
+def same_records(facts: Sequence[dict[str, Any]], agents: int) -> bool:
+    """Say whether every node holds the same records of agents, so many of them, whatever it thinks of their health."""
+    return all(one["agents"] == agents for one in facts) and len({one["records"] for one in facts}) == 1
 
 
 def same_directory(facts: Sequence[dict[str, Any]], agents: int) -> bool:
