@@ -68,6 +68,7 @@ bench: $(STAMPS)/bench
 	@$(BIN)/python -m bench --write $(ARGS)
 
 soak: $(STAMPS)/test
+	@$(PIP) install -r requirements/soak.txt </dev/null || echo "no fuzzer for this machine: the fuzz tests will skip" >&2
 	@AGENTMESH_SOAK=1 $(PYTEST) -v -m soak --timeout 7200 $(ARGS) </dev/null
 
 docs: $(STAMPS)/test

@@ -53,7 +53,7 @@ def run() -> list[dict[str, Any]]:
     keep = {k: v for k, v in os.environ.items() if not k.startswith("AGENTMESH_")}
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder) / "home")
-        given = {"home": home.path, "port": 0, "listen": "127.0.0.1:0", "mdns": False}
+        given = {"home": home.path, "port": 0, "listen": "127.0.0.1:0", "listen_udp": "127.0.0.1:0", "mdns": False}
         env = {**keep, "AGENTMESH_HOME": str(home), "NO_COLOR": "1"}
         launch.start(load(given, {}).settings, given, environ=keep)
         try:

@@ -134,6 +134,7 @@ class Machine:
             # What a test must not do: fixed ports, multicast.
             "AGENTMESH_PORT": "0",
             "AGENTMESH_LISTEN": "127.0.0.1:0",
+            "AGENTMESH_LISTEN_UDP": "127.0.0.1:0",
             "AGENTMESH_MDNS": "false",
             "AGENTMESH_NAME": name,
         }

@@ -150,7 +150,7 @@ def test_the_walk_sees_the_whole_tree() -> None:
         ("agentmesh.identity.keys", "from datetime import datetime", "arguments"),
         ("agentmesh.codec.frame", "def f():\n    import time", "arguments"),
         ("agentmesh.sim.clock", "import uuid", "arguments"),
-        ("agentmesh.core.directory.machine", "from agentmesh.core.exchange import machine", "brain"),
+        ("agentmesh.core.directory.machine", "from agentmesh.core.overlay import machine", "brain"),
         ("agentmesh.core.directory.machine", "from agentmesh.core import brain", "brain"),
         ("agentmesh.core.messages", "from agentmesh.core.directory.machine import X", "brain"),
         ("agentmesh.node.node", "from agentmesh import Mesh", "room itself"),

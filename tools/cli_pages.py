@@ -49,13 +49,14 @@ Fields are only ever added.
 
 | command | shape |
 |---|---|
-| `agentmesh status --json` | `node_id, node_name, pid, port, version, uptime_s, rss_bytes, peers, agents, seed, …` |
+| `agentmesh status --json` | `node_id, node_name, pid, port, version, uptime_s, rss_bytes, peers, agents, seed, zone, …` |
 | `agentmesh discover --json` | `{"agents": [{agent_id, name, node_id, skills, status, trust, path, …}]}` |
 | `agentmesh run --json` | `run_id, task_id, state, text, agent_id, node_id, ms, path, …` |
 | `agentmesh run --json --stream` | one event per line, then `{"reply": …}` |
 | `agentmesh trace --json` | `run_id, count, digest, events, nodes, missing_nodes, complete` |
 | `agentmesh trace -f --json` | one event per line |
-| `agentmesh peers --json` | `{"peers": [{node_id, node_name, connected, path, rtt_ms, …}]}` |
+| `agentmesh peers --json` | `{"peers": [{node_id, node_name, connected, path, rtt_ms, zone, role, state, suspect_s, …}]}` |
+| `agentmesh net --json` | `nodes, edges, clustering, path_length, tail_exponent, zones, complete, map: [{node_id, …}], …` |
 | `agentmesh demo --json` | `ok, nodes, agents, calls: [{to, input, output, ms, path, run_id}], trace: {run_id, count, digest}` |
 | `agentmesh doctor --json` | `{"ok", "versions", "checks": [{check, state, text, next}]}` |
 """

@@ -120,6 +120,9 @@ class Double:
         self.calls: dict[str, ScriptedCall] = {}
         self.requests: list[CallRequest] = []
 
+    async def look_for(self, ref: str) -> None:
+        """All that this double knows is known here."""
+
     def agent(self, ref: str) -> AgentDetail:
         name = ref.partition("@")[0]
         if name not in self.behaviours:

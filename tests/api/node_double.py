@@ -12,6 +12,8 @@ from agentmesh.sdk.types import (
     AgentView,
     CallRequest,
     CancelResult,
+    NetNodeView,
+    NetView,
     PeerView,
     RegisterRequest,
     Reply,
@@ -214,6 +216,17 @@ class FakeBackend:
     def peers(self) -> list[PeerView]:
         self._ask("peers")
         return [PeerView(node_id=NODE, connected=True)]
+
+    async def look_for(self, ref: str) -> None:
+        self._ask("look_for", ref)
+
+    async def search(self, query: str) -> int:
+        self._ask("search", query)
+        return 0
+
+    async def net(self) -> NetView:
+        self._ask("net")
+        return NetView(nodes=1, edges=0, map=[NetNodeView(node_id=NODE)])
 
     async def add_seeds(self, seeds: list[str]) -> None:
         self._ask("add_seeds", seeds)

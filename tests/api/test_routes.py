@@ -30,6 +30,7 @@ GOOD: dict[tuple[str, str], tuple[str, bytes | None]] = {
     ("GET", "/api/v1/status"): ("/api/v1/status", None),
     ("GET", "/api/v1/peers"): ("/api/v1/peers", None),
     ("POST", "/api/v1/peers"): ("/api/v1/peers", b'{"seeds":["did:key:x@127.0.0.1:1"]}'),
+    ("GET", "/api/v1/net"): ("/api/v1/net", None),
     ("POST", "/api/v1/shutdown"): ("/api/v1/shutdown", None),
     ("GET", "/api/v1/agents"): ("/api/v1/agents?query=ec&unhealthy=false", None),
     ("POST", "/api/v1/agents"): ("/api/v1/agents", b'{"url":"http://127.0.0.1:9","name":"nine"}'),
@@ -77,7 +78,13 @@ async def test_query_parameters_reach_the_node_with_their_defaults() -> None:
     await ask_app(app, "GET", "/api/v1/agents")
     await ask_app(app, "GET", "/api/v1/agents", query=b"query=a%20b&name=echo&unhealthy=0")
     await ask_app(app, "GET", "/api/v1/runs")
-    assert backend.asked == [("agents", "", "", True), ("agents", "a b", "echo", False), ("runs", 50)]
+    assert backend.asked == [
+        ("agents", "", "", True),
+        ("look_for", "echo"),
+        ("agents", "a b", "echo", False),
+        ("search", "a b"),  # nobody here answers to it
+        ("runs", 50),
+    ]
 
 
 async def test_shutdown_is_asked_for_only_after_the_answer_is_out() -> None:

@@ -9,7 +9,7 @@ import pytest
 from agentmesh.cli import checks
 from agentmesh.cli.output import Output
 from agentmesh.daemon.home import Home
-from agentmesh.wire.views import PeerView, StatusView
+from agentmesh.wire.views import CutOffView, PeerView, StatusView
 
 
 def marks(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
@@ -68,3 +68,13 @@ def test_a_wrong_clock_and_an_old_peer_are_found() -> None:
     assert "hour" in found[1].text
     assert "old" in found[2].text
     assert [f.name for f in checks.peer_findings(status, peers[1:2])] == ["peers", "version", "clock"]
+
+
+def test_a_node_that_is_cut_off_is_a_finding_with_a_next_step() -> None:
+    status = StatusView(
+        node_id="n", node_name="n", pid=1, port=1, version="2", uptime_s=1, rss_bytes=1, peers=0, agents=0,
+        cut_off=CutOffView(lost=3, known=4, since=0.0),
+    )  # fmt: skip
+    found = [f for f in checks.peer_findings(status, []) if f.mark == "warn"]
+    assert "cut off: 3 of 4 known nodes" in found[0].text
+    assert found[0].next == "agentmesh peers"

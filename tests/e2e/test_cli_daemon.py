@@ -18,7 +18,12 @@ from tests.support.daemons import Done, run_cli
 
 pytestmark = pytest.mark.e2e
 
-QUIET = {"AGENTMESH_MDNS": "off", "AGENTMESH_LISTEN": "127.0.0.1:0", "AGENTMESH_PORT": "0"}
+QUIET = {
+    "AGENTMESH_MDNS": "off",
+    "AGENTMESH_LISTEN": "127.0.0.1:0",
+    "AGENTMESH_LISTEN_UDP": "127.0.0.1:0",
+    "AGENTMESH_PORT": "0",
+}
 
 
 class Person:

@@ -17,11 +17,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from agentmesh.core.directory.messages import Digest, Lease, Records, Want
-from agentmesh.core.exchange.messages import PeerHint, Peers
+from agentmesh.core.directory.messages import Line, Listing, Records, Want
+from agentmesh.core.overlay.messages import Here, Join, Shuffle
+from agentmesh.core.plumtree.messages import Gossip
+from agentmesh.core.swim.messages import Ping
 from agentmesh.errors import MeshError
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.manifest import build_card, sign_card
+from agentmesh.identity.node_record import node_body, sign_node_record
 from agentmesh.net.addresses import parse_seed
 from agentmesh.net.base import Link, Stream
 from agentmesh.net.iroh import IrohTransport
@@ -110,7 +113,7 @@ def lives_on(victim: Daemon) -> None:
         b"\x81" * 3000,
         b"\x91" * 100_000,
         b"GET / HTTP/1.1\r\n\r\n",
-        v1.encode(v1.Ping(nonce=1)),
+        v1.encode(Ping(1, 1, 0, 0)),
         v1.encode(v1.Hello(v=99, name="from the future")),
         v1.encode(v1.Hello(v=1, name="x" * 2_000_000)),
     ],
@@ -148,11 +151,12 @@ async def test_forged_broken_and_oversized_records_are_dropped(victim: Daemon) -
             msgspec.json.encode({**good, "description": "y" * 200_000}),
         ]
         for raw in hostile:
-            lease = Lease(agent_id=owner.did, seq=1, age_ms=0)
-            await control.send(v1.encode(Records(records=[(raw, lease)])))
-        await control.send(v1.encode(Digest(leases=[Lease(agent_id="nonsense", seq=-5, age_ms=-1)], full=True)))
-        await control.send(v1.encode(Want(agent_ids=["x" * 10_000])))
-        await control.send(v1.encode(Peers(peers=[PeerHint("did:key:nobody", ["iroh:127.0.0.1:1"])])))
+            await control.send(v1.encode(Records(records=[raw])))
+            await control.send(v1.encode(Gossip(kind="agent", hops=1, payload=raw)))
+        await control.send(v1.encode(Listing(prefixes=["zz"], lines=[Line(9, b"short", -5, -1)])))
+        await control.send(v1.encode(Want(positions=[b"x" * 10_000])))
+        await control.send(v1.encode(Shuffle(records=[b"nonsense"] * 100, ttl=1000)))
+        await control.send(v1.encode(Join(record=msgspec.json.encode(good))))
         with contextlib.suppress(MeshError):
             await control.send(b"\x00" * (2 * 1024 * 1024))
         async with asyncio.timeout(15):
@@ -165,11 +169,13 @@ async def test_a_stranger_may_use_a_name_but_never_takes_the_calls_of_ones_own_a
     async with attacker(victim) as (key, link):
         control = await greet(link)
         raw = msgspec.json.encode(sign_card(owner, card_of(owner, key.did, "echo")))
-        lease = Lease(agent_id=owner.did, seq=1, age_ms=0)
-        await control.send(v1.encode(Records(records=[(raw, lease)])))
-        await asyncio.to_thread(
-            wait_until, lambda: len(victim.get("/api/v1/agents")["agents"]) == 2, "the stranger's manifest"
-        )
+        body = node_body(seq=1, iat=int(time.time()), wire=v1.WIRE_VERSION, addresses=("iroh:127.0.0.1:9",))
+        await control.send(v1.encode(Join(record=sign_node_record(key, body))))
+        async with asyncio.timeout(15):
+            while len((await asyncio.to_thread(victim.get, "/api/v1/agents"))["agents"]) < 2:
+                # Who answers as a neighbour should is one, and may broadcast.
+                await control.send(v1.encode(Here(record=sign_node_record(key, body))))
+                await control.send(v1.encode(Gossip(kind="agent", hops=1, payload=raw)))
         for _ in range(5):
             reply = await asyncio.to_thread(victim.post, "/api/v1/calls", {"to": "echo", "text": "mine"})
             assert (reply["text"], reply["node_id"]) == ("mine", victim.node_id)
@@ -224,7 +230,7 @@ async def test_a_flood_of_control_messages_is_throttled(victim: Daemon) -> None:
         control = await greet(link)
         with contextlib.suppress(MeshError):
             for nonce in range(5_000):
-                await control.send(v1.encode(v1.Ping(nonce=nonce)))
+                await control.send(v1.encode(Ping(nonce, 1, 0, 0)))
         await asyncio.to_thread(lives_on, victim)
 
 

@@ -163,7 +163,14 @@ class Mesh:
 
     def node(self, name: str, *, seeds: tuple[str, ...] = (), **given: Any) -> Daemon:
         """Start one node on loopback with free ports and without mDNS; ``given`` are settings by key."""
-        base = {"name": name, "port": 0, "listen": "127.0.0.1:0", "mdns": False, "seeds": seeds or None}
+        base = {
+            "name": name,
+            "port": 0,
+            "listen": "127.0.0.1:0",
+            "listen_udp": "127.0.0.1:0",
+            "mdns": False,
+            "seeds": seeds or None,
+        }
         daemon = Daemon(Home(self.root / name), {**base, **given})
         self.daemons.append(daemon)
         return daemon

@@ -156,3 +156,59 @@ def lan(root: Path) -> Iterator[tuple[Host, Host]]:
 
 def _run(*argv: str) -> None:
     subprocess.run(argv, check=True, capture_output=True)
+
+
+class Cable:
+    """Two network segments joined by a switch that can be taken apart: what is sent across is then lost without a word.
+
+    Attributes:
+        sides: For each segment, the start of a command line that runs a command there.
+        hosts: The address of each.
+    """
+
+    hosts = ("10.78.0.1", "10.78.0.2")
+
+    def __init__(self, tag: str) -> None:
+        self._names = (f"{tag}-a", f"{tag}-b", f"{tag}-s")
+        self._ends = (f"v{tag[-9:]}a", f"v{tag[-9:]}b")
+        self.sides = tuple(["ip", "netns", "exec", name] for name in self._names[:2])
+
+    def lay(self) -> None:
+        """Make the namespaces and join them."""
+        for name in self._names:
+            _run("ip", "netns", "add", name)
+            _run("ip", "-n", name, "link", "set", "lo", "up")
+        switch = self._names[2]
+        _run("ip", "-n", switch, "link", "add", "sw", "type", "bridge")
+        _run("ip", "-n", switch, "link", "set", "sw", "up")
+        for name, end, host in zip(self._names[:2], self._ends, self.hosts, strict=True):
+            _run("ip", "link", "add", end, "netns", name, "type", "veth", "peer", "name", f"{end}p", "netns", switch)
+            _run("ip", "-n", name, "addr", "add", f"{host}/24", "dev", end)
+            _run("ip", "-n", name, "link", "set", end, "up")
+            _run("ip", "-n", switch, "link", "set", f"{end}p", "up")
+        self.join()
+
+    def cut(self) -> None:
+        """Part the two sides; both interfaces stay up."""
+        _run("ip", "-n", self._names[2], "link", "set", f"{self._ends[1]}p", "nomaster")
+
+    def join(self) -> None:
+        """Bring them together again."""
+        for end in self._ends:
+            _run("ip", "-n", self._names[2], "link", "set", f"{end}p", "master", "sw")
+
+    def remove(self) -> None:
+        """Delete the namespaces, and with them everything in them."""
+        for name in self._names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+@contextlib.contextmanager
+def cable() -> Iterator[Cable]:
+    """Give two joined segments; both are gone afterwards."""
+    one = Cable(f"am{os.getpid()}-{time.monotonic_ns() % 100_000}")
+    try:
+        one.lay()
+        yield one
+    finally:
+        one.remove()

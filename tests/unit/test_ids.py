@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given
@@ -79,3 +80,26 @@ def test_usable_names(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "-a", "a-b ", "a b", ".a", "a.", "a/b", "a\n", "x" * 65, "\x1b[31m", "a@b", "_"])
 def test_unusable_names(name: str) -> None:
     assert not ids.is_name(name)
+
+
+#: U+0345 aside: case folding makes a letter of that mark, and its place among other marks is then lost.
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\u0345"), max_size=60))
+def test_a_capability_is_found_whatever_the_case_and_spelling(text: str) -> None:
+    found = ids.capability_key(text)
+    assert len(found) == 32
+    for other in (
+        text.casefold(),
+        normalize("NFC", text),
+        normalize("NFD", text),
+        normalize("NFKC", text),
+        f" {text}\n",
+    ):
+        assert ids.capability_key(other) == found
+
+
+def test_capability_keys_differ_from_each_other_and_from_those_of_nodes() -> None:
+    assert ids.capability_key("Straße") == ids.capability_key("STRASSE")
+    assert ids.capability_key("ﬁnance") == ids.capability_key("FINANCE")
+    assert ids.capability_key("finance") != ids.capability_key("finances")
+    assert ids.capability_key("a" * 32) != ids.dht_key(b"a" * 32)
+    assert len(ids.capability_key("\ud800")) == 32

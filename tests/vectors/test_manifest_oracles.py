@@ -24,7 +24,7 @@ from agentmesh.errors import UsageError
 from agentmesh.identity.jws import b64url
 from agentmesh.identity.manifest import TOMBSTONE_TYP, read_record, sign_card, sign_tombstone
 from agentmesh.ids import key_id, public_key_of
-from tests.support.brains import EPOCH, card, key
+from tests.support.records import EPOCH, card, key
 
 AGENT, NODE = key(1), key(2)
 

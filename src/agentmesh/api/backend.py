@@ -14,6 +14,7 @@ from agentmesh.sdk.types import (
     AgentView,
     CallRequest,
     CancelResult,
+    NetView,
     PeerView,
     RegisterRequest,
     Reply,
@@ -153,6 +154,18 @@ class Backend(Protocol):
 
     def peers(self) -> list[PeerView]:
         """Return every known node."""
+        ...
+
+    async def look_for(self, ref: str) -> None:
+        """Look in the whole mesh for an agent, by id or name, unless it is known here; it is then in the directory."""
+        ...
+
+    async def search(self, query: str) -> int:
+        """Look in the whole mesh for agents with exactly this name, skill or tag; return how many are known now."""
+        ...
+
+    async def net(self) -> NetView:
+        """Ask node after node for its neighbours and return the shape of the mesh."""
         ...
 
     async def add_seeds(self, seeds: list[str]) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from agentmesh.cli.commands.status import cut_off_text
 from agentmesh.cli.output import Output
 from agentmesh.daemon import lock
 from agentmesh.daemon.home import Home, find_home
@@ -228,6 +229,8 @@ def peer_findings(status: StatusView | None, peers: list[PeerView]) -> Iterator[
         return
     up = [peer for peer in peers if peer.connected]
     yield Finding("ok", "peers", f"{len(up)} of {len(peers)} known nodes connected")
+    if status.cut_off is not None:
+        yield Finding("warn", "mesh", cut_off_text(status.cut_off), "agentmesh peers")
     for peer in up:
         name = peer.node_name or peer.node_id[-6:]
         skew = abs(peer.clock_skew_s or 0.0)

@@ -105,6 +105,7 @@ class Demo:
             "name": name,
             "port": 0,
             "listen": "127.0.0.1:0",
+            "listen_udp": "127.0.0.1:0",
             "mdns": False,
             "seeds": seeds,
         }

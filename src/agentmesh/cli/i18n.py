@@ -28,6 +28,7 @@ ZH: dict[str, str] = {
     "Stop it.": "停止节点。",
     "Show whether it runs, where, and what it knows.": "查看节点是否运行、地址和已知信息。",
     "List the other nodes; 'peers add SEED' connects to one.": "列出其他节点;'peers add SEED' 连接一个节点。",
+    "Show the shape of the mesh: clustering, paths, degrees, zones.": "查看网络的形状:聚集度、路径、度数、区域。",
     "Show the daemon's log.": "查看守护进程日志。",
     "Show, explain and change settings.": "查看、解释和修改设置。",
     "List the agents of the mesh, or those that match a question.": "列出网络中的智能体,或按问题查找。",
@@ -62,6 +63,20 @@ ZH: dict[str, str] = {
     "LAN discovery off": "局域网发现已关闭",
     "HTTP on this machine only": "HTTP 只对本机开放",
     "try it with three toy agents, no API key": "用三个玩具智能体试一试,无需 API 密钥",
+    # the mesh
+    "{zone}   {members} members · {links} long links": "{zone}   {members} 个成员 · {links} 条长链路",
+    "about {count} nodes in all": "全网约 {count} 个节点",
+    "cut off from everybody: none of {known} known nodes answers since {since} "
+    "(still trying; agents here go on working)": "已与所有节点失去联系:自 {since} 起,{known} 个已知节点均无应答"
+    "(仍在尝试;本机智能体继续工作)",
+    "cut off: {lost} of {known} known nodes unreachable since {since} (still trying; agents here go on working)": "已隔离:"
+    "自 {since} 起,{known} 个已知节点中有 {lost} 个无法到达(仍在尝试;本机智能体继续工作)",
+    "asking the mesh": "正在询问网络",
+    "{asked} asked, {answered} answered · {edges} links · {parts} part(s)": "询问 {asked} 个,应答 {answered} 个 · "
+    "{edges} 条链路 · {parts} 个部分",
+    "the survey stopped at its limit; there are more nodes": "调查已达上限;还有更多节点",
+    "with {nodes} nodes, C, L and degrees say nothing yet": "只有 {nodes} 个节点,C、L 和度数还没有意义",
+    "needs {nodes} nodes": "需要 {nodes} 个节点",
     # agents and calls
     "no agents yet": "还没有智能体",
     "no agent matches {query}": "没有智能体符合 {query}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import sys
 import time
 import traceback
@@ -71,6 +72,11 @@ class Output:
     stderr: TextIO = field(default_factory=lambda: sys.stderr)
     _consoles: dict[int, Any] = field(default_factory=dict[int, Any])
     _status_shown: bool = False
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal that shows stdout; a large number when it is none, so that a pipe gets everything."""
+        return shutil.get_terminal_size().columns if self.stdout.isatty() else 1_000
 
     def data(self, value: Any) -> None:
         """Print one JSON value on one line of stdout."""

@@ -34,6 +34,7 @@ VERBS: tuple[VerbRow, ...] = (
     VerbRow("down", _NODE, "Stop it."),
     VerbRow("status", _NODE, "Show whether it runs, where, and what it knows."),
     VerbRow("peers", _NODE, "List the other nodes; 'peers add SEED' connects to one."),
+    VerbRow("net", _NODE, "Show the shape of the mesh: clustering, paths, degrees, zones."),
     VerbRow("logs", _NODE, "Show the daemon's log."),
     VerbRow("config", _NODE, "Show, explain and change settings."),
     VerbRow("discover", _AGENTS, "List the agents of the mesh, or those that match a question."),

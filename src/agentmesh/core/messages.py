@@ -50,7 +50,7 @@ class PeerDown:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A control message from a connected peer: one of the classes in ``directory.messages`` or ``exchange.messages``."""
+    """A control message from a connected peer: one of the classes in the machines' ``messages`` modules."""
 
     peer: NodeId
     message: Any
@@ -110,12 +110,12 @@ class NodeRecordWanted:
     Attributes:
         seq_min: A suspicion of that incarnation is going round (SWIM refutation), or 0.
         leaving: It is the last record of this run.
-        sick: Marks of local agents that fail their health check.
+        sick: Marks of local agents that fail their health check; None = those of the last record.
     """
 
     seq_min: int = 0
     leaving: bool = False
-    sick: tuple[bytes, ...] = ()
+    sick: tuple[bytes, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

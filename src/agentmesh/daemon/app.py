@@ -24,7 +24,7 @@ from agentmesh.api.a2a import A2AEdge
 from agentmesh.api.app import Api, create_app
 from agentmesh.core.brain import BrainConfig
 from agentmesh.core.directory.config import DirectoryConfig
-from agentmesh.core.exchange.config import ExchangeConfig
+from agentmesh.daemon.capacity import capacity_tier
 from agentmesh.daemon.home import Home
 from agentmesh.daemon.http import Server, make_server
 from agentmesh.daemon.knobs import Settings
@@ -165,14 +165,14 @@ def _node(settings: Settings, home: Home, key: KeyPair, log: EventLog, state: St
         call_timeout_s=settings.call_timeout_s,
         agent_concurrency_max=settings.agent_concurrency_max,
         links_max=settings.links_max,
+        site=settings.site,
+        capacity=capacity_tier(settings.capacity),
     )
     brain = BrainConfig(
         directory=DirectoryConfig(
             require_signed=settings.require_signed_registration,
-            lease_renew_s=settings.lease_renew_s,
             lease_gone_s=settings.lease_gone_s,
         ),
-        exchange=ExchangeConfig(),
     )
     transports = [_transport(scheme, settings, home, key) for scheme in settings.transports]
     node = Node(
@@ -186,8 +186,9 @@ def _node(settings: Settings, home: Home, key: KeyPair, log: EventLog, state: St
         keys_dir=home.agent_keys,
         home=home.path,
         http_port=lambda: port,
+        udp_listen=_free(settings.listen_udp, socket.SOCK_DGRAM) if settings.listen_udp else "",
     )
-    node.discovery = ["static", "exchange"]
+    node.discovery = ["static", "gossip", "dht"]
     return node
 
 
@@ -238,7 +239,7 @@ async def _mdns(settings: Settings, node: Node, stack: contextlib.AsyncExitStack
     try:
         await mdns.open()
     except MeshError as error:
-        node.warnings.append(f"mDNS is off: {error}")
+        node.mesh.warn(f"mDNS is off: {error}")
         return
     stack.push_async_callback(mdns.aclose)
     node.discovery.insert(0, "mdns")

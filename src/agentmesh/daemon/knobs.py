@@ -40,6 +40,7 @@ Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Scheme = Literal["iroh", "tls", "ws"]
+Capacity = Literal["auto", "0", "1", "2", "3", "4"]
 Level = Literal["debug", "info", "warning", "error"]
 
 
@@ -110,6 +111,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             origin="two above listen",
         ),
     ] = "0.0.0.0:6376"
+    listen_udp: Annotated[
+        str,
+        Knob(
+            effect="IP address and UDP port for signed control packets (probes, lookups); the next free port when taken.",
+            when="As for listen. Where it is blocked the packets go over links, which costs more.",
+            origin="UDP 6374 is taken by iroh; the number of listen_ws, whose port is TCP",
+        ),
+    ] = "0.0.0.0:6376"
     ws_public_url: Annotated[
         str,
         Knob(
@@ -144,6 +153,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             flag="relay",
         ),
     ] = ()
+    site: Annotated[
+        str,
+        Knob(
+            effect="Label of the place this node is in; nodes of one site form zones, and zones never span sites.",
+            when="When machines stand in several places with slow or costly links between: the same label on each of one place.",
+            origin="empty: all nodes without a label are one site",
+        ),
+    ] = ""
+    capacity: Annotated[
+        Capacity,
+        Knob(
+            effect="How many long links this node carries for the mesh: tier 0 to 4 stands for 3, 7, 15, 30 or 60; auto decides "
+            "by cores and memory.",
+            when="0 on a laptop or a paid link; 3 or 4 on a well connected server that is always on.",
+            origin="auto: a person should not need to know",
+        ),
+    ] = "auto"
     require_signed_registration: Annotated[
         bool,
         Knob(

@@ -28,6 +28,8 @@ SEEDS_MAX = 256
 #: Environment variables with our prefix that are no settings of the daemon.
 ENV_OTHERS = frozenset({"AGENTMESH_HOME", "AGENTMESH_PROFILE", "AGENTMESH_LANG", "AGENTMESH_CALL_CONTEXT"})
 _SEED_SCHEMES = ("iroh", "tls", "ws")
+#: As ``identity.node_record`` has it, which would load the signature library here.
+_SITE = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}|")
 
 
 class Explained(NamedTuple):
@@ -230,6 +232,8 @@ def _convert(row: Row, value: Any, where: str) -> Any:
             value = [part.strip() for part in value.split(",") if part.strip()]
         if row.default is True or row.default is False:
             value = _bool(value)
+        if row.key == "capacity" and type(value) is int:
+            value = str(value)
         number = isinstance(row.default, (int, float)) and not isinstance(row.default, bool)
         result = msgspec.convert(value, row.kind, strict=not (number and isinstance(value, str)))
         if row.key == "seeds":
@@ -237,10 +241,12 @@ def _convert(row: Row, value: Any, where: str) -> Any:
                 raise ConfigError(f"{len(result)} seeds, at most {SEEDS_MAX}")
             for seed in result:
                 check_seed(seed)
-        elif row.key in ("listen", "listen_tls", "listen_ws"):
+        elif row.key in ("listen", "listen_tls", "listen_ws", "listen_udp"):
             parse_listen(result)
         elif row.key == "transports" and (not result or len(set(result)) != len(result)):
             raise ConfigError("name at least one transport, each once")
+        elif row.key == "site" and not _SITE.fullmatch(result):
+            raise ConfigError("a site has 1 to 32 of a-z 0-9 . _ -, or is empty")
         elif row.key == "name" and result and not is_name(result):
             raise ConfigError("a name has 1 to 64 letters, digits, - _ and inner dots")
     except (msgspec.ValidationError, ConfigError) as error:

@@ -236,10 +236,10 @@ def read_record(raw: bytes, *, now: int, require_signed: bool) -> Manifest:
                 code="manifest.unsigned",
                 hint="admit unsigned agents with require_signed_registration = false, or let its owner sign",
             )
-        _check_time(manifest, now)
+        check_time(manifest, now)
         return manifest
     protected, signature = _only_signature(signatures)
-    _check_time(manifest, now)
+    check_time(manifest, now)
     verify_detached(
         protected, manifest.raw, signature, did=manifest.agent_id, typ=_CARD_TYP, typ_required=False
     )  # signed bytes: the card without ``signatures``
@@ -311,7 +311,7 @@ def _read_tombstone(record: dict[str, Any], now: int) -> Manifest:
         signed=True,
         tombstone=True,
     )
-    _check_time(tombstone, now)
+    check_time(tombstone, now)
     verify_detached(protected, payload, signature, did=agent, typ=TOMBSTONE_TYP, typ_required=True)
     return tombstone
 
@@ -331,7 +331,8 @@ def _identity(params: dict[str, Any]) -> tuple[AgentId, NodeId, int, int, int]:
     return agent, NodeId(sys.intern(node)), int(seq), iat, exp
 
 
-def _check_time(manifest: Manifest, now: int) -> None:
+def check_time(manifest: Manifest, now: int) -> None:
+    """Raise ReplayError unless the record is valid at unix second ``now``."""
     if manifest.iat - SKEW_S_MAX > now:
         raise ReplayError(
             f"the record of {manifest.name!r} is valid only in {manifest.iat - now} s",

@@ -7,9 +7,8 @@ shares one reader among all its nodes.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-from agentmesh.errors import ReplayError
 from agentmesh.identity import manifest as manifests
 from agentmesh.identity import node_record as nodes
 from agentmesh.identity import provider as providers
@@ -25,28 +24,64 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
+#: Bytes of records per remembered one, on average, above which old ones go before the count is reached.
+_BYTES_EACH = 2_048
+
+
+class _Memory(Generic[_K, _V]):
+    """Values by key, bounded in number and in bytes; the oldest goes first."""
+
+    __slots__ = ("_held", "_size", "_sizes", "get", "number_max")
+
+    def __init__(self, number_max: int) -> None:
+        self.number_max = number_max
+        self._held: dict[_K, _V] = {}
+        self._sizes: dict[_K, int] = {}
+        self._size = 0
+        self.get = self._held.get
+
+    def put(self, key: _K, value: _V, size: int) -> None:
+        """Remember a value of so many bytes under a key that is not there."""
+        size_max = self.number_max * _BYTES_EACH
+        if size > size_max:
+            return
+        while self._held and (len(self._held) >= self.number_max or self._size + size > size_max):
+            oldest = next(iter(self._held))
+            del self._held[oldest]
+            self._size -= self._sizes.pop(oldest)
+        self._held[key] = value
+        self._sizes[key] = size
+        self._size += size
+
+    def assert_invariants(self) -> None:
+        """Raise AssertionError if a bound is broken."""
+        assert len(self._held) == len(self._sizes) <= self.number_max
+        assert sum(self._sizes.values()) == self._size <= self.number_max * _BYTES_EACH
+
+
 class Reader:
     """Verify records, remembering the last ones.
 
     Args:
-        memory_max: Verified records of each kind remembered; the oldest goes first. 1 KB each at most in a daemon, where
-            the tables hold most of them anyway.
+        memory_max: Verified records of each kind remembered, and at most 2 KB times as many bytes of them, so that manifests
+            of 64 KB, which anybody may sign, cannot fill the memory; the oldest goes first. A daemon's tables hold most of
+            them anyway.
     """
 
     def __init__(self, memory_max: int = 1_024) -> None:
         self.memory_max = memory_max
-        self._nodes: dict[bytes, NodeRecord] = {}
-        self._providers: dict[tuple[Key, bytes], Provider] = {}
-        self._manifests: dict[bytes, Manifest] = {}
-        self._zones: dict[bytes, ZoneReport] = {}
-        self._keys: dict[bytes, tuple[Key, ...]] = {}
+        self._nodes: _Memory[bytes, NodeRecord] = _Memory(memory_max)
+        self._providers: _Memory[tuple[Key, bytes], Provider] = _Memory(memory_max)
+        self._manifests: _Memory[bytes, Manifest] = _Memory(memory_max)
+        self._zones: _Memory[bytes, ZoneReport] = _Memory(memory_max)
+        self._keys: _Memory[bytes, tuple[Key, ...]] = _Memory(memory_max)
 
     def node(self, raw: bytes, now: int) -> NodeRecord:
         """Return the verified node record. Raises as ``read_node_record``."""
         record = self._nodes.get(raw)
         if record is None:
             record = read_node_record(raw, now=now)
-            _remember(self._nodes, raw, record, self.memory_max)
+            self._nodes.put(raw, record, len(raw))
         else:
             nodes.check_time(record, now)
         return record
@@ -56,7 +91,7 @@ class Reader:
         provider = self._providers.get((at, raw))
         if provider is None:
             provider = read_provider(raw, at, now=now)
-            _remember(self._providers, (at, raw), provider, self.memory_max)
+            self._providers.put((at, raw), provider, len(raw))
         else:
             providers.check_time(provider, now)
         return provider
@@ -67,9 +102,9 @@ class Reader:
         if manifest is None:
             manifest = read_record(raw, now=now, require_signed=require_signed)
             if manifest.signed:
-                _remember(self._manifests, raw, manifest, self.memory_max)
-        elif not manifest.iat - manifests.SKEW_S_MAX <= now <= manifest.exp:
-            raise ReplayError(f"the record of {manifest.name!r} is not valid now", code="manifest.expired")
+                self._manifests.put(raw, manifest, len(raw))
+        else:
+            manifests.check_time(manifest, now)
         return manifest
 
     def zone(self, raw: bytes, now: int) -> ZoneReport:
@@ -77,7 +112,7 @@ class Reader:
         report = self._zones.get(raw)
         if report is None:
             report = read_zone_report(raw, now=now)
-            _remember(self._zones, raw, report, self.memory_max)
+            self._zones.put(raw, report, len(raw))
         else:
             zones.check_time(report, now)
         return report
@@ -88,11 +123,10 @@ class Reader:
         if keys is None:
             keys = search_keys(manifest)
             if manifest.signed:
-                _remember(self._keys, manifest.raw, keys, self.memory_max)
+                self._keys.put(manifest.raw, keys, len(manifest.raw))
         return keys
 
-
-def _remember(memory: dict[_K, _V], key: _K, value: _V, memory_max: int) -> None:
-    if len(memory) >= memory_max:
-        del memory[next(iter(memory))]
-    memory[key] = value
+    def assert_invariants(self) -> None:
+        """Raise AssertionError if a bound is broken."""
+        for memory in (self._nodes, self._providers, self._manifests, self._zones, self._keys):
+            memory.assert_invariants()

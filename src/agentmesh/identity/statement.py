@@ -3,6 +3,10 @@
 A statement is a MessagePack array ``[public key, body, signature]``. The signature covers ``"agentmesh/1 " + context + "\\n" +
 body``, so that what was signed for one purpose never counts for another. Bodies are MessagePack too; their shapes are in
 ``node_record`` and ``provider``. JSON and JWS stay for what outsiders read (manifests); statements travel in datagrams.
+
+There is one spelling: a statement whose outer MessagePack is not the shortest is refused, though its signature would hold.
+Else anybody could make new bytes of an old statement, and whoever knows things by their bytes (the reader's memory, ids of
+broadcasts) would take each for a new one.
 """
 
 from __future__ import annotations
@@ -59,6 +63,8 @@ def read_statement(raw: bytes, context: bytes) -> tuple[NodeId, bytes]:
         statement = _decoder.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise DecodeError(f"not a statement: {error}", code="statement.malformed") from error
+    if _encoder.encode(statement) != raw:
+        raise DecodeError("a statement spelled in another way than the one", code="statement.malformed")
     verify(statement.public, _covered(context, statement.body), statement.signature)
     return node_id(statement.public), statement.body
 

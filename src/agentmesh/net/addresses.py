@@ -1,6 +1,7 @@
 """Addresses and seeds as texts: parse, format, and list the addresses of this machine (docs/spec/wire.md §2).
 
     address   iroh:192.0.2.7:6374 · iroh:https://relay.example/ · tls:[2001:db8::7]:6375 · ws:wss://host/mesh · memory:name
+              udp:192.0.2.7:6376 (datagrams only, an IP address and no name)
     seed      did:key:z6Mk…@192.0.2.7:6374 · tls:did:key:z6Mk…@host:6375 · ws:did:key:z6Mk…@wss://host/mesh
 
 An address says where somebody might be, a seed also who it is. Nothing here resolves names or opens sockets.
@@ -19,7 +20,9 @@ from agentmesh.ids import NodeId, parse_node_id
 from agentmesh.net.base import Contact
 
 DEFAULT_PORT = 6374
-SCHEMES = ("iroh", "tls", "ws", "memory")
+SCHEMES = ("iroh", "tls", "ws", "memory", "udp")
+#: Schemes that carry no links: no seed, nothing to dial.
+DATAGRAM_SCHEMES = ("udp",)
 ADDRESS_CHARS_MAX = 512
 
 _EXAMPLE = "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK@192.0.2.7:6374"
@@ -111,6 +114,11 @@ def parse_address(text: str) -> Address:
         if not re.fullmatch(r"[\w.\-]{1,64}", rest):
             raise _malformed(text, "a memory address is a plain name")
         return Address(scheme, rest, 0)
+    if scheme == "udp":
+        host, port = split_host_port(rest)
+        if not (_is_ip(host, 4) or _is_ip(host, 6)):
+            raise _malformed(text, "datagrams go to an IP address, not to a name")
+        return Address(scheme, host, port)
     if scheme == "ws":
         return Address(scheme, *_split_url(text, rest, ("ws", "wss")), url=rest)
     if scheme == "iroh" and rest.startswith(("http://", "https://")):
@@ -129,6 +137,8 @@ def parse_seed(text: str) -> Contact:
         if len(seed) > ADDRESS_CHARS_MAX:
             raise _malformed(seed, f"longer than {ADDRESS_CHARS_MAX} characters")
         scheme = next((s for s in SCHEMES if seed.startswith(f"{s}:")), "")
+        if scheme in DATAGRAM_SCHEMES:
+            raise _malformed(seed, f"{scheme}: carries datagrams, no links")
         who, at, where = seed.removeprefix(f"{scheme}:").partition("@")
         if not at:
             raise _malformed(seed, "a seed is the node's id, an @ and its address")

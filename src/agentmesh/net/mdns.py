@@ -2,7 +2,7 @@
 
 Each node announces ``<key>._agentmesh._tcp.local.`` with a TXT record: ``v=1``, ``id`` = its did:key, ``n`` = its name for
 people, ``a0`` … ``a7`` = its addresses with their scheme. Whatever is heard is handed on as a hint; the transport proves
-the key, so a forged announcement wastes a dial and nothing else. docs/spec/exchange.md §5.
+the key, so a forged announcement wastes a dial and nothing else. docs/spec/contacts.md §5.
 """
 
 from __future__ import annotations

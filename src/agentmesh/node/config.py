@@ -31,6 +31,8 @@ class NodeConfig:
         finished_max: Finished calls whose result is kept in memory for a retry with the same task id (each holds its events).
         links_max: Most links at once, both directions.
         agents_max: Most local agents.
+        site: Label of the place this node belongs to; zones never span sites. "" = the common one.
+        capacity: Tier 0 … 4: how many long links it carries for others (docs/spec/overlay.md).
     """
 
     name: str = "node"
@@ -51,3 +53,5 @@ class NodeConfig:
     finished_max: int = 256
     links_max: int = 256
     agents_max: int = 1_000
+    site: str = ""
+    capacity: int = 0

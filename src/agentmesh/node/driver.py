@@ -13,8 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agentmesh.core.brain import Brain
-from agentmesh.core.machine import Outbox, Timer
-from agentmesh.ids import NodeId
+from agentmesh.core.machine import Outbox, Send, Timer
 
 _log = logging.getLogger("agentmesh.driver")
 
@@ -24,7 +23,7 @@ class Driver:
 
     Args:
         brain: The composed machines.
-        send: Hands a control message to the link of a peer; must not block or raise.
+        send: Sends a control message to a peer; must not block or raise.
         store: Keeps a record.
         emit: Tells the node about an event.
     """
@@ -33,7 +32,7 @@ class Driver:
         self,
         brain: Brain,
         *,
-        send: Callable[[NodeId, Any], None],
+        send: Callable[[Send], None],
         store: Callable[[Any], None],
         emit: Callable[[Any], None],
     ) -> None:
@@ -72,8 +71,8 @@ class Driver:
         except Exception:  # noqa: BLE001 one of three doors where any error is caught: one bad input, one lost step
             _log.exception("brain failed on %s", type(incoming).__name__)
             return
-        for to, message, *_ in out.sends:
-            self._send(to, message)
+        for send in out.sends:
+            self._send(send)
         for record in out.records:
             self._store(record)
         for delay_s, timer in out.timers:
@@ -83,9 +82,14 @@ class Driver:
 
     def _arm(self, delay_s: float, timer: Timer) -> None:
         loop = asyncio.get_running_loop()
+        due_s = self.now_s + delay_s
 
         def fire() -> None:
             self._timers.discard(handle)
+            if self.now_s < due_s and not self._closed:
+                # Loops fire up to a clock step early; machines may rely on it that the time has come.
+                self._arm(due_s - self.now_s, timer)
+                return
             self.feed(timer)
 
         handle = loop.call_later(max(0.0, delay_s), fire)

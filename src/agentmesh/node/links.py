@@ -31,6 +31,11 @@ _CONTROL_QUEUE_MAX = 1024
 #: Requests running at once for one peer.
 _REQUESTS_PER_PEER_MAX = 1024
 _GOODBYE_S = 0.5
+#: Messages that wait for a link which is being dialled: for so many nodes, so many each.
+_WAITING_NODES_MAX = 64
+_WAITING_EACH_MAX = 64
+#: How long a link must have carried no request before it is given up, seconds.
+_IDLE_S = 60.0
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +47,10 @@ class Peer:
         hello: What the peer said of itself; a claim, except for its key.
         skew_s: Its clock minus ours at greeting, seconds.
         since_s: Monotonic time of the greeting.
+        outbox: Control messages on their way.
+        requests: Requests of the peer being served now.
+        calls: Our own calls that run over this link now.
+        used_s: Monotonic time of the last request either way.
     """
 
     link: Link
@@ -51,6 +60,8 @@ class Peer:
     since_s: float
     outbox: asyncio.Queue[v1.AnyMessage] = field(default_factory=lambda: asyncio.Queue(_CONTROL_QUEUE_MAX))
     requests: int = 0
+    calls: int = 0
+    used_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -97,6 +108,7 @@ class Links:
         self._scope = TaskScope("links")
         self._peers: dict[NodeId, Peer] = {}
         self._dialing: dict[NodeId, asyncio.Task[Peer]] = {}
+        self._waiting: dict[NodeId, list[v1.AnyMessage]] = {}
         self.attempts: dict[NodeId, Attempt] = {}
         self.transports: list[Transport] = []
         self.warnings: list[str] = []
@@ -150,6 +162,19 @@ class Links:
             _log.warning("peer %s does not read its control stream, closing", short(to))
             self._scope.spawn(peer.link.aclose("control stream not read"), "close-slow")
 
+    def send_after_dial(self, contact: Contact, message: v1.AnyMessage) -> None:
+        """Dial a node and send it the message then; lost if no address answers or too much waits already."""
+        node_id = contact.node_id
+        waiting = self._waiting.get(node_id)
+        if waiting is None:
+            if len(self._waiting) >= _WAITING_NODES_MAX or not contact.addresses:
+                return
+            if node_id not in self._dialing and self._dial_task(contact) is None:
+                return
+            waiting = self._waiting[node_id] = []
+        if len(waiting) < _WAITING_EACH_MAX:
+            waiting.append(message)
+
     def dial(self, contact: Contact) -> None:
         """Try to connect in the background; one try per node at a time."""
         if self.is_connected(contact.node_id) or contact.node_id in self._dialing:
@@ -164,6 +189,7 @@ class Links:
         """
         peer = self._peers.get(contact.node_id)
         if peer is not None and not peer.link.is_closed:
+            peer.used_s = time.monotonic()
             return peer
         task = self._dialing.get(contact.node_id) or self._dial_task(contact)
         if task is None:
@@ -179,6 +205,7 @@ class Links:
                 return await self._dial_all(contact)
             finally:
                 self._dialing.pop(contact.node_id, None)
+                self._waiting.pop(contact.node_id, None)
 
         task: asyncio.Task[Peer] = self._scope.spawn(run(), f"dial-{short(contact.node_id)}", quiet=True)
         self._dialing[contact.node_id] = task
@@ -275,6 +302,8 @@ class Links:
         self._scope.spawn(self._request_loop(peer), f"requests-{short(node_id)}")
         _log.info("link up: %s over %s (%s)", short(node_id), peer.link.scheme, peer.link.path)
         self._on_up(peer)
+        for message in self._waiting.pop(node_id, []):
+            self.send(node_id, message)
         return peer
 
     async def _control_writer(self, peer: Peer) -> None:
@@ -306,6 +335,14 @@ class Links:
         if peer is not None:
             self._scope.spawn(self._drop(peer, reason), "drop")
 
+    def hang_up(self, node_id: NodeId) -> bool:
+        """Close the link to a peer unless a request runs over it or ran a moment ago; say whether it is being closed."""
+        peer = self._peers.get(node_id)
+        if peer is None or peer.requests or peer.calls or time.monotonic() - peer.used_s < _IDLE_S:
+            return False
+        self.drop(node_id, "not needed")
+        return True
+
     async def _drop(self, peer: Peer, reason: str) -> None:
         node_id = peer.link.peer
         if self._peers.get(node_id) is peer:
@@ -322,6 +359,7 @@ class Links:
                     stream.reset(1)
                     continue
                 peer.requests += 1
+                peer.used_s = time.monotonic()
                 try:
                     self._scope.spawn(self._serve(peer, stream), "request")
                 except MeshError:
@@ -357,5 +395,7 @@ class Links:
     async def _goodbye(peer: Peer, reason: str) -> None:
         with contextlib.suppress(MeshError, TimeoutError):
             async with asyncio.timeout(_GOODBYE_S):
+                while not peer.outbox.empty():
+                    await peer.control.send(v1.encode(peer.outbox.get_nowait()))
                 await peer.control.send(v1.encode(v1.Bye(reason=reason)))
                 await peer.control.finish()

@@ -6,7 +6,6 @@ agents beside us; calls and traces carry the work; the event log remembers. Ever
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -16,41 +15,28 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agentmesh.core.brain import Brain, BrainConfig
-from agentmesh.core.directory.messages import AgentGone, RecordRefused, RenewalDue, SeqBehind
-from agentmesh.core.exchange.messages import ClockSkew, DialWanted, PeerSilent, StoreContact
-from agentmesh.core.machine import PeerMisbehaved
-from agentmesh.core.messages import (
-    AddressHint,
-    Leaving,
-    LocalGone,
-    LocalRecord,
-    LocalStatus,
-    PeerDown,
-    PeerUp,
-    Received,
-    Source,
-    WallClock,
-)
-from agentmesh.errors import MeshError, UsageError
+from agentmesh.core.brain import BrainConfig
+from agentmesh.errors import AgentNotFound, MeshError, UsageError
 from agentmesh.identity.keys import KeyPair
-from agentmesh.identity.manifest import Manifest
-from agentmesh.ids import AgentId, NodeId, node_id, short
+from agentmesh.identity.node_record import read_node_record
+from agentmesh.ids import AgentId, NodeId, capability_key, dht_key, is_name, node_id, public_key_of, short
 from agentmesh.net.addresses import format_seed, parse_seed
-from agentmesh.net.base import Contact, Stream, Transport
+from agentmesh.net.base import Stream, Transport
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.call import Call
 from agentmesh.node.calls import Calls
 from agentmesh.node.config import NodeConfig
-from agentmesh.node.driver import Driver
 from agentmesh.node.incoming import Incoming
-from agentmesh.node.links import Links, Peer
+from agentmesh.node.links import Peer
+from agentmesh.node.mesh import Callbacks, Mesh
 from agentmesh.node.record import RunClocks
 from agentmesh.node.registry import DoorKit, Registry
 from agentmesh.node.remote import Remote
 from agentmesh.node.resolve import find
+from agentmesh.node.standing import place_of, standings
+from agentmesh.node.survey import Survey
 from agentmesh.node.traces import Traces
-from agentmesh.node.views import agent_view, matching, peer_view
+from agentmesh.node.views import Standing, agent_view, cut_off_view, in_order, matching, peer_view
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.state import StateStore
 from agentmesh.wire import v1
@@ -60,6 +46,7 @@ from agentmesh.wire.views import (
     AgentView,
     CallRequest,
     CancelResult,
+    NetView,
     PeerView,
     RegisterRequest,
     RunView,
@@ -70,10 +57,8 @@ from agentmesh.wire.views import (
 
 _log = logging.getLogger("agentmesh.node")
 
-_CLOCK_READ_S = 20.0
 _SEEDS_MAX = 1_000
 _INGEST_MAX = 10_000
-_WARNINGS_MAX = 100
 
 
 class Node:
@@ -84,6 +69,7 @@ class Node:
         config: Limits and intervals.
         brain_config: Settings of the machines.
         transports: Ways to other nodes, preferred first.
+        udp_listen: ``host:port`` for datagrams; "" = none.
         kit: Doors to agents.
         log, state: Stores, open; the node does not close them.
         keys_dir: Where agent keys live.
@@ -104,40 +90,34 @@ class Node:
         keys_dir: Path,
         home: Path,
         http_port: Callable[[], int],
+        udp_listen: str = "",
     ) -> None:
         self.node_id: NodeId = node_id(key.public)
         self.config = config
         self._log, self._state, self._home, self._http_port = log, state, home, http_port
         self._started_s = time.monotonic()
         self._scope = TaskScope("node")
-        self._brain = Brain(self.node_id, brain_config, random.Random(os.urandom(16)))  # noqa: S311 jitter, not secrets
-        self._driver = Driver(self._brain, send=self._send, store=self._store, emit=self._emit)
-        self._sources: dict[NodeId, Source] = {}
-        self._names: dict[str, str] = {}
-        self._refused: dict[tuple[NodeId, str], RecordRefused] = {}
-        self._skews: dict[NodeId, float] = {}
         self.discovery: list[str] = []
-        self.warnings: list[str] = []
-        self.links = Links(
-            self.node_id,
+        self.mesh = Mesh(
+            key,
             config,
+            brain_config,
             transports,
-            hello=self._hello,
-            on_up=self._on_up,
-            on_down=self._on_down,
-            on_control=lambda peer, message: self._driver.feed(Received(peer, message)),
-            on_request=self._on_request,
-            on_misbehaved=self._note_misbehaviour,
+            udp_listen,
+            state,
+            Callbacks(on_request=self._on_request, on_resign=lambda agent, seq: self.registry.resign(agent, seq)),
         )
+        self.links = self.mesh.links
+        self._brain = self.mesh.brain
         self.registry = Registry(
             self.node_id,
             config,
             kit,
             state,
             keys_dir,
-            on_record=self._on_record,
-            on_health=lambda agent, healthy: self._driver.feed(LocalStatus(agent, healthy)),
-            on_gone=lambda agent: self._driver.feed(LocalGone(agent)),
+            on_record=self.mesh.local_record,
+            on_health=self.mesh.local_health,
+            on_gone=self.mesh.local_gone,
         )
         clocks = RunClocks()
         self._incoming = Incoming(self.node_id, config, self.registry, log, self._scope, clocks)
@@ -145,9 +125,9 @@ class Node:
             config,
             self.links,
             log,
-            contact_of=self._contact_of,
+            contact_of=self.mesh.contact_of,
             name_of=self.name_of,
-            on_misbehaved=self._note_misbehaviour,
+            on_misbehaved=self.mesh.note_misbehaviour,
         )
         self._calls = Calls(
             self.node_id,
@@ -160,6 +140,14 @@ class Node:
             directory=self._brain,
             name_of=self.name_of,
         )
+        self._survey = Survey(
+            self.node_id,
+            self.links,
+            place=lambda: place_of(self._brain),
+            read=lambda raw: read_node_record(raw, now=int(time.time())),
+            on_misbehaved=self.mesh.note_misbehaviour,
+            rng=random.Random(os.urandom(16)),  # noqa: S311 samples, not secrets
+        )
         self._traces = Traces(self.node_id, config, log, self.links, name_of=self.name_of)
 
     async def open(self, seeds: Sequence[str] = ()) -> None:
@@ -169,113 +157,21 @@ class Node:
             NoRoute: no transport could be opened.
             UsageError: a seed is malformed.
         """
-        self._driver.feed(WallClock(time.time()))
-        await self.links.open()
-        for contact in self._state.contacts():
-            self._hint(NodeId(contact.node_id), tuple(contact.addresses), "stored")
+        await self.mesh.open()
         await self.registry.open()
         await self.add_seeds(list(seeds))
-        self._scope.spawn(self._clock_loop(), "clock")
-
-    async def _clock_loop(self) -> None:
-        while True:
-            await asyncio.sleep(_CLOCK_READ_S)
-            self._driver.feed(WallClock(time.time()))
-
-    # What the brain asks for
-
-    def _send(self, to: NodeId, message: Any) -> None:
-        self.links.send(to, message)
-
-    def _store(self, record: Any) -> None:
-        if isinstance(record, StoreContact):
-            self._state.save_contact(record.node_id, record.addresses, source="link", last_seen=int(time.time()))
-
-    def _emit(self, event: Any) -> None:
-        match event:
-            case DialWanted():
-                self.links.dial(Contact(event.node_id, event.addresses))
-            case PeerMisbehaved():
-                self._note_misbehaviour(event.peer, event.code, event.detail)
-            case RecordRefused():
-                self._note_refusal(event)
-            case PeerSilent():
-                self.links.drop(event.peer, "silent")
-            case ClockSkew():
-                self._skews[event.peer] = event.skew_s
-            case RenewalDue():
-                self.registry.resign(event.agent_id)
-            case SeqBehind() if event.elsewhere:
-                self._warn(f"agent {event.name!r} lives on another node with the same key; one of the two must go")
-            case SeqBehind():
-                self.registry.resign(event.agent_id, event.seq + 1)
-            case AgentGone():
-                _log.info("agent %s left the directory (%s)", event.name, event.why)
-            case _:
-                pass
-
-    def _warn(self, text: str) -> None:
-        if text not in self.warnings and len(self.warnings) < _WARNINGS_MAX:
-            self.warnings.append(text)
-            _log.warning("%s", text)
-
-    def _note_refusal(self, refused: RecordRefused) -> None:
-        """Remember why a peer's agents are not shown, once per peer and reason; the oldest reason makes room."""
-        while len(self._refused) >= _WARNINGS_MAX:
-            del self._refused[next(iter(self._refused))]
-        self._refused[refused.peer, refused.code] = refused
-
-    def _note_misbehaviour(self, peer: NodeId, code: str, detail: str) -> None:
-        _log.warning("peer %s misbehaved: %s (%s)", short(peer), detail, code)
-
-    # What the world tells the brain
-
-    def _hello(self) -> v1.Hello:
-        return v1.Hello(
-            v=v1.WIRE_VERSION,
-            version=self.config.version,
-            name=self.config.name,
-            addresses=self.links.addresses[:8],
-            clock_ms=int(time.time() * 1000),
-        )
-
-    def _on_up(self, peer: Peer) -> None:
-        node = peer.link.peer
-        if len(self._names) > 10_000:
-            self._names.clear()
-        self._names[node] = "".join(c for c in peer.hello.name[:64] if c.isprintable())
-        named = tuple(a[:256] for a in peer.hello.addresses[:8])
-        if peer.link.dialed:
-            self._driver.feed(PeerUp(node, (peer.link.remote_address, *named), "link"))
-        else:
-            self._sources.setdefault(node, "link")
-            self._driver.feed(PeerUp(node, named, "peer"))
-
-    def _on_down(self, peer: NodeId) -> None:
-        self._skews.pop(peer, None)
-        self._driver.feed(PeerDown(peer))
 
     async def _on_request(self, peer: Peer, stream: Stream, message: v1.RequestMessage) -> None:
         if isinstance(message, v1.CallOpen):
             await self._incoming.serve(peer, stream, message)
+        elif isinstance(message, v1.NetQuery):
+            await self._survey.serve(stream)
         else:
             await self._traces.serve(peer, stream, message)
 
-    def _on_record(self, manifest: Manifest) -> None:
-        self._driver.feed(LocalRecord(manifest))
-
-    def _hint(self, node: NodeId, addresses: tuple[str, ...], source: Source) -> None:
-        if node != self.node_id and addresses:
-            if len(self._sources) < 10_000:
-                self._sources.setdefault(node, source)
-            self._driver.feed(AddressHint(node, addresses, source))
-
     def on_mdns(self, node: NodeId, addresses: list[str]) -> None:
         """Take an address heard on the LAN: a hint, never trust."""
-        self._hint(node, tuple(addresses), "mdns")
-
-    def _contact_of(self, node: NodeId) -> Contact:
-        return Contact(node, self._brain.addresses_of(node))
+        self.mesh.hint(node, tuple(addresses), "mdns")
 
     # What people see
 
@@ -283,11 +179,15 @@ class Node:
         """Return the name of a node for people: its own claim, or the short id."""
         if node == self.node_id:
             return self.config.name
-        return self._names.get(node) or short(node)
+        if (name := self.mesh.names.get(node)) is not None:
+            return name or short(node)
+        record = self._brain.overlay.record_of(NodeId(node))
+        return (record.name if record is not None else "") or short(node)
 
     def status(self) -> StatusView:
         """Return the state of this node."""
-        addresses = self.links.addresses
+        addresses, brain = self.links.addresses, self._brain
+        _, _, members = brain.overlay.zone()
         return StatusView(
             node_id=self.node_id,
             node_name=self.config.name,
@@ -301,6 +201,14 @@ class Node:
             agents_local=len(self.registry.agents()),
             addresses=addresses,
             seed=format_seed(self.node_id, addresses[0]) if addresses else "",
+            zone=brain.overlay.zone_name,
+            site=self.config.site,
+            capacity=self.config.capacity,
+            members=len(members),
+            long_links=len(brain.overlay.long_links()),
+            network_size=brain.dht.size_estimate(),
+            cut_off=cut_off_view(brain.cut_off(), now_s=self.mesh.now_s, unix_s=time.time()),
+            udp=self.mesh.udp_view(),
             home=str(self._home),
             discovery=list(self.discovery),
             transports=[t.scheme for t in self.links.transports],
@@ -312,23 +220,13 @@ class Node:
 
     def _warnings(self) -> list[str]:
         warnings = [
-            *self.warnings,
+            *self.mesh.warnings,
             *self._log.report.sentences,
             *self._state.report,
             *self.links.warnings,
             *self.registry.warnings,
         ]
-        for peer, skew_s in self._skews.items():
-            if skew_s and self.links.is_connected(peer):
-                warnings.append(
-                    f"the clock of node {self.name_of(peer)} is {skew_s:+.0f} s from ours; "
-                    "its agents may be refused until one of the two clocks is set right"
-                )
-        for refused in self._refused.values():
-            if self.links.is_connected(refused.peer):
-                warnings.append(
-                    f"an agent of node {self.name_of(refused.peer)} was refused ({refused.code}): {refused.detail}"
-                )
+        warnings += self.mesh.peer_warnings(self.name_of)
         return warnings
 
     def _view(self, entry: Any) -> AgentView:
@@ -337,7 +235,7 @@ class Node:
             registry=self.registry,
             links=self.links,
             node_name=self.name_of(entry.manifest.node_id),
-            now_s=self._driver.now_s,
+            now_s=self.mesh.now_s,
         )
 
     def agents(self, query: str = "", name: str = "", include_unhealthy: bool = True) -> list[AgentView]:
@@ -350,6 +248,22 @@ class Node:
             ids = {e.manifest.agent_id for e in wanted}
             views = [v for v in views if v.agent_id in ids]
         return matching(views, query)
+
+    async def look_for(self, ref: str) -> None:
+        """Look in the whole mesh for an agent that the directory does not hold: by id, or by name."""
+        with contextlib.suppress(AgentNotFound):
+            find(ref, self._brain, self.name_of)
+            return
+        name = ref.partition("@")[0]
+        if ref.startswith("did:"):
+            with contextlib.suppress(MeshError):
+                await self.mesh.find(dht_key(public_key_of(ref)), agents_max=1)
+        elif is_name(name):
+            await self.mesh.find(capability_key(name))
+
+    async def search(self, query: str) -> int:
+        """Look in the whole mesh for agents with exactly this name, skill or tag; return how many are known now."""
+        return await self.mesh.find(capability_key(query[:256]))
 
     def agent(self, ref: str) -> AgentDetail:
         """Return one agent with its card and the replicas of its name. Raises AgentNotFound."""
@@ -389,7 +303,8 @@ class Node:
         return self.registry.renew(agent_id)
 
     async def call(self, request: CallRequest) -> Call:
-        """Start a call (see ``Calls.start``)."""
+        """Start a call (see ``Calls.start``); an agent that is not in the directory is looked for in the mesh first."""
+        await self.look_for(request.to)
         return self._calls.start(request)
 
     async def cancel(self, task_id: str) -> CancelResult:
@@ -441,11 +356,13 @@ class Node:
         return self._log.follow(after_seq, run_id)
 
     def peers(self) -> list[PeerView]:
-        """Return every node known: connected ones first, then by name."""
+        """Return every node known: zone mates, long links, other links, then the rest."""
         agents: dict[str, int] = {}
         for entry in self._brain.entries():
             agents[entry.manifest.node_id] = agents.get(entry.manifest.node_id, 0) + 1
-        known = {c.node_id: c.addresses for c in self._brain.contacts()}
+        known = {c.node_id: c.addresses for c in self._brain.contacts() if not c.heard}
+        standing = standings(self._brain)
+        known.update({n: self._brain.addresses_of(n) for n, s in standing.items() if s.watched and n not in known})
         known.update({p.link.peer: (p.link.remote_address,) for p in self.links.peers()})
         views = [
             peer_view(
@@ -454,12 +371,18 @@ class Node:
                 peer=self.links.peer(node),
                 attempt=self.links.attempts.get(node),
                 name=self.name_of(node),
-                source=self._sources.get(node, "peer"),
+                source=self.mesh.sources.get(node, "peer"),
                 agents=agents.get(node, 0),
+                standing=standing.get(node, Standing()),
+                now_s=self.mesh.now_s,
             )
             for node, addresses in known.items()
         ]
-        return sorted(views, key=lambda v: (not v.connected, v.node_name, v.node_id))
+        return in_order(views)
+
+    async def net(self) -> NetView:
+        """Ask node after node for its neighbours and return the shape of the mesh."""
+        return await self._survey.net()
 
     async def add_seeds(self, seeds: list[str]) -> None:
         """Learn addresses of nodes from a person or a file and dial them.
@@ -470,16 +393,14 @@ class Node:
         if len(seeds) > _SEEDS_MAX:
             raise UsageError(f"{len(seeds)} seeds, at most {_SEEDS_MAX} are taken", code="seed.too_many")
         for contact in [parse_seed(seed) for seed in seeds]:
-            self._hint(contact.node_id, contact.addresses, "static")
+            self.mesh.hint(contact.node_id, contact.addresses, "static")
 
     async def aclose(self) -> None:
         """Leave: finish or cancel calls, tell peers, close links. Idempotent."""
+        await self._survey.aclose()
         await self._calls.aclose()
         await self.registry.withdraw_ephemeral()
-        self._driver.feed(Leaving("shutting down"))
-        await asyncio.sleep(0)
-        await self.links.aclose()
-        self._driver.close()
+        await self.mesh.aclose()
         await self.registry.aclose()
         await self._scope.aclose()
 

@@ -85,11 +85,14 @@ class Remote:
             stream = await peer.link.open_stream()
         except MeshError as error:
             raise Untouched(error) from error
+        peer.calls += 1
         try:
             return await self._converse(call, peer, stream, message, is_last=is_last)
         except (asyncio.CancelledError, LimitError):
             await self._cancel(call, peer, stream)
             raise
+        finally:
+            peer.calls -= 1
 
     async def _converse(
         self, call: Call, peer: Peer, stream: Stream, message: v1.CallOpen, *, is_last: bool

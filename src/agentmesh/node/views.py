@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Protocol
 
+from agentmesh.core.contacts.messages import CutOff
+from agentmesh.identity.node_record import NodeRecord
+from agentmesh.ids import Key
 from agentmesh.node.links import Attempt, Links, Peer
 from agentmesh.node.registry import Registry
 from agentmesh.node.resolve import Entry
-from agentmesh.wire.views import AgentStatus, AgentView, PeerView, SkillView, TrustLevel
+from agentmesh.wire.views import (
+    AgentStatus,
+    AgentView,
+    CutOffView,
+    PeerRole,
+    PeerState,
+    PeerView,
+    SkillView,
+    TrustLevel,
+)
 
 _SOURCES = {"link": "inbound", "stored": "static", "peer": "exchange"}
 
@@ -80,6 +93,48 @@ def matching(views: list[AgentView], query: str) -> list[AgentView]:
     return [view for _, view in scored]
 
 
+def zone_name(site: str, depth: int, key: Key) -> str:
+    """Return how people see a zone: the site, and the bits of the DHT key that its members share: "eu/0110", or "/"."""
+    bits = "".join(f"{byte:08b}" for byte in key[: (depth + 7) // 8])[:depth]
+    return f"{site}/{bits}"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the machines know of a node.
+
+    Attributes:
+        record: Its newest verified record, if any.
+        zone: Its zone as far as this node can tell, "" if it cannot.
+        role: What it is to this node: "zone" mate, "long" link, or "known".
+        watched: Whether SWIM probes it.
+        suspect_since_s: Monotonic time since when it is suspected; None unless it is.
+        dead: Whether it was declared dead, and not heard of since.
+        rtt_s: Smoothed round trip of probes, seconds, if it was probed.
+    """
+
+    record: NodeRecord | None = None
+    zone: str = ""
+    role: PeerRole = "known"
+    watched: bool = False
+    suspect_since_s: float | None = None
+    dead: bool = False
+    rtt_s: float | None = None
+
+
+def state_of_peer(standing: Standing, *, connected: bool) -> PeerState:
+    """Say how a node is, as far as this node can tell: a doubt is shown; else a link that is up outweighs hearsay."""
+    if standing.suspect_since_s is not None:
+        return "suspect"
+    if connected:
+        return "alive"
+    if standing.record is not None and standing.record.leaving:
+        return "left"
+    if standing.dead:
+        return "dead"
+    return "alive" if standing.watched else "unreached"
+
+
 def peer_view(
     node_id: str,
     addresses: tuple[str, ...],
@@ -89,8 +144,10 @@ def peer_view(
     name: str,
     source: str,
     agents: int,
+    standing: Standing = Standing(),
+    now_s: float = 0.0,
 ) -> PeerView:
-    """Show a known node."""
+    """Show a known node at monotonic ``now_s``."""
     view = PeerView(
         node_id=node_id,
         node_name=name,
@@ -98,7 +155,14 @@ def peer_view(
         agents=agents,
         address=addresses[0] if addresses else "",
         last_error=attempt.error if attempt is not None else "",
+        zone=standing.zone,
+        role=standing.role,
+        state=state_of_peer(standing, connected=peer is not None and not peer.link.is_closed),
     )
+    if standing.record is not None:
+        view.seq, view.site, view.capacity = standing.record.seq, standing.record.site, standing.record.capacity
+    if standing.suspect_since_s is not None:
+        view.suspect_s = round(max(0.0, now_s - standing.suspect_since_s), 1)
     if peer is not None and not peer.link.is_closed:
         rtt_s = peer.link.rtt_s
         view.connected = True
@@ -107,4 +171,26 @@ def peer_view(
         view.version = peer.hello.version[:64]
         view.clock_skew_s = round(peer.skew_s, 3)
         view.last_error = ""
+        if view.role == "known":
+            view.role = "link"
+    elif view.state == "alive":
+        view.path, view.scheme, view.last_error = "udp", "udp", ""
+    if view.rtt_ms is None and standing.rtt_s is not None:
+        view.rtt_ms = round(standing.rtt_s * 1000, 3)
     return view
+
+
+def cut_off_view(cut_off: CutOff | None, *, now_s: float, unix_s: float) -> CutOffView | None:
+    """Show what was lost, with its time on the wall clock; None for a verdict that says nothing is."""
+    if cut_off is None or not cut_off.lost:
+        return None
+    since = round(unix_s - (now_s - cut_off.since_s), 3)
+    return CutOffView(lost=cut_off.lost, known=cut_off.known, since=since, isolated=cut_off.isolated)
+
+
+_ORDER: dict[str, int] = {"zone": 0, "long": 1, "link": 2, "known": 3}
+
+
+def in_order(views: list[PeerView]) -> list[PeerView]:
+    """Return zone mates first, then long links, then other links, then the rest; by name within each."""
+    return sorted(views, key=lambda v: (_ORDER[v.role], not v.connected, v.node_name.casefold(), v.node_id))

@@ -26,6 +26,7 @@ from agentmesh.sdk.types import (
     AgentView,
     CallRequest,
     CancelResult,
+    NetView,
     PeerView,
     RegisterRequest,
     Reply,
@@ -224,6 +225,10 @@ class Mesh:
     async def peers(self) -> list[PeerView]:
         """Return every known node."""
         return (await self._send(requests.peers())).peers
+
+    async def net(self) -> NetView:
+        """Ask node after node for its neighbours and return the shape of the mesh; takes up to about five seconds."""
+        return await self._send(requests.net())
 
     async def add_seeds(self, seeds: list[str]) -> list[PeerView]:
         """Connect to further nodes, ``did:key:…@host:port``. Raises UsageError, ConfigError."""

@@ -23,6 +23,7 @@ from agentmesh.sdk.types import (
     CancelResult,
     EventsRequest,
     HealthView,
+    NetView,
     PeerList,
     Problem,
     Registered,
@@ -143,6 +144,11 @@ def peers() -> Request[PeerList]:
 def add_seeds(seeds: list[str]) -> Request[PeerList]:
     """Connect to further nodes."""
     return Request("POST", "/api/v1/peers", PeerList, _body(SeedRequest(seeds=seeds), BODY_BYTES_MAX))
+
+
+def net() -> Request[NetView]:
+    """``GET /api/v1/net``."""
+    return Request("GET", "/api/v1/net", NetView)
 
 
 def shutdown() -> Request[ShutdownView]:

@@ -28,6 +28,7 @@ from agentmesh.sdk.types import (
     CallRequest,
     CancelResult,
     HealthView,
+    NetView,
     PeerView,
     RegisterRequest,
     Reply,
@@ -183,6 +184,10 @@ class SyncMesh:
     def peers(self) -> list[PeerView]:
         """Return every known node."""
         return self._send(requests.peers()).peers
+
+    def net(self) -> NetView:
+        """Ask node after node for its neighbours and return the shape of the mesh; takes up to about five seconds."""
+        return self._send(requests.net())
 
     def add_seeds(self, seeds: list[str]) -> list[PeerView]:
         """Connect to further nodes, ``did:key:…@host:port``. Raises UsageError, ConfigError."""

@@ -1,31 +1,39 @@
 """Wire messages between nodes, version 1 (docs/spec/wire.md).
 
-Each message is a MessagePack map with a tag; decoding is strict about types and sizes. A link carries one control
+Each message is a MessagePack map with a tag, or for the smallest and most frequent ones an array that begins with its tag;
+decoding is strict about types and sizes. A link carries one control
 stream (opened by the dialler, first message ``Hello`` on both sides) and any number of request streams whose first
-message says what they are (``CallOpen``, ``TraceQuery``). Unknown tags close the stream with ``VersionError``; unknown
-fields are ignored, so that fields can be added. Messages of the core machines are defined beside the machine that sends
-them; this module says under which tags they travel.
+message says what they are (``CallOpen``, ``TraceQuery``, ``NetQuery``). Unknown tags close the stream with
+``VersionError``; unknown fields are ignored, so that fields can be added. Messages of the core machines are defined beside
+the machine that sends them; this module says under which tags they travel.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
+from agentmesh.core.dht import messages as dht
 from agentmesh.core.directory.messages import BATCH_MAX as BATCH_MAX
 from agentmesh.core.directory.messages import Listing, Ranges, Records, Seek, Sought, Want
-from agentmesh.core.exchange.messages import Bye, Peers, Ping, Pong
-from agentmesh.core.exchange.messages import PeerHint as PeerHint
+from agentmesh.core.overlay import messages as overlay
+from agentmesh.core.plumtree import messages as plumtree
+from agentmesh.core.swim import messages as swim
 from agentmesh.errors import DecodeError, VersionError
+from agentmesh.wire.budget import has_too_many_containers
 
 WIRE_VERSION = 1
 #: Control messages are small; what is larger is refused before decoding.
 CONTROL_BYTES_MAX = 1024 * 1024
 #: One call message: an event or the opening of a call.
 CALL_BYTES_MAX = 9 * 1024 * 1024
+#: Largest message in a datagram; with its envelope it stays below what nearly every path carries (wire.md §6.2).
+DATAGRAM_BYTES_MAX = 1_200
 #: Largest manifest record, in bytes of JSON.
 MANIFEST_BYTES_MAX = 64 * 1024
+#: Neighbours that one node may name in a survey: a zone twice its usual size, and the long links of the largest tier.
+NEIGHBOURS_MAX = 128
 
 
 class Hello(msgspec.Struct, tag="hello", kw_only=True, forbid_unknown_fields=False):
@@ -44,6 +52,12 @@ class Hello(msgspec.Struct, tag="hello", kw_only=True, forbid_unknown_fields=Fal
     name: str = ""
     addresses: list[str] = []
     clock_ms: int = 0
+
+
+class Bye(msgspec.Struct, tag="bye", kw_only=True):
+    """Last message on the control stream: the sender closes the link on purpose."""
+
+    reason: str = ""
 
 
 class CallOpen(msgspec.Struct, tag="call", kw_only=True):
@@ -104,36 +118,95 @@ class TraceEvents(msgspec.Struct, tag="trace_events", kw_only=True):
     more: bool = False
 
 
-ControlMessage = Hello | Ranges | Listing | Want | Records | Seek | Sought | Peers | Ping | Pong | Bye
-RequestMessage = CallOpen | TraceQuery
+class NetQuery(msgspec.Struct, tag="net", kw_only=True):
+    """First message of a survey stream: who are you, and who are your neighbours?"""
+
+    v: int
+
+
+class NetNeighbour(msgspec.Struct, array_like=True):
+    """One neighbour in the overlay, as its neighbour names it: 32 bytes of public key, and where it was last reached."""
+
+    key: bytes
+    address: str = ""
+
+
+class NetReply(msgspec.Struct, tag="net_reply", kw_only=True):
+    """Answer to NetQuery: at most ``NEIGHBOURS_MAX`` neighbours.
+
+    Attributes:
+        record: The node's own signed record (``identity.node_record``).
+        depth: Number of leading bits of the DHT key that the members of its zone share.
+        neighbours: Zone mates and long links.
+    """
+
+    record: bytes
+    depth: int = 0
+    neighbours: list[NetNeighbour] = []
+
+
+SwimMessage = swim.Ping | swim.Ack | swim.PingReq | swim.Vouch | swim.Tell
+DhtMessage = dht.FindNode | dht.FindValue | dht.FindReply | dht.Store | dht.Stored | dht.Check | dht.Checked
+OverlayMessage = (
+    overlay.Join
+    | overlay.JoinReply
+    | overlay.ForwardJoin
+    | overlay.Neighbour
+    | overlay.NeighbourReply
+    | overlay.Disconnect
+    | overlay.LinkCheck
+    | overlay.Shuffle
+    | overlay.ShuffleReply
+    | overlay.NearAsk
+    | overlay.NearReply
+    | overlay.Here
+)
+PlumtreeMessage = (
+    plumtree.Gossip
+    | plumtree.Offer
+    | plumtree.IHave
+    | plumtree.Graft
+    | plumtree.Prune
+    | plumtree.IDontWant
+    | plumtree.Recent
+)
+#: What may travel in a datagram; where no datagram gets through, it goes over a link like every control message.
+DatagramMessage = SwimMessage | DhtMessage | OverlayMessage
+DirectoryMessage = Ranges | Listing | Want | Records | Seek | Sought
+ControlMessage = Hello | Bye | DirectoryMessage | PlumtreeMessage | DatagramMessage
+RequestMessage = CallOpen | TraceQuery | NetQuery
 CallReply = CallEvent | CallEnd
 TraceReply = TraceEvents | CallEnd
-AnyMessage = (
-    Hello
-    | Ranges
-    | Listing
-    | Want
-    | Records
-    | Seek
-    | Sought
-    | Peers
-    | Ping
-    | Pong
-    | Bye
-    | CallOpen
-    | CallEvent
-    | CallCancel
-    | CallEnd
-    | TraceQuery
-    | TraceEvents
-)
+AnyMessage = ControlMessage | RequestMessage | CallReply | CallCancel | TraceReply | NetReply
+_DATAGRAMS: frozenset[type] = frozenset(get_args(SwimMessage | DhtMessage))
+_SPARE: frozenset[type] = frozenset(get_args(OverlayMessage))
+
+
+class _BothForms:
+    """Decode a union whose members are maps or arrays; one msgspec decoder reads only one of the two."""
+
+    def __init__(self, union: Any) -> None:
+        forms: dict[bool, Any] = {}
+        for member in get_args(union):
+            array: bool = member.__struct_config__.array_like
+            forms[array] = forms[array] | member if array in forms else member
+        self._maps: Any = msgspec.msgpack.Decoder(forms[False])
+        self._arrays: Any = msgspec.msgpack.Decoder(forms[True]) if True in forms else self._maps
+
+    def decode(self, payload: bytes) -> Any:
+        """Decode by what the first byte says: an array (0x90 … 0x9f, 0xdc, 0xdd) or anything else."""
+        array = payload and (payload[0] & 0xF0 == 0x90 or payload[0] in (0xDC, 0xDD))
+        return (self._arrays if array else self._maps).decode(payload)
+
 
 _encoder = msgspec.msgpack.Encoder()
-_control = msgspec.msgpack.Decoder(ControlMessage)
+_control = _BothForms(ControlMessage)
+_datagram = _BothForms(DatagramMessage)
 _request = msgspec.msgpack.Decoder(RequestMessage)
 _call_reply = msgspec.msgpack.Decoder(CallReply)
 _call_input = msgspec.msgpack.Decoder(CallCancel)
 _trace_reply = msgspec.msgpack.Decoder(TraceReply)
+_net_reply = msgspec.msgpack.Decoder(NetReply)
 
 
 def encode(message: AnyMessage) -> bytes:
@@ -144,6 +217,8 @@ def encode(message: AnyMessage) -> bytes:
 def _decode(decoder: Any, payload: bytes, bytes_max: int) -> Any:
     if len(payload) > bytes_max:
         raise DecodeError(f"message of {len(payload)} bytes, at most {bytes_max} are read", code="wire.too_large")
+    if has_too_many_containers(payload):
+        raise DecodeError("a message of too many arrays and maps", code="wire.too_many")
     try:
         return decoder.decode(payload)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -153,6 +228,24 @@ def _decode(decoder: Any, payload: bytes, bytes_max: int) -> Any:
 def decode_control(payload: bytes) -> ControlMessage:
     """Decode a message of the control stream. Raises DecodeError."""
     return _decode(_control, payload, CONTROL_BYTES_MAX)
+
+
+def is_datagram(message: object) -> bool:
+    """Say whether a message is to travel in a datagram where that works."""
+    return type(message) in _DATAGRAMS
+
+
+def is_spare_datagram(message: object) -> bool:
+    """Say whether a message that wants a link may travel in a datagram while there is none.
+
+    The overlay asks many nodes once that never become neighbours; a dial for each would cost more than a lost question.
+    """
+    return type(message) in _SPARE
+
+
+def decode_datagram(payload: bytes) -> DatagramMessage:
+    """Decode the payload of a datagram, at most ``DATAGRAM_BYTES_MAX``. Raises DecodeError."""
+    return _decode(_datagram, payload, DATAGRAM_BYTES_MAX)
 
 
 def decode_request(payload: bytes) -> RequestMessage:
@@ -180,6 +273,11 @@ def decode_call_input(payload: bytes) -> CallCancel:
 def decode_trace_reply(payload: bytes) -> TraceReply:
     """Decode an answer to TraceQuery. Raises DecodeError."""
     return _decode(_trace_reply, payload, CALL_BYTES_MAX)
+
+
+def decode_net_reply(payload: bytes) -> NetReply:
+    """Decode an answer to NetQuery. Raises DecodeError."""
+    return _decode(_net_reply, payload, CONTROL_BYTES_MAX)
 
 
 def check_version(v: int) -> None:

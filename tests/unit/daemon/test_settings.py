@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from agentmesh.daemon.capacity import capacity_tier, pick_tier
 from agentmesh.daemon.home import Home
 from agentmesh.daemon.knobs import Settings, show_value, table
 from agentmesh.daemon.settings import check_seed, load, parse_listen, set_value
-from agentmesh.errors import ConfigError, Full
+from agentmesh.errors import ConfigError, Full, UsageError
+from agentmesh.identity.node_record import node_body
 
 SEED = "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK@127.0.0.1:6374"
 
@@ -240,3 +245,45 @@ def test_a_home_in_which_others_may_write_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         Home(tmp_path).prepare()
     assert caught.value.code == "home.permissions"
+
+
+@pytest.mark.parametrize(
+    ("text", "want"), [("capacity = 3", "3"), ("capacity = '0'", "0"), ("capacity = 'auto'", "auto"), ("", "auto")]
+)
+def test_capacity_is_a_tier_or_auto(tmp_path: Path, text: str, want: str) -> None:
+    assert load({}, config(tmp_path, text)).settings.capacity == want
+
+
+@pytest.mark.parametrize(
+    "text", ["capacity = 5", "capacity = true", "capacity = 'big'", "site = 'Über'", "site = 'a b'"]
+)
+def test_a_capacity_or_site_that_no_record_could_carry_is_refused_at_start(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({}, config(tmp_path, text))
+    assert caught.value.code == "config.value"
+
+
+@given(st.text(alphabet="aZ0._-é /\n", max_size=34))
+def test_settings_and_node_records_agree_on_what_a_site_is(text: str) -> None:
+    try:
+        node_body(seq=1, iat=1, wire=1, addresses=(), site=text)
+        fits_record = True
+    except UsageError:
+        fits_record = False
+    with tempfile.TemporaryDirectory() as home:
+        try:
+            fits_settings = load({"site": text, "home": home}, {}).settings.site == text
+        except ConfigError:
+            fits_settings = False
+    assert fits_settings == fits_record
+
+
+@pytest.mark.parametrize(
+    ("cores", "gib", "tier"), [(1, 64, 0), (4, 1, 0), (2, 4, 1), (64, 8, 1), (8, 16, 2), (256, 1024, 2)]
+)
+def test_auto_capacity_offers_what_the_machine_can_carry_and_never_the_top_tiers(
+    cores: int, gib: int, tier: int
+) -> None:
+    assert pick_tier(cores, gib * 1024**3) == tier
+    assert capacity_tier("4") == 4
+    assert 0 <= capacity_tier("auto") <= 2

@@ -25,7 +25,7 @@ from agentmesh.identity.manifest import (
 )
 from agentmesh.ids import key_id
 from agentmesh.wire import v1
-from tests.support.brains import EPOCH, card, key, record, tombstone
+from tests.support.records import EPOCH, card, key, record, tombstone
 
 AGENT, NODE, OTHER = key(1), key(2), key(3)
 Card = dict[str, Any]

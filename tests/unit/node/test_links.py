@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agentmesh.core.swim.messages import Ping
 from agentmesh.errors import Closed, NoRoute, VersionError
 from agentmesh.identity.keys import KeyPair
 from agentmesh.ids import NodeId, node_id
@@ -93,7 +94,7 @@ async def test_control_messages_arrive_in_order() -> None:
     async with ends(1, 2) as (a, b):
         await a.links.connect(b.contact)
         for nonce in range(50):
-            a.links.send(b.node_id, v1.Ping(nonce=nonce))
+            a.links.send(b.node_id, Ping(nonce, 1, 0, 0))
         await b.until(lambda: len(b.messages) == 50)
         assert [m.nonce for _, m in b.messages] == list(range(50))
 
@@ -115,8 +116,8 @@ async def test_two_nodes_that_dial_each_other_at_once_end_with_one_link_that_wor
         last = (len(a.ups), len(b.ups), -1)
         async with asyncio.timeout(5):
             for nonce in range(1000):
-                a.links.send(b.node_id, v1.Ping(nonce=nonce))
-                b.links.send(a.node_id, v1.Ping(nonce=nonce))
+                a.links.send(b.node_id, Ping(nonce, 1, 0, 0))
+                b.links.send(a.node_id, Ping(nonce, 1, 0, 0))
                 await asyncio.sleep(0.001)
                 if a.messages and b.messages and last[:2] == (len(a.ups), len(b.ups)) and nonce - last[2] > 20:
                     break

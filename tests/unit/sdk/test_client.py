@@ -195,6 +195,7 @@ async def test_every_other_method_asks_its_route() -> None:
         assert [p.connected for p in await mesh.peers()] == [True]
         assert await mesh.add_seeds(["s"])
         assert served.backend.asked[-2:] == [("add_seeds", ["s"]), ("peers",)]
+        assert (await mesh.net()).map[0].answered
         assert (await mesh.store_events([event(1), event(2)])).stored == 2
         trace = await mesh.trace("last", after=1)
         assert (trace.count, [e.seq for e in trace.events]) == (2, [2])
@@ -209,7 +210,7 @@ async def test_a_reference_reaches_the_node_as_it_was_written(ref: str) -> None:
         with pytest.raises(MeshError):
             await mesh.agent(ref)
         if "/" not in ref:
-            assert served.backend.asked == [("agent", ref)]
+            assert served.backend.asked == [("look_for", ref), ("agent", ref)]
 
 
 @pytest.mark.parametrize("ref", ["", ".", ".."])

@@ -44,6 +44,7 @@ def test_every_method_asks_its_route() -> None:
         assert mesh.status().port == 6374
         assert mesh.runs(1)[0].count == 3
         assert mesh.peers()[0].connected
+        assert mesh.net().nodes == 1
         assert mesh.add_seeds(["s"])
         assert mesh.store_events([event(1), event(2)]).last_seq == 2
         assert mesh.trace("last").digest == digest(served.backend.log)

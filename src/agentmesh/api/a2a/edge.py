@@ -78,6 +78,7 @@ class A2AEdge:
         method: str = scope["method"]
         try:
             if method in ("GET", "HEAD") and (rest in _CARD_PATHS or rest == "manifest.json"):
+                await self._backend.look_for(ref)
                 await self._card(ref, rest, scope)(scope, receive, send)
                 return
             body = await self._body(scope, receive) if method == "POST" else b""

@@ -22,12 +22,19 @@ from agentmesh.sdk.types import AgentDetail, AgentList, AgentView, Registered, R
 
 
 async def list_agents(ask: Ask) -> AgentList:
-    """Answer ``GET /api/v1/agents``."""
-    return AgentList(agents=ask.site.backend.agents(ask.query["query"], ask.query["name"], ask.query["unhealthy"]))
+    """Answer ``GET /api/v1/agents``; what nobody in the directory answers to is looked for in the whole mesh."""
+    backend, query, name, unhealthy = ask.site.backend, ask.query["query"], ask.query["name"], ask.query["unhealthy"]
+    if name:
+        await backend.look_for(name)
+    agents = backend.agents(query, name, unhealthy)
+    if query and not agents and await backend.search(query):
+        agents = backend.agents(query, name, unhealthy)
+    return AgentList(agents=agents)
 
 
 async def show_agent(ask: Ask) -> AgentDetail:
     """Answer ``GET /api/v1/agents/{ref}``."""
+    await ask.site.backend.look_for(ask.path["ref"])
     detail = ask.site.backend.agent(ask.path["ref"])
     if not detail.a2a_url:
         detail.a2a_url = f"http://127.0.0.1:{ask.site.port_of()}/a2a/{quote(detail.agent.name, safe='')}/"

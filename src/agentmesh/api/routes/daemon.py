@@ -7,7 +7,7 @@ import os
 from agentmesh import __version__
 from agentmesh.api.table import Ask, RouteRow
 from agentmesh.errors import ConfigError, LimitError, UsageError
-from agentmesh.sdk.types import HealthView, PeerList, SeedRequest, ShutdownView, StatusView
+from agentmesh.sdk.types import HealthView, NetView, PeerList, SeedRequest, ShutdownView, StatusView
 
 SEEDS_MAX = 100
 
@@ -46,6 +46,11 @@ async def add_peers(ask: Ask) -> PeerList:
     return PeerList(peers=ask.site.backend.peers())
 
 
+async def survey_net(ask: Ask) -> NetView:
+    """Answer ``GET /api/v1/net``."""
+    return await ask.site.backend.net()
+
+
 async def shutdown(ask: Ask) -> ShutdownView:
     """Answer ``POST /api/v1/shutdown``; the daemon ends after the answer is out."""
     ask.afterwards = ask.site.on_shutdown
@@ -66,5 +71,6 @@ ROWS = (
         SeedRequest,
         (UsageError, ConfigError, LimitError),
     ),
+    RouteRow("GET", "/api/v1/net", survey_net, "Survey the shape of the mesh; up to about five seconds", NetView),
     RouteRow("POST", "/api/v1/shutdown", shutdown, "End the daemon gracefully", ShutdownView),
 )

@@ -24,6 +24,7 @@ SHEET: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("agentmesh peers", "the other nodes; on one LAN they come by themselves"),
             ("agentmesh peers add SEED", "connect to a node by the seed its status shows"),
             ("agentmesh config set seeds SEED", "the same, kept for every start"),
+            ("agentmesh net", "the shape of the mesh: zones, links, paths"),
         ),
     ),
     (

@@ -8,26 +8,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentmesh.cli import i18n
-from agentmesh.cli.output import Output, Styled, clip
+from agentmesh.cli.output import Output, Styled, age, clip
 from agentmesh.cli.verb import built, group, new_app, verb
 
 if TYPE_CHECKING:
-    from agentmesh.wire.views import PeerView
+    from agentmesh.wire.views import PeerView, StatusView
+
+#: Columns from which every column is shown; a narrower terminal gets the six that matter most.
+_WIDE = 120
+_ROLES = {"zone": "zone mate", "long": "long link", "link": "linked", "known": "known"}
+_LOOKS = {"alive": "ok", "suspect": "warn", "dead": "fail", "left": "dim", "unreached": "fail"}
 
 
 def peers(out: Output) -> None:
-    """List the other nodes that this node knows.
+    """List the other nodes that this node knows: zone mates, long links, then the rest.
 
     \b
     agentmesh peers
+    agentmesh peers --json | jq '.peers[] | select(.role == "zone")'
     agentmesh peers add did:key:z6Mk…@192.0.2.7:6374
     """
     from agentmesh.cli.connect import connect
 
     with connect(out) as mesh:
         found = mesh.peers()
-        seed = "" if found or out.json else mesh.status().seed
-    _show(out, found, seed)
+        status = None if out.json else mesh.status()
+    _show(out, found, status)
 
 
 def add(
@@ -49,39 +55,76 @@ def add(
     with connect(out) as mesh:
         mesh.add_seeds(seeds)
         found = mesh.peers()
-    _show(out, found, "")
+    _show(out, found, None)
     out.next("agentmesh peers", i18n.t("connecting"))
 
 
-def _show(out: Output, found: Sequence[PeerView], seed: str) -> None:
+def _show(out: Output, found: Sequence[PeerView], status: StatusView | None) -> None:
     if out.json:
         from agentmesh.cli.commands.up import as_dict
 
         out.data({"peers": [as_dict(peer) for peer in found]})
         return
     if not found:
+        seed = status.seed if status is not None else ""
         out.note(i18n.t("no other nodes yet"))
         out.next(f"agentmesh peers add {seed or 'SEED'}" + ("   on the other machine" if seed else ""))
         return
-    out.table(["NODE", "ID", "LINK", "PATH", "RTT", "AGENTS", "SOURCE", "VERSION"], [_row(peer) for peer in found])
+    if out.width >= _WIDE:
+        head = ["NODE", "ID", "ZONE", "ROLE", "STATE", "PATH", "RTT", "AGENTS", "ADDRESS", "SOURCE", "VERSION"]
+        out.table(head, [_wide_row(peer) for peer in found])
+    else:
+        out.table(["NODE", "ROLE", "STATE", "PATH", "RTT", "AGENTS"], [_narrow_row(peer) for peer in found])
+    if status is not None:
+        from agentmesh.cli.commands.status import cut_off_text, zone_text
+
+        if status.zone:
+            out.note(zone_text(status))
+        if status.cut_off is not None:
+            out.note(("! ", "warn"), cut_off_text(status.cut_off))
 
 
-def _row(peer: PeerView) -> list[Styled]:
+def _narrow_row(peer: PeerView) -> list[Styled]:
+    return [
+        (clip(peer.node_name, 16) or "-", "name"),
+        _ROLES[peer.role],
+        _state(peer, 20),
+        peer.path if peer.path and peer.state != "unreached" else "-",
+        _rtt(peer),
+        str(peer.agents),
+    ]
+
+
+def _wide_row(peer: PeerView) -> list[Styled]:
     from agentmesh.ids import short
 
-    link: Styled = ("up " + peer.scheme, "ok") if peer.connected else ("down", "fail")
-    if not peer.connected and peer.last_error:
-        link = (f"down: {clip(peer.last_error, 40)}", "fail")
+    way = f"{peer.path} {peer.scheme}" if peer.connected else peer.path
     return [
         (clip(peer.node_name, 24) or "-", "name"),
         short(peer.node_id),
-        link,
-        peer.path or "-",
-        f"{peer.rtt_ms:.1f} ms" if peer.rtt_ms is not None else "-",
+        clip(peer.zone, 24) or "-",
+        _ROLES[peer.role],
+        _state(peer, 44),
+        way or "-",
+        _rtt(peer),
         str(peer.agents),
+        clip(peer.address, 40) or "-",
         peer.source or "-",
         clip(peer.version, 16) or "-",
     ]
+
+
+def _state(peer: PeerView, width: int) -> Styled:
+    """Return how a peer is: since when it is suspected, and why it could not be reached."""
+    if peer.state == "suspect" and peer.suspect_s is not None:
+        return f"suspect {age(peer.suspect_s)}", "warn"
+    if peer.state == "unreached" and peer.last_error:
+        return clip(f"unreached: {peer.last_error}", width), "fail"
+    return peer.state, _LOOKS[peer.state]
+
+
+def _rtt(peer: PeerView) -> str:
+    return f"{peer.rtt_ms:.1f} ms" if peer.rtt_ms is not None else "-"
 
 
 def build() -> Any:

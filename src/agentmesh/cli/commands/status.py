@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
+from agentmesh.cli import i18n
 from agentmesh.cli.output import Output
 from agentmesh.cli.verb import single
+
+if TYPE_CHECKING:
+    from agentmesh.wire.views import CutOffView, StatusView
 
 
 def status(out: Output) -> None:
@@ -40,8 +45,16 @@ def status(out: Output) -> None:
     out.check(
         "ok", "mesh", f"{view.peers} peers · {view.agents} agents, {view.agents_local} here · {view.events} events"
     )
+    if view.zone:
+        out.check("ok", "zone", zone_text(view))
+    if view.cut_off is not None:
+        out.check("warn", "mesh", cut_off_text(view.cut_off))
     ways = ", ".join(view.discovery) or "-"
     out.check("ok", "transport", f"{', '.join(view.transports) or '-'} · discovery {ways}")
+    if view.udp is not None:
+        dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(view.udp.dropped.items()))
+        counts = f"{view.udp.sent} sent, {view.udp.received} taken" + (f", dropped: {dropped}" if dropped else "")
+        out.check("ok", "datagrams", f"{view.udp.address or '-'} · {counts}")
     out.check("ok", "home", view.home)
     if view.seed:
         out.check("ok", "seed", view.seed)
@@ -50,6 +63,34 @@ def status(out: Output) -> None:
     for warning in view.warnings:
         out.check("warn", "warning", warning)
     out.next("agentmesh discover" if view.agents else "agentmesh demo")
+
+
+def zone_text(view: StatusView) -> str:
+    """Return the node's zone, its members, the long links and how large the mesh is, in one line."""
+    text = i18n.t(
+        "{zone}   {members} members · {links} long links", zone=view.zone, members=view.members, links=view.long_links
+    )
+    if view.network_size is not None:
+        text += " · " + i18n.t("about {count} nodes in all", count=view.network_size)
+    return text
+
+
+def cut_off_text(cut_off: CutOffView) -> str:
+    """Return what was lost and since when, in one line."""
+    since = time.strftime("%H:%M", time.localtime(cut_off.since))
+    if cut_off.isolated:
+        return i18n.t(
+            "cut off from everybody: none of {known} known nodes answers since {since} "
+            "(still trying; agents here go on working)",
+            known=cut_off.known,
+            since=since,
+        )
+    return i18n.t(
+        "cut off: {lost} of {known} known nodes unreachable since {since} (still trying; agents here go on working)",
+        lost=cut_off.lost,
+        known=cut_off.known,
+        since=since,
+    )
 
 
 def build() -> Any:

@@ -1,1 +1,0 @@
-"""Peer exchange: who is connected, who else is known, whom to dial next (docs/spec/exchange.md)."""

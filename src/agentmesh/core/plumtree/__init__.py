@@ -1,0 +1,1 @@
+"""Epidemic broadcast trees with peer scoring (docs/spec/plumtree.md)."""

@@ -1,0 +1,1 @@
+"""SWIM with Lifeguard: who of the neighbours lives (docs/spec/swim.md)."""

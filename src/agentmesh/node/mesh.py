@@ -1,0 +1,424 @@
+"""The node's part in the network: the brain on its driver, links and datagrams, and what has to be signed for it.
+
+The machines hold no key and do no I/O. Here their wishes come true: messages go out on the path that fits, dials are made,
+records are signed and fed back, contacts are kept for the next start. Nothing here decides about the network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentmesh.core.brain import Brain, BrainConfig
+from agentmesh.core.contacts.messages import ClockSkew, CutOff, DialWanted, ForgetContact, HangUp, StoreContact
+from agentmesh.core.directory.messages import AgentGone, RecordRefused, RenewalDue, SeqBehind
+from agentmesh.core.machine import PeerMisbehaved
+from agentmesh.core.messages import (
+    AddressHint,
+    Find,
+    FindDone,
+    Leaving,
+    LocalGone,
+    LocalNode,
+    LocalRecord,
+    LocalStatus,
+    MemberDead,
+    NodeRecordWanted,
+    PeerDown,
+    PeerUp,
+    Provide,
+    ProvidersWanted,
+    Received,
+    SignatureWanted,
+    Signed,
+    Source,
+    WallClock,
+)
+from agentmesh.errors import MeshError
+from agentmesh.identity.keys import KeyPair
+from agentmesh.identity.manifest import Manifest
+from agentmesh.identity.node_record import ADDRESSES_MAX, node_body, read_node_record, sign_node_record
+from agentmesh.identity.provider import sign_provider
+from agentmesh.identity.statement import sign_statement
+from agentmesh.ids import AgentId, Key, NodeId, node_id, short
+from agentmesh.net.base import Contact, Stream, Transport
+from agentmesh.net.tasks import TaskScope
+from agentmesh.net.udp import Told, UdpSocket
+from agentmesh.node.config import NodeConfig
+from agentmesh.node.driver import Driver
+from agentmesh.node.links import Links, Peer
+from agentmesh.node.paths import Paths
+from agentmesh.store.state import StateStore
+from agentmesh.wire import v1
+from agentmesh.wire.views import UdpView
+
+_log = logging.getLogger("agentmesh.mesh")
+
+_CLOCK_READ_S = 20.0
+_WARNINGS_MAX = 100
+_NAMES_MAX = 10_000
+#: A node record is signed afresh when less than this part of its life is left.
+_RENEW_AT = 0.5
+_RECORD_LIFE_S = 86_400
+_UDP_ADDRESSES_MAX = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What the rest of the node wants to hear from the network.
+
+    Attributes:
+        on_request: Coroutine run for every request stream with its first message.
+        on_resign: An agent's manifest must be signed afresh, with a seq of at least the given one (0 = any).
+    """
+
+    on_request: Callable[[Peer, Stream, v1.RequestMessage], Coroutine[Any, Any, None]]
+    on_resign: Callable[[AgentId, int], None]
+
+
+class Mesh:
+    """Run the brain of one node.
+
+    Args:
+        key: The node's key; it signs what the machines want signed.
+        config: Limits and intervals.
+        brain_config: Knobs of the machines.
+        transports: Ways to other nodes, preferred first.
+        udp_listen: ``host:port`` for datagrams; "" = everything goes over links.
+        state: Keeps contacts and the node's own sequence number.
+        callbacks: Wishes of the rest of the node.
+    """
+
+    def __init__(
+        self,
+        key: KeyPair,
+        config: NodeConfig,
+        brain_config: BrainConfig,
+        transports: Sequence[Transport],
+        udp_listen: str,
+        state: StateStore,
+        callbacks: Callbacks,
+    ) -> None:
+        self.node_id: NodeId = node_id(key.public)
+        self.config = config
+        self._key, self._state, self._callbacks = key, state, callbacks
+        self._scope = TaskScope("mesh")
+        self.brain = Brain(self.node_id, brain_config, random.Random(os.urandom(16)))  # noqa: S311 jitter, not secrets
+        self._driver = Driver(self.brain, send=self._send, store=self._store, emit=self._emit)
+        self.links = Links(
+            self.node_id,
+            config,
+            transports,
+            hello=self._hello,
+            on_up=self._on_up,
+            on_down=self._on_down,
+            on_control=lambda peer, message: self._driver.feed(Received(peer, message)),
+            on_request=callbacks.on_request,
+            on_misbehaved=self.note_misbehaviour,
+        )
+        self.udp: UdpSocket | None = None
+        self._udp_listen = udp_listen
+        self._paths: Paths = Paths(self.links, None, self.brain.addresses_of, lambda: self.now_s)
+        self.sources: dict[NodeId, Source] = {}
+        self.warnings: list[str] = []
+        self.names: dict[str, str] = {}
+        self._refused: dict[tuple[NodeId, str], RecordRefused] = {}
+        self._skews: dict[NodeId, float] = {}
+        self._sick: tuple[bytes, ...] = ()
+        self._signed_addresses: tuple[str, ...] = ()
+        self._signed_s = 0.0
+        self._finds: dict[int, asyncio.Future[int]] = {}
+        self._next_find = 0
+
+    @property
+    def now_s(self) -> float:
+        """Monotonic seconds, the brain's clock."""
+        return self._driver.now_s
+
+    async def open(self) -> None:
+        """Listen, sign this node's record and remember the contacts of earlier runs.
+
+        Raises:
+            NoRoute: no transport could be opened.
+        """
+        self._driver.feed(WallClock(time.time()))
+        await self.links.open()
+        await self._open_udp()
+        self._sign_record(0, leaving=False)
+        for contact in self._state.contacts():
+            self.hint(NodeId(contact.node_id), tuple(contact.addresses), "stored")
+        self._scope.spawn(self._clock_loop(), "clock")
+
+    async def _open_udp(self) -> None:
+        """Open the datagram socket; a machine that has none for us is a warning, no failure."""
+        if not self._udp_listen:
+            return
+        udp = UdpSocket(
+            self._key,
+            self._udp_listen,
+            on_message=self._on_datagram,
+            on_notice=self._on_notice,
+            on_bad=self.note_misbehaviour,
+        )
+        try:
+            await udp.open()
+        except MeshError as error:
+            self.warn(f"no datagrams: {error}")
+            return
+        self.udp = udp
+        self._paths = Paths(self.links, udp, self.brain.addresses_of, lambda: self.now_s)
+
+    async def _clock_loop(self) -> None:
+        while True:
+            await asyncio.sleep(_CLOCK_READ_S)
+            self._driver.feed(WallClock(time.time()))
+            if self.addresses != self._signed_addresses or self.now_s - self._signed_s > _RECORD_LIFE_S * _RENEW_AT:
+                self._sign_record(0, leaving=False)
+
+    async def aclose(self) -> None:
+        """Leave: tell neighbours, close links. Idempotent."""
+        self._driver.feed(Leaving("shutting down"))
+        await asyncio.sleep(0)
+        await self.links.aclose()
+        self._driver.close()
+        if self.udp is not None:
+            await self.udp.aclose()
+        await self._scope.aclose()
+
+    # What the rest of the node says
+
+    def local_record(self, manifest: Manifest) -> None:
+        """Tell the mesh about an agent beside this node: a manifest or a tombstone."""
+        self._driver.feed(LocalRecord(manifest))
+
+    def local_health(self, agent_id: AgentId, healthy: bool) -> None:
+        """Tell the mesh how an agent beside this node is."""
+        self._driver.feed(LocalStatus(agent_id, healthy))
+
+    def local_gone(self, agent_id: AgentId) -> None:
+        """Tell the mesh that an agent beside this node is withdrawn without a tombstone."""
+        self._driver.feed(LocalGone(agent_id))
+
+    def hint(self, node: NodeId, addresses: tuple[str, ...], source: Source) -> None:
+        """Take word of where a node might be: a hint, never trust."""
+        if node != self.node_id and addresses:
+            if len(self.sources) < _NAMES_MAX:
+                self.sources.setdefault(node, source)
+            self._driver.feed(AddressHint(node, addresses, source))
+
+    def contact_of(self, node: NodeId) -> Contact:
+        """Return a node with the addresses known for it."""
+        return Contact(node, self.brain.addresses_of(node))
+
+    async def find(self, key: Key, *, agents_max: int = 16, timeout_s: float = 3.0) -> int:
+        """Look for agents under a key: here, at neighbours, in the DHT; they are in the directory afterwards.
+
+        Args:
+            key: ``dht_key`` of an agent's public key, or ``capability_key`` of a name, skill or tag.
+            agents_max: Stop early when so many are found.
+            timeout_s: Give up after this long.
+
+        Returns:
+            How many were found.
+        """
+        self._next_find += 1
+        query = self._next_find
+        done = self._finds[query] = asyncio.get_running_loop().create_future()
+        try:
+            self._driver.feed(Find(query, key, agents_max, timeout_s))
+            async with asyncio.timeout(timeout_s + 1.0):
+                return await done
+        except TimeoutError:
+            return 0
+        finally:
+            del self._finds[query]
+
+    # What the brain asks for
+
+    def _send(self, send: Any) -> None:
+        self._paths.send(send)
+
+    def _store(self, record: Any) -> None:
+        if isinstance(record, StoreContact):
+            self._state.save_contact(record.node_id, record.addresses, source="link", last_seen=int(time.time()))
+        elif isinstance(record, ForgetContact):
+            self._state.delete_contact(record.node_id)
+
+    def _emit(self, event: Any) -> None:
+        match event:
+            case DialWanted():
+                self.links.dial(Contact(event.node_id, event.addresses))
+            case HangUp():
+                self.links.hang_up(event.node_id)
+            case NodeRecordWanted():
+                self._on_record_wanted(event)
+            case SignatureWanted():
+                raw = sign_statement(self._key, event.context, event.body)
+                self._driver.feed(Signed(event.context, raw))
+            case ProvidersWanted():
+                self._sign_providers(event)
+            case PeerMisbehaved():
+                self.note_misbehaviour(event.peer, event.code, event.detail)
+            case RecordRefused():
+                self._note_refusal(event)
+            case MemberDead():
+                _log.warning("node %s does not answer any longer", short(event.node))
+                self.links.drop(event.node, "it does not answer")
+            case CutOff():
+                _log.warning("%d of %d known nodes are unreachable", event.lost, event.known)
+            case ClockSkew():
+                self._skews[event.peer] = event.skew_s
+            case RenewalDue():
+                self._callbacks.on_resign(event.agent_id, 0)
+            case SeqBehind() if event.elsewhere:
+                self.warn(f"agent {event.name!r} lives on another node with the same key; one of the two must go")
+            case SeqBehind():
+                self._callbacks.on_resign(event.agent_id, event.seq + 1)
+            case AgentGone():
+                _log.info("agent %s left the directory (%s)", event.name, event.why)
+            case FindDone():
+                done = self._finds.get(event.query)
+                if done is not None and not done.done():
+                    done.set_result(event.agents)
+            case _:
+                pass
+
+    # Signing
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where this node can be reached, datagrams first; what its record says."""
+        datagrams = self.udp.addresses[:_UDP_ADDRESSES_MAX] if self.udp is not None else ()
+        return (*datagrams, *self.links.addresses)[:ADDRESSES_MAX]
+
+    def _on_record_wanted(self, wanted: NodeRecordWanted) -> None:
+        if wanted.sick is not None:
+            self._sick = wanted.sick
+        self._sign_record(wanted.seq_min, leaving=wanted.leaving)
+
+    def _sign_record(self, seq_min: int, *, leaving: bool) -> None:
+        """Sign what this node says of itself and tell the brain."""
+        unix_s = time.time()
+        self._signed_addresses, self._signed_s = self.addresses, self.now_s
+        body = node_body(
+            seq=self._state.next_seq(self.node_id, max(int(unix_s * 1000), seq_min + 1)),
+            iat=int(unix_s),
+            life_s=_RECORD_LIFE_S,
+            wire=v1.WIRE_VERSION,
+            addresses=self._signed_addresses,
+            site=self.config.site,
+            capacity=self.config.capacity,
+            leaving=leaving,
+            sick=self._sick,
+            name="".join(c for c in self.config.name[:32] if c.isprintable()),
+        )
+        record = read_node_record(sign_node_record(self._key, body), now=int(unix_s))
+        self._driver.feed(LocalNode(record))
+
+    def _sign_providers(self, wanted: ProvidersWanted) -> None:
+        unix_s = time.time()
+        items = tuple(
+            (
+                key,
+                sign_provider(
+                    self._key,
+                    key,
+                    agent=wanted.agent_id,
+                    seq=int(unix_s * 1000),
+                    iat=int(unix_s),
+                    addresses=self.addresses,
+                ),
+            )
+            for key in wanted.keys
+        )
+        self._driver.feed(Provide(wanted.agent_id, items))
+
+    # What the world tells the brain
+
+    def _hello(self) -> v1.Hello:
+        return v1.Hello(
+            v=v1.WIRE_VERSION,
+            version=self.config.version,
+            name=self.config.name,
+            addresses=list(self.addresses),
+            clock_ms=int(time.time() * 1000),
+        )
+
+    def _on_up(self, peer: Peer) -> None:
+        node = peer.link.peer
+        if len(self.names) > _NAMES_MAX:
+            self.names.clear()
+        self.names[node] = "".join(c for c in peer.hello.name[:64] if c.isprintable())
+        named = tuple(a[:256] for a in peer.hello.addresses[:ADDRESSES_MAX])
+        if peer.link.dialed:
+            self._driver.feed(PeerUp(node, (peer.link.remote_address, *named), "link"))
+        else:
+            self.sources.setdefault(node, "link")
+            self._driver.feed(PeerUp(node, named, "peer"))
+
+    def _on_down(self, peer: NodeId) -> None:
+        self._skews.pop(peer, None)
+        self._driver.feed(PeerDown(peer))
+
+    def _on_datagram(self, sender: NodeId, message: v1.DatagramMessage, address: str) -> None:
+        self._paths.heard(sender, address)
+        self._driver.feed(Received(sender, message))
+
+    def _on_notice(self, told: Told) -> None:
+        who = self.names.get(told.node) or short(told.node)
+        if told.kind == "clock":
+            self.warn(
+                f"node {who} drops our datagrams: its clock is {told.ahead_s:+.0f} s from ours; set the wrong one"
+            )
+        else:
+            self.warn(f"node {who} speaks datagram version {told.version}, this node another; upgrade the older one")
+
+    # What people should know
+
+    def udp_view(self) -> UdpView | None:
+        """Return the datagram counters; None without a UDP port."""
+        udp = self.udp
+        if udp is None:
+            return None
+        dropped = {reason: count for reason, count in udp.drops.items() if count}
+        return UdpView(
+            address=udp.addresses[0] if udp.addresses else "", sent=udp.sent, received=udp.received, dropped=dropped
+        )
+
+    def warn(self, text: str) -> None:
+        """Show a sentence in ``status`` and write it to the log, once."""
+        if text not in self.warnings and len(self.warnings) < _WARNINGS_MAX:
+            self.warnings.append(text)
+            _log.warning("%s", text)
+
+    def _note_refusal(self, refused: RecordRefused) -> None:
+        """Remember why a peer's agents are not shown, once per peer and reason; the oldest reason makes room."""
+        while len(self._refused) >= _WARNINGS_MAX:
+            del self._refused[next(iter(self._refused))]
+        self._refused[refused.peer, refused.code] = refused
+
+    def note_misbehaviour(self, peer: NodeId, code: str, detail: str) -> None:
+        """Write down that a peer broke the protocol."""
+        _log.warning("peer %s misbehaved: %s (%s)", short(peer), detail, code)
+
+    def peer_warnings(self, name_of: Callable[[str], str]) -> list[str]:
+        """Return what is amiss with connected peers: clocks, and agents that were refused."""
+        warnings: list[str] = []
+        for peer, skew_s in self._skews.items():
+            if skew_s and self.links.is_connected(peer):
+                warnings.append(
+                    f"the clock of node {name_of(peer)} is {skew_s:+.0f} s from ours; "
+                    "its agents may be refused until one of the two clocks is set right"
+                )
+        for refused in self._refused.values():
+            if self.links.is_connected(refused.peer):
+                warnings.append(
+                    f"an agent of node {name_of(refused.peer)} was refused ({refused.code}): {refused.detail}"
+                )
+        return warnings
