@@ -187,23 +187,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             unit="s",
         ),
     ] = 10.0
-    lease_renew_s: Annotated[
-        Seconds,
-        Knob(
-            effect="How often the leases of our agents are renewed at the peers.",
-            when="Raise it, with lease_gone_s, in meshes of thousands of agents.",
-            origin="issue 2: a third of lease_gone_s, so two renewals may be lost",
-            unit="s",
-        ),
-    ] = 30.0
     lease_gone_s: Annotated[
-        Seconds,
+        float,
         Knob(
-            effect="An agent whose lease was not renewed for this long is dropped from the directory.",
-            when="At least twice lease_renew_s.",
-            origin="issue 2: 90 s",
+            effect="The agents of a node that died are listed as unhealthy for this long, then dropped from the directory.",
+            when="Raise it where nodes are often away for minutes.",
+            origin="RQ1: 90 s",
             unit="s",
         ),
+        msgspec.Meta(ge=10, le=86_400),
     ] = 90.0
     call_timeout_s: Annotated[
         Seconds,

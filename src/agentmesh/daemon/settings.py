@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from agentmesh.daemon.home import Home, find_home, storage_error, write_atomic
-from agentmesh.daemon.knobs import Row, Settings, row_of, show_value, table, unknown_key
+from agentmesh.daemon.knobs import Row, Settings, row_of, table, unknown_key
 from agentmesh.errors import ConfigError, DecodeError
 from agentmesh.ids import is_name, parse_node_id
 
@@ -92,7 +92,7 @@ def load(
     for row in table():
         sources.setdefault(row.key, "default")
     settings = _settings(values)
-    _check_together(settings, sources)
+    _check_together(settings)
     return Loaded(settings, sources)
 
 
@@ -165,7 +165,7 @@ def set_value(home: Home, key: str, text: str | None, profile: str = "") -> bool
     rendered = tomli_w.dumps(document)
     entries = _entries(home.config, _parse_toml(home.config, rendered), rendered, profile)
     merged = {key: value for key, value, _ in entries}
-    _check_together(_settings({"home": home.path, "name": "x", **merged}), {})
+    _check_together(_settings({"home": home.path, "name": "x", **merged}))
     home.prepare()
     had_comments = any(line.lstrip().startswith("#") for line in text_before.splitlines())
     if had_comments:
@@ -276,18 +276,7 @@ def _settings(values: dict[str, Any]) -> Settings:
     return Settings(**values)
 
 
-def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
-    if settings.lease_gone_s < 2 * settings.lease_renew_s:
-        source = sources.get("lease_gone_s", "")
-        raise ConfigError(
-            f"lease_gone_s = {show_value(settings.lease_gone_s)} is less than twice "
-            f"lease_renew_s = {show_value(settings.lease_renew_s)}",
-            code="config.value",
-            why="one lost renewal would drop healthy agents"
-            + (f" (lease_gone_s comes from: {source})" if source else ""),
-            hint=f"agentmesh config set lease_gone_s {show_value(3 * settings.lease_renew_s)}",
-            extra={"key": "lease_gone_s"},
-        )
+def _check_together(settings: Settings) -> None:
     if settings.ws_public_url and not settings.ws_public_url.startswith(("ws://", "wss://")):
         raise ConfigError(
             f"ws_public_url = {settings.ws_public_url[:120]!r} is no WebSocket URL",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Protocol
@@ -30,7 +31,7 @@ class LeasedEntry(Entry, Protocol):
     """A directory entry that can say how long it still lives."""
 
     def lease_left_s(self, now_s: float) -> float:
-        """Return the seconds until it is dropped unless renewed."""
+        """Return the seconds until it is dropped; infinite while nothing says that its node is gone."""
         ...
 
 
@@ -65,7 +66,7 @@ def agent_view(entry: LeasedEntry, *, registry: Registry, links: Links, node_nam
         path=path,
         door=local.saved.door if local is not None else "",
         seq=manifest.seq,
-        lease_s=None if entry.local else round(entry.lease_left_s(now_s), 1),
+        lease_s=round(left_s, 1) if math.isfinite(left_s := entry.lease_left_s(now_s)) else None,
         detail=local.health.detail if local is not None and local.health is not None else "",
     )
 

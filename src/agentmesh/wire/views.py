@@ -133,7 +133,7 @@ class AgentView(msgspec.Struct, kw_only=True):
         path: "local", "direct" or "relayed"; "unreached" when no link to its node is up.
         door: Door of a local agent ("a2a", "http", "sdk"); "" for remote ones.
         seq: The owner's sequence number of the manifest.
-        lease_s: Seconds until it is dropped unless renewed; null for local agents.
+        lease_s: Seconds until it is dropped, while its node is not reachable; null for all others.
         detail: Why it is unhealthy, if known.
     """
 

@@ -65,7 +65,7 @@ def test_flag_beats_environment_beats_profile_beats_file(tmp_path: Path) -> None
         ("transports = ['smoke']", "config.value", ["transports"]),
         ("listen = 'nowhere'", "config.value", ["listen"]),
         ("seeds = ['me@here']", "config.value", ["seeds"]),
-        ("lease_gone_s = 31", "config.value", ["lease_gone_s"]),
+        ("lease_gone_s = 3", "config.value", ["lease_gone_s"]),
         ("home = '/tmp'", "config.key", ["home"]),
         ("profile = 3", "config.invalid", ["profile"]),
         ("name = 'a b'", "config.value", ["name"]),
@@ -85,9 +85,9 @@ def test_a_wrong_file_is_refused_with_place_and_next_step(
 
 def test_an_unknown_key_names_near_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        load({}, config(tmp_path, "lease_renew = 3"))
-    assert caught.value.extra["did_you_mean"][0] == "lease_renew_s"
-    assert "lease_renew_s" in str(caught.value.hint)
+        load({}, config(tmp_path, "lease_gon = 3"))
+    assert caught.value.extra["did_you_mean"][0] == "lease_gone_s"
+    assert "lease_gone_s" in str(caught.value.hint)
 
 
 def test_an_unknown_profile_names_those_there_are(tmp_path: Path) -> None:
