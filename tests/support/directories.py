@@ -296,7 +296,7 @@ class Mesh:
                 self.reader,
                 seq=peer.seq,
                 at=EPOCH + self.now_s,
-                sick=event.sick,
+                sick=event.sick or (),
                 leaving=event.leaving,
             )
             self.after(0.001, lambda: self.feed(peer, LocalNode(made)) and None)

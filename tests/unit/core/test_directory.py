@@ -413,7 +413,8 @@ def test_agents_of_a_node_seen_dead_are_unhealthy_at_once_and_dropped_after_nine
     bench = Bench(OWNER)
     bench.give(OWNER, record(AGENT1, OWNER))
     bench.tick(2000)
-    assert bench.entry().healthy and bench.entry().lease_left_s(bench.now_s) == float("inf")
+    assert bench.entry().healthy
+    assert bench.entry().lease_left_s(bench.now_s) == float("inf")
     assert AgentChanged(AGENT1.did) in bench.feed(MemberDead(OWNER, 1)).events
     assert bench.entry().healthy is False
     assert told(bench.tick(89), AgentGone) == []
@@ -632,7 +633,7 @@ def test_a_report_that_lacks_a_known_death_does_not_silence() -> None:
 
 def test_a_member_wrongly_reported_dead_is_reported_alive_again() -> None:
     bench, order = zone_bench(ME, OWNER, OTHER)
-    victim = [n for n in order if n != ME][0]
+    victim = next(n for n in order if n != ME)
     bench.deliver("zone", report(OTHER if victim == OWNER else OWNER, (victim, 3, True), seq=EPOCH + 50))
     said = own_report(bench, bench.tick(4))
     assert (mark_of(victim), 3, False) in said.rows
@@ -640,7 +641,7 @@ def test_a_member_wrongly_reported_dead_is_reported_alive_again() -> None:
 
 
 def test_a_quiet_zone_is_reported_on_every_five_minutes_by_one_and_not_at_all_without_agents() -> None:
-    bench, order = zone_bench(ME, OWNER)
+    bench, _order = zone_bench(ME, OWNER)
     assert told(bench.tick(280), SignatureWanted) == []
     assert len(own_report(bench, bench.tick(30)).rows) == 2
     other = OWNER
@@ -669,7 +670,7 @@ def sign_own(bench: Bench, out: Outbox, **over: Any) -> Outbox:
     """Sign the record that is wanted and give it back."""
     (wanted,) = told(out, NodeRecordWanted)
     seq = max(wanted.seq_min, 10) + 1
-    made = bench.record(ME, seq=seq, sick=wanted.sick, leaving=wanted.leaving, **over)
+    made = bench.record(ME, seq=seq, sick=wanted.sick or (), leaving=wanted.leaving, **over)
     return bench.feed(LocalNode(made))
 
 

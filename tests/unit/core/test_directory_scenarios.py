@@ -38,6 +38,18 @@ def test_every_node_knows_every_agent_within_a_second_of_its_broadcast() -> None
     assert mesh.blamed() == []
 
 
+def test_two_fresh_nodes_see_each_others_agents_within_three_seconds_of_meeting() -> None:
+    mesh = Mesh(2)
+    mesh.split([[mesh.nodes[0]], [mesh.nodes[1]]])
+    mesh.run(10)
+    for peer in mesh.nodes:
+        mesh.register(peer, peer.number)
+    mesh.run(1)
+    assert [len(mesh.view(p)) for p in mesh.nodes] == [1, 1]
+    mesh.heal()
+    assert mesh.run(5, lambda: all(len(mesh.view(p)) == 2 for p in mesh.nodes)) < 3
+
+
 @pytest.mark.parametrize(("seed", "held_s"), [(1, 30), (3, 120)])
 def test_both_sides_of_a_partition_are_equal_within_ten_seconds_of_the_heal(seed: int, held_s: float) -> None:
     mesh = Mesh(30, seed)
