@@ -23,8 +23,9 @@ class PlumtreeConfig:
         fetch_wait_s_min, fetch_wait_s_max, fetch_wait_step_s: Each fetch takes a step off the wait, each push that comes
             after all adds two: where links repeat what they lose it pays to wait, where they do not it does not.
             Defaults 0.1, 0.22 and 0.01 (measured).
-        fetch_wait_rtts: The wait is at least so many measured round trips. Default 1; research §6 had 3, which puts p99
-            beyond 500 ms.
+        fetch_wait_rtts: The wait is at least so many measured round trips; it counts on links slower than 100 ms one
+            way. Raise it there if payloads come twice. Default 1 (guess; research §6 had 3, which is the same 180 ms
+            on links of 30 ms).
         retry_wait_s, retry_wait_rtts: The same for the answer to a fetch, before the next announcer is asked. Defaults
             0.08 and 1.5 (research §6).
         fetch_bytes_per_s: A large payload is given its size divided by this on top. Default 131 072 = 1 Mbit/s.
