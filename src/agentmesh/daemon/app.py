@@ -174,7 +174,8 @@ def _node(settings: Settings, home: Home, key: KeyPair, log: EventLog, state: St
             lease_gone_s=settings.lease_gone_s,
         ),
     )
-    transports = [_transport(scheme, settings, home, key) for scheme in settings.transports]
+    taken: set[int] = set()
+    transports = [_transport(scheme, settings, home, key, taken) for scheme in settings.transports]
     node = Node(
         key,
         config,
@@ -186,37 +187,42 @@ def _node(settings: Settings, home: Home, key: KeyPair, log: EventLog, state: St
         keys_dir=home.agent_keys,
         home=home.path,
         http_port=lambda: port,
-        udp_listen=_free(settings.listen_udp, socket.SOCK_DGRAM) if settings.listen_udp else "",
+        udp_listen=_free(settings.listen_udp, socket.SOCK_DGRAM, taken) if settings.listen_udp else "",
     )
     node.discovery = ["static", "gossip", "dht"]
     return node
 
 
-def _transport(scheme: str, settings: Settings, home: Home, key: KeyPair) -> Transport:
+def _transport(scheme: str, settings: Settings, home: Home, key: KeyPair, taken: set[int]) -> Transport:
     if scheme == "iroh":
         from agentmesh.net.iroh import IrohTransport
 
-        return IrohTransport(key, _free(settings.listen, socket.SOCK_DGRAM), relays=settings.relays)
+        return IrohTransport(key, _free(settings.listen, socket.SOCK_DGRAM, taken), relays=settings.relays)
     if scheme == "tls":
         from agentmesh.net.tls import TlsTransport
 
-        return TlsTransport(key, _free(settings.listen_tls, socket.SOCK_STREAM), cert_path=home.tls_pem)
+        return TlsTransport(key, _free(settings.listen_tls, socket.SOCK_STREAM, taken), cert_path=home.tls_pem)
     from agentmesh.net.ws import WsTransport
 
     return WsTransport(
         key,
-        _free(settings.listen_ws, socket.SOCK_STREAM),
+        _free(settings.listen_ws, socket.SOCK_STREAM, taken),
         cert_path=home.tls_pem,
         public_url=settings.ws_public_url or None,
     )
 
 
-def _free(listen: str, kind: socket.SocketKind) -> str:
-    """Return the listen address with the first port that is free now, starting at the wanted one."""
+def _free(listen: str, kind: socket.SocketKind, taken: set[int]) -> str:
+    """Return the listen address with the first port that is free now, starting at the wanted one.
+
+    Ports in ``taken`` are promised to other sockets of this node, which are not open yet; the result joins them.
+    """
     host, port = parse_listen(listen)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     shown = f"[{host}]" if ":" in host else host
     for candidate in range(port, min(port + _PORTS_TRIED_MAX, 65536)) if port else ():
+        if candidate in taken:
+            continue
         with socket.socket(family, kind) as probe:
             try:
                 probe.bind((host, candidate))
@@ -224,6 +230,7 @@ def _free(listen: str, kind: socket.SocketKind) -> str:
                 continue
         if candidate != port:
             _log.warning("mesh port %d is taken, using %d", port, candidate)
+        taken.add(candidate)
         return f"{shown}:{candidate}"
     return f"{shown}:{port}"
 

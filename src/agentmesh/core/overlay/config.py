@@ -16,9 +16,11 @@ class OverlayConfig:
             power law of ``long_exponent``, so that degrees fall smoothly and not in five steps. 1 = exactly the tier.
             Default 2: the bands of neighbouring tiers just touch.
         long_exponent: Exponent of that law. Default 2.5 (research: §2.4).
-        long_min: Fewest long links wanted by any node; who has fewer is taken in beyond a full node's target. Default 5 and
+        long_min: Fewest long links wanted by any node. Default 5 and
             not 3 as tier 0 says: with 3, only 90 % of the rest hang together after 80 % of 10,000 nodes die at once, with
             4 some 95, with 5 some 97 (measured, docs/spec/overlay.md §7). Raising it lowers clustering.
+        long_few: Who has fewer links than this is taken in beyond a full node's target. Default 3: random graphs of degree 3
+            hold together. With 5, most nodes would end one above their target, and clustering lower.
         passive_max: Nodes kept in reserve for long links; a node with many links keeps twice their number. Default 42
             (research: §2.2).
         told_share: Largest part of the reserve that one peer's word may fill. Default 0.25 (guess).
@@ -84,6 +86,7 @@ class OverlayConfig:
     long_spread: float = 2.0
     long_exponent: float = 2.5
     long_min: int = 5
+    long_few: int = 3
     passive_max: int = 42
     told_share: float = 0.25
     join_walk: int = 6

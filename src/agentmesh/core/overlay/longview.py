@@ -35,7 +35,7 @@ _SAMPLE = 8
 _JOINERS_MAX = 64
 #: Each refusal doubles the wait before the same node is asked again, so many times at most.
 _REFUSALS_MAX = 5
-#: After so many refusals in a row a node that has the fewest links allowed waits before it asks again.
+#: After so many refusals in a row a node that has enough links to live on waits before it asks again.
 _REFUSALS_IN_A_ROW = 8
 #: Shuffles at the short interval after links changed.
 _SHUFFLES_SOON = 6
@@ -237,7 +237,7 @@ class LongView:
             out.send(peer, NeighbourReply(False))
             return
         have = len(ground.long)
-        if have >= self.target and not (message.links < config.long_min and have < config.long_room(self.target)):
+        if have >= self.target and not (message.links < config.long_few and have < config.long_room(self.target)):
             free = min(message.free, config.long_target(record.capacity, record.key) - message.links)
             victim: NodeId | None = None
             if message.links <= 0:
@@ -273,7 +273,7 @@ class LongView:
                 spare.refusals = min(spare.refusals + 1, _REFUSALS_MAX)
             ground.hear_all(message.records, peer, True, now_s, out)
             self._refused += 1
-            if self._refused % _REFUSALS_IN_A_ROW == 0 and len(ground.long) >= ground.config.long_min:
+            if self._refused % _REFUSALS_IN_A_ROW == 0 and len(ground.long) >= ground.config.long_few:
                 # Everybody seems to be full: a mesh at rest must not be asked over and over for the last link.
                 self._fill_s = now_s + self._fill_wait_s
                 self._fill_wait_s = min(2 * self._fill_wait_s, ground.config.fill_s_max)

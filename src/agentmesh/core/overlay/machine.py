@@ -169,7 +169,7 @@ class Overlay:
         peer = incoming.peer
         if ground.record is None or ground.record.leaving or peer == ground.node_id:
             return
-        if len(ground.long) < min(ground.config.long_min, self._long.target) or not ground.members:
+        if len(ground.long) < ground.config.long_few or not ground.members:
             self._long.join(peer, now_s, out)
         ground.up.pop(peer, None)
         if len(ground.up) >= UP_MAX:
