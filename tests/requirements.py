@@ -394,27 +394,75 @@ REQUIREMENTS: dict[str, Requirement] = {
         ),
     ),
     "find.directory": Requirement(
-        "RQ0 §4.2, RQ3 state sync, issue 2.5",
+        "RQ0 §4.2, RQ3 state sync, docs/spec/directory.md §1, §3, issue 2.5",
         "Signed manifests merge by the owner's seq to the same directory on every node, whatever order they came in.",
         (
             *_in(
-                "property/test_brain_converges.py",
-                "directories_agree_after_any_storm",
-                "the_same_seed_gives_the_same_story",
+                "unit/core/test_directory_scenarios.py",
+                "every_node_knows_every_agent_within_a_second_of_its_broadcast",
+                "the_same_seed_gives_the_same_story_whatever_the_hash_seed",
             ),
-            *_in("unit/core/test_directory.py", "an_older_record_is_a_race_at_first_and_a_replay_later"),
+            *_in(
+                "unit/core/test_directory.py",
+                "an_older_record_is_a_race_at_first_and_a_replay_later",
+                "a_broadcast_is_judged_new_once_then_stale_and_bad_if_forged",
+            ),
+        ),
+    ),
+    "find.heal": Requirement(
+        "RQ1 partitions, docs/spec/directory.md §4, issue 3.3",
+        "After a heal both directories are equal within 10 s, nothing lost; comparing costs what differs.",
+        (
+            *_in(
+                "unit/core/test_directory_scenarios.py",
+                "both_sides_of_a_partition_are_equal_within_ten_seconds_of_the_heal",
+                "a_heal_over_lossy_links_loses_nothing_and_takes_a_little_longer",
+                "comparing_costs_what_differs_and_not_what_is_held",
+                "full_directories_do_not_compare_without_end",
+            ),
+            *_in("unit/core/test_directory_parts.py", "range_sums_are_those_of_a_plain_dict_whatever_came_and_went"),
+            *_in(
+                "unit/core/test_directory.py",
+                "a_digest_that_no_honest_node_sends_is_held_against_the_sender",
+                "one_small_message_never_makes_a_large_answer_larger_than_its_bounds",
+            ),
         ),
     ),
     "find.lease": Requirement(
-        "RQ1 heartbeat 30 s / 90 s, issue 2.5",
-        "Leases are renewed every 30 s and gone after 90 s; nobody can keep a dead agent alive by passing it on.",
+        "RQ1 heartbeat 30 s / 90 s, docs/spec/directory.md §5, §6, issue 3.1",
+        "Agents of a dead node are not offered, gone after 90 s, and not brought back by echoes; one report per zone says so.",
         (
             *_in(
-                "property/test_brain_converges.py",
-                "agents_of_a_dead_node_are_gone_after_ninety_seconds_on_every_node",
-                "leases_hold_as_long_as_the_owner_lives_even_across_a_chain",
+                "unit/core/test_directory_scenarios.py",
+                "a_dead_nodes_agents_are_unhealthy_in_seconds_and_gone_after_ninety_everywhere",
+                "the_next_member_reports_when_the_first_is_the_one_who_died",
+                "a_wrongly_buried_node_is_well_again_in_seconds_and_nothing_of_it_is_dropped",
+                "a_leaving_nodes_agents_are_not_offered_and_soon_gone",
             ),
-            *_in("unit/core/test_directory.py", "a_dead_agents_echo_does_not_bring_it_back"),
+            *_in(
+                "unit/core/test_directory.py",
+                "a_peer_that_slept_does_not_bring_dead_agents_back",
+                "a_node_that_nobody_speaks_of_is_taken_for_dead_after_fifteen_minutes",
+                "who_hears_the_death_reported_keeps_silent",
+                "a_reporter_whose_reports_are_refuted_again_and_again_is_not_believed",
+            ),
+            *_in("unit/core/test_directory_parts.py", "a_reporter_can_speak_of_its_own_zone_only"),
+        ),
+    ),
+    "find.search": Requirement(
+        "RQ2 discovery, docs/spec/directory.md §7, issue 3.2",
+        "An agent outside the local view is found by id and by capability, at neighbours and in the DHT.",
+        (
+            *_in(
+                "unit/core/test_directory_scenarios.py",
+                "an_agent_outside_a_full_directory_is_found_by_capability_through_neighbours_or_the_dht",
+            ),
+            *_in(
+                "unit/core/test_directory.py",
+                "neighbours_and_the_dht_are_asked_and_the_search_ends_when_all_have_answered",
+                "a_provider_from_the_dht_is_asked_for_its_manifest_which_must_name_it",
+                "a_manifest_without_the_key_is_not_found_and_a_silent_provider_costs_only_time",
+            ),
         ),
     ),
     "find.tombstone": Requirement(
@@ -439,7 +487,8 @@ REQUIREMENTS: dict[str, Requirement] = {
         "Two fresh nodes see each other's agents within three seconds of meeting.",
         (
             *_in(
-                "property/test_brain_converges.py", "newcomers_see_each_others_agents_within_three_seconds_of_meeting"
+                "unit/core/test_directory_scenarios.py",
+                "two_fresh_nodes_see_each_others_agents_within_three_seconds_of_meeting",
             ),
             *_in("e2e/test_lan.py", "two_fresh_nodes_on_one_segment_see_and_call_each_others_agents"),
         ),

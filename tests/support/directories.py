@@ -67,9 +67,7 @@ def node_record(
     site: str = "",
 ) -> NodeRecord:
     """Return a verified node record."""
-    body = node_body(
-        seq=seq, iat=int(at), wire=1, addresses=("memory:x",), sick=sick, leaving=leaving, site=site
-    )
+    body = node_body(seq=seq, iat=int(at), wire=1, addresses=("memory:x",), sick=sick, leaving=leaving, site=site)
     return reader.node(sign_node_record(owner, body), int(at))
 
 
@@ -135,7 +133,11 @@ class Mesh:
             owner, wall = node_key(number), WallTime()
             wall.set(EPOCH, 0.0)
             directory = Directory(
-                NodeId(owner.did), config or DirectoryConfig(), random.Random(self.rng.getrandbits(64)), self.reader, wall
+                NodeId(owner.did),
+                config or DirectoryConfig(),
+                random.Random(self.rng.getrandbits(64)),
+                self.reader,
+                wall,
             )
             peer = Peer(number, owner, directory, wall, dht_key(owner.public))
             self.nodes.append(peer)
@@ -193,7 +195,13 @@ class Mesh:
         """Register an agent behind a node."""
         at = int(EPOCH + self.now_s)
         manifest = record(
-            agent_key(number), peer.node_id, now=at, iat=at, exp=at + 86_400, seq=seq, **{"name": f"a{number}", **members}
+            agent_key(number),
+            peer.node_id,
+            now=at,
+            iat=at,
+            exp=at + 86_400,
+            seq=seq,
+            **{"name": f"a{number}", **members},
         )
         self.feed(peer, LocalRecord(manifest))
 
@@ -239,9 +247,7 @@ class Mesh:
             mate = prefix_of(seer.dht_key, self.depth) == prefix_of(gone.dht_key, self.depth)
             if mate or gone.number in seer.neighbours:
                 changed[seer.number] = seer
-                self.after(
-                    self.detect_s * self.rng.uniform(0.9, 1.1), lambda s=seer, g=gone: self._notice(s, g)
-                )
+                self.after(self.detect_s * self.rng.uniform(0.9, 1.1), lambda s=seer, g=gone: self._notice(s, g))
         for seer in changed.values():
             self.after(self.detect_s * 1.2, lambda s=seer: self._connect(s) if s.alive else None)
 
@@ -290,7 +296,7 @@ class Mesh:
                 self.reader,
                 seq=peer.seq,
                 at=EPOCH + self.now_s,
-                sick=event.sick,
+                sick=event.sick or (),
                 leaving=event.leaving,
             )
             self.after(0.001, lambda: self.feed(peer, LocalNode(made)) and None)

@@ -65,7 +65,7 @@ def test_the_children_of_a_range_are_the_range() -> None:
 @pytest.mark.parametrize("text", ["A", "g", "0x", " ", "0" * 65, "٣", "é"])
 def test_what_is_no_prefix_of_hex_digits_is_refused(text: str) -> None:
     assert not is_prefix(text)
-    assert is_prefix("") and is_prefix("0f") and is_prefix("a" * 64)
+    assert all(map(is_prefix, ("", "0f", "a" * 64)))
 
 
 def test_words_and_agents_never_share_a_position() -> None:
@@ -81,7 +81,8 @@ def test_a_want_is_asked_once_then_again_after_a_while_and_of_whom_is_known() ->
     me, other = NodeId(key(1).did), NodeId(key(2).did)
     assert wants.ask(b"a", low, me, 0.0)
     assert not wants.ask(b"a", low, other, 1.0)
-    assert wants.asked_of(b"a", me) and not wants.asked_of(b"a", other)
+    assert wants.asked_of(b"a", me)
+    assert not wants.asked_of(b"a", other)
     assert wants.ask(b"a", high, other, 1.0), "a newer one is another matter"
     assert wants.ask(b"a", high, me, 3.1)
     wants.came(b"a")

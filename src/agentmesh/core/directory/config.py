@@ -23,8 +23,8 @@ class DirectoryConfig:
             Default 600 (guess: far above any delay, and above the clock skew allowed).
         sync_s: How often everything is compared with one random neighbour, ± 15 %. Raise it on metered links: an equal
             comparison costs 40 bytes. Default 30 (research: p2p-reliability §2.1).
-        sync_fast_s: The same while comparisons bring news. Default 0.5: a healed mesh of 1,000 nodes is then equal within
-            ``(measured)`` 5 s, docs/spec/directory.md §4.5.
+        sync_fast_s: The same while comparisons bring news. Default 0.5: a healed mesh of 1,000 nodes was then equal 2.3 s
+            after the first neighbours met (docs/spec/directory.md §4.5).
         sync_fast_peers: With how many random neighbours then. Default 3 (measured with the former).
         sync_hot_s: How long after the last such news comparisons stay fast. Default 5: longer than ``want_retry_s``, so that
             what was lost is asked for again.

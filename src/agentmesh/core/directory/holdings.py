@@ -69,11 +69,11 @@ class Holdings:
 
     # Agents
 
-    def put(self, entry: Entry, now_s: float, out: Outbox) -> bool:
-        """Hold an entry that outranks what is held of its agent; False = there is no room."""
+    def put(self, entry: Entry, now_s: float, out: Outbox, *, asked: bool = False) -> bool:
+        """Hold an entry that outranks what is held of its agent; False = there is no room (``Table.put``)."""
         old = self.table.get(entry.manifest.agent_id)
         was_live = old is not None and not old.manifest.tombstone
-        evicted = self.table.put(entry)
+        evicted = self.table.put(entry, asked=asked)
         if evicted is None:
             self.release(entry.node)
             return False
@@ -256,11 +256,14 @@ class Holdings:
         return count >= self.config.reporter_lies_max and now_s - since_s <= self.config.word_age_s
 
     def release(self, state: NodeState) -> None:
-        """Mark a node without agents here as one that may go; forget it at once if nothing is to be remembered of it."""
+        """Mark a node without agents here as one that may go; forget it at once if there is nothing to remember.
+
+        One that was said to be dead is remembered: the report is held and would count again.
+        """
         if self.nodes.get(state.node) is state and not self.table.has_agents(state.node):
             self.nodes.spare[state.node] = None
             self._expect_node(state)
-            if state.up and not state.word and not state.direct:
+            if state.up and state.dead_seq < 0 and not state.word and not state.direct:
                 self._forget(state)
 
     def _forget(self, state: NodeState) -> None:

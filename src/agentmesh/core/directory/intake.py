@@ -302,7 +302,8 @@ class Intake:
         entry = self._entry(peer, manifest, key, mark, now_s, out)
         if entry is None:
             return False
-        if not self.holdings.put(entry, now_s, out):
+        asked = any(key in search.wants for search in self._finds.running.values())
+        if not self.holdings.put(entry, now_s, out, asked=asked):
             out.emit(RecordRefused(peer, "directory.full", f"no room for another agent ({manifest.name!r})"))
             return False
         self._note_found(entry, out)

@@ -325,8 +325,8 @@ class Directory:
     def _wake(self, now_s: float, out: Outbox) -> None:
         """Be woken when something is due."""
         self._wake_token += 1
-        self._wake_s = max(self.holdings.due_s, now_s + 0.01)
-        out.after(self._wake_s - now_s, Timer(DUE, self._wake_token))
+        self._wake_s = self.holdings.due_s
+        out.after(max(0.01, self._wake_s - now_s), Timer(DUE, self._wake_token))
 
     def entry(self, agent_id: AgentId) -> Entry | None:
         """Return the living agent of that id."""
@@ -340,7 +340,7 @@ class Directory:
         self._zone.assert_invariants()
         self._finds.assert_invariants()
         assert len(self._wants) <= self.config.wants_max
-        assert self._wake_s <= self.holdings.due_s + 0.02 or self._wake_s == math.inf
+        assert self._wake_s <= self.holdings.due_s, "nothing is due before it is woken"
         for entry in self.table.entries.values():
             assert entry.manifest.signed or entry.local or not self.config.require_signed
             assert entry.local or entry.manifest.tombstone or entry.manifest.node_id != self.node_id

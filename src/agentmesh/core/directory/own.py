@@ -47,7 +47,8 @@ class Own:
         #: Agents that are said to live here and do not: nobody else can say so. Oldest first.
         self._disowned: dict[bytes, None] = {}
         self._published: NodeRecord | None = None
-        self._must_publish = False
+        #: A record with a higher seq than this is wanted, and is to be published: up to it this node was said to be dead.
+        self._seq_min = 0
         self._asked_s = self._told_s = -1e9
         self._waits = False
         self._accused: tuple[Key, int] | None = None
@@ -105,16 +106,16 @@ class Own:
             _, seq = self._accused
             self._accused = None
             if self._sick()[1] and not self.leaving:
-                self._must_publish = True
                 sane = seq <= self.record.seq + _SEQ_LEAP_MAX
-                self._ask(seq if sane else self.record.seq, now_s, out)
+                self._seq_min = max(self.record.seq, seq if sane else 0)
+                self.tend(now_s, out)
 
     def tend(self, now_s: float, out: Outbox) -> None:
         """Ask for a record with the right marks, or publish the one there is; neither too often."""
         record = self.record
         if record is None or self.leaving:
             return
-        stale = sorted(record.sick) != sorted(self.marks())
+        stale = record.seq <= self._seq_min or sorted(record.sick) != sorted(self.marks())
         if not stale and not self._is_due(record):
             return
         wait_s = (self._asked_s if stale else self._told_s) + self.config.record_gap_s - now_s
@@ -123,11 +124,10 @@ class Own:
                 self._waits = True
                 out.after(wait_s, Timer(RECORD))
         elif stale or self._wall.unix_s(now_s) - record.iat > _FRESH_S:
-            self._ask(record.seq, now_s, out)
+            self._ask(max(record.seq, self._seq_min), now_s, out)
         else:
             self._told_s = now_s
             self._published = record
-            self._must_publish = False
             out.emit(Publish("node", record.raw))
 
     def _is_due(self, record: NodeRecord) -> bool:
@@ -135,7 +135,7 @@ class Own:
         told = self._published
         if not self._sick()[1] and not (told is not None and told.sick):
             return False
-        if told is None or self._must_publish:
+        if told is None or told.seq <= self._seq_min:
             return True
         return sorted(told.sick) != sorted(record.sick) or (
             bool(record.sick) and record.iat - told.iat > (told.exp - told.iat) // 4

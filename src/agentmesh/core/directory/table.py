@@ -166,14 +166,18 @@ class Table:
         """Say whether a live entry is to be found under a key."""
         return not entry.manifest.tombstone and key in self._keys(entry.manifest)
 
-    def put(self, entry: Entry) -> list[Entry] | None:
+    def put(self, entry: Entry, *, asked: bool = False) -> list[Entry] | None:
         """Insert or replace; the caller has compared ranks.
+
+        Args:
+            entry: What to hold.
+            asked: This node searched for it: it finds room though nobody brought more than its peer.
 
         Returns:
             The entries that made room, usually none; or None when there is no room for this one (no state changed).
         """
         old = self.entries.get(entry.manifest.agent_id)
-        evicted = self._room(entry, old)
+        evicted = self._room(entry, old, asked)
         if evicted is None:
             return None
         for victim in evicted:
@@ -219,7 +223,7 @@ class Table:
             for key in self._keys(entry.manifest):
                 _add(self._by_key, key, entry.manifest.agent_id)
 
-    def _room(self, entry: Entry, old: Entry | None) -> list[Entry] | None:
+    def _room(self, entry: Entry, old: Entry | None, asked: bool) -> list[Entry] | None:
         if entry.local or entry.via == self.node_id:
             over = old is None and self.full
             victim = self._stalest_of_largest(below=0) if over else None
@@ -234,7 +238,7 @@ class Table:
                 return None
             evicted.append(min(hearsay, key=_staleness))
         if old is None and len(self.entries) - len(evicted) >= self.config.entries_max:
-            victim = self._stalest_of_largest(below=self._by_via.get(entry.via, 0) + 1)
+            victim = self._stalest_of_largest(below=0 if asked else self._by_via.get(entry.via, 0) + 1)
             if victim is None:
                 return None
             if victim not in evicted:

@@ -79,7 +79,7 @@ class Zone:
 
     def change(self, zone: ZoneChanged, now_s: float, out: Outbox) -> None:
         """Take over the members that the overlay names."""
-        if (zone.site, zone.depth) != (self.site, self.depth):
+        if not self.members or (zone.site, zone.depth) != (self.site, self.depth):
             self.site, self.depth = zone.site, zone.depth
             self._position = zone_key(zone.site, zone.depth, self.key)
             self._reported_s = now_s
@@ -171,7 +171,8 @@ class Zone:
         for node, mate in self._dead(now_s):
             if said.get(mate.key[:8], -1) < mate.seq and self._matters(node):
                 return True
-        return bool(said) and any(self.mates[node].key[:8] in said for node in self.members)
+        living = (self.mates[node] for node in self.members)
+        return bool(said) and any(mate.dead_s is None and mate.key[:8] in said for mate in living)
 
     def _dead(self, now_s: float) -> list[tuple[NodeId, Mate]]:
         since_s = now_s - self.config.zone_dead_s
