@@ -300,7 +300,7 @@ class Contacts:
             return
         self._reunite_at_s = now_s + self.config.reunite_interval_s * self._rng.uniform(0.8, 1.2)
         lost = [n for n in self._lost if n not in self.links and n in self.book.known]
-        if lost:
+        if lost and len(self._dialled) < self.config.dials_at_once:
             self._ask(self.book.known[self._rng.choice(lost)], now_s, out)
 
     def _ask(self, contact: Contact, now_s: float, out: Outbox) -> None:
@@ -331,7 +331,7 @@ class Contacts:
         self.guard.assert_invariants()
         assert self.node_id not in self.book.known
         assert self.node_id not in self.links
-        assert len(self._dialled) <= self.config.dials_at_once + 1
+        assert len(self._dialled) <= self.config.dials_at_once
         assert len(self._lost) <= self.config.lost_max
         for node, contact in self.book.known.items():
             assert not contact.connected or node in self.links
