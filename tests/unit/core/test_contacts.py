@@ -251,13 +251,13 @@ def test_a_thousand_senders_cannot_make_the_guard_grow() -> None:
 
 
 def test_links_that_nobody_wants_are_given_up_beyond_the_limit_longest_first() -> None:
-    bench = Bench(links_soft_max=3)
+    bench = Bench(links_spare_max=1)
     for node in NODES[1:7]:
         bench.up(node, "memory:x")
         bench.now_s += 1
     bench.feed(NeighbourUp(NODES[1], zone=True))
     bench.feed(AddressHint(NODES[2], ("memory:x",), "static"))
-    assert [e for _, e in bench.run(61) if isinstance(e, HangUp)] == [
+    assert [e for _, e in bench.run(31) if isinstance(e, HangUp)] == [
         HangUp(NODES[3]),
         HangUp(NODES[4]),
         HangUp(NODES[5]),

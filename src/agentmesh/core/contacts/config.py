@@ -12,8 +12,9 @@ class ContactsConfig:
     Attributes:
         links_min: While fewer links are up, any known node is dialled; beyond it only neighbours of the overlay, nodes
             that the operator named, and nodes never met. Default 4 (guess: enough that one bad contact does not matter).
-        links_soft_max: Beyond so many links those that the overlay does not want are given up, longest idle first. Raise
-            it on hubs. Default 96: the largest capacity tier (60) and a zone (16), with room for calls.
+        links_spare_max: Of the links to nodes that are no neighbours so many are kept; of the others the longest up go
+            first, unless a call runs over them. Raise it where many distant agents are called again and again. Default 8
+            (guess; a link costs 130 KB of memory, a dial 3 ms on a LAN).
         addresses_max: Addresses kept per node. Default 8.
         contacts_max: Nodes remembered. Default 1 024 (about 0.5 KB each).
         heard_max: Nodes remembered only because their signed record passed by. Default 128: more than the passive view
@@ -44,7 +45,7 @@ class ContactsConfig:
     """
 
     links_min: int = 4
-    links_soft_max: int = 96
+    links_spare_max: int = 8
     addresses_max: int = 8
     contacts_max: int = 1_024
     heard_max: int = 128

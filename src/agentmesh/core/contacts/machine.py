@@ -30,7 +30,7 @@ from agentmesh.ids import NodeId
 DIAL = "contacts.dial"
 TEND = "contacts.tend"
 #: How often old contacts are forgotten and superfluous links given up, seconds.
-_TEND_S = 60.0
+_TEND_S = 30.0
 #: Dials are looked at no more often than this, seconds: clocks that count in steps may wake us a hair too early.
 _STEP_S = 0.02
 _STORED = WORDS.index("stored")
@@ -253,10 +253,10 @@ class Contacts:
         for contact in list(self.book.known.values()):
             if not contact.kept and not contact.heard and now_s - contact.seen_s > self.config.forget_s:
                 self._drop(contact, out)
-        over = len(self.links) - self.config.links_soft_max
+        spare = [n for n in self.links if n not in self._neighbours and not self._is_pinned(n)]
+        over = len(spare) - self.config.links_spare_max
         if over > 0:
-            idle = [n for n in self.links if n not in self._neighbours and not self._is_pinned(n)]
-            for node in sorted(idle, key=self.links.__getitem__)[:over]:
+            for node in sorted(spare, key=self.links.__getitem__)[:over]:
                 out.emit(HangUp(node))
 
     def _is_pinned(self, node: NodeId) -> bool:
