@@ -95,7 +95,8 @@ def _with_bar(run: Run) -> Report:
 
 def _replay(scenario: Scenario, arguments: argparse.Namespace) -> int:
     run = Run(scenario, scenario.nodes if arguments.nodes is None else arguments.nodes, arguments.seed)
-    for index in arguments.node or []:
+    chosen: list[int] = arguments.node or []
+    for index in chosen:
         if not 0 <= index < len(run.world.nodes):
             print(f"error: there is no node {index}; they are 0 to {len(run.world.nodes) - 1}", file=sys.stderr)
             return 2

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Nodes remembered on each level of the prefix tree, as a Kademlia table would.
 _PER_LEVEL = 2
+#: Stored contacts that a node is given to dial; of the others it has the records only.
+_HINTS = 8
 
 
 def start(world: World, newcomers: int = 0) -> list[SimNode]:
@@ -48,11 +50,12 @@ def start(world: World, newcomers: int = 0) -> list[SimNode]:
 def _begin(world: World, node: SimNode, memories: list[SimNode], skill: str) -> None:
     world.boot(node)
     if memories:
-        warm(node.brain, [(other.node_id, other.address) for other in memories if other is not node])
+        warm(node.brain, [(other.node_id, other.address) for other in memories])
+    for other in memories[-_HINTS:]:
+        node.stored[other.node_id] = (other.address,)
+        world.feed(node, AddressHint(other.node_id, (other.address,), "stored"))
     for other in memories:
-        if other.record is not None and other is not node:
-            node.stored[other.node_id] = (other.address,)
-            world.feed(node, AddressHint(other.node_id, (other.address,), "stored"))
+        if other.record is not None:
             world.feed(node, NodeHeard(other.record, other.node_id))
     if not memories and node.index:
         introduce(world, node, world.nodes[0])

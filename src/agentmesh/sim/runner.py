@@ -117,11 +117,13 @@ class Run:
         """
         began_s = clock()
         end_s = self.end_s if until_s is None else min(until_s, self.end_s)
-        gc.collect()
-        gc.freeze()  # what exists now lives till the end: do not walk it again and again
+        collecting = gc.get_threshold()
+        gc.set_threshold(200_000, 10, 1_000)  # millions of objects live till the end: do not walk them again and again
         measured: tuple[float, float, int] | None = None
         while self.world.now_s < end_s:
             if measured is None and self.world.now_s >= self.scenario.settle_s:
+                gc.collect()
+                gc.freeze()
                 measured = (clock(), _cpu_s(), self.world.events)
             try:
                 self.world.run(min(self.world.now_s + _STEP_S, end_s))
@@ -131,6 +133,7 @@ class Run:
             if progress is not None:
                 progress(self.world.now_s, self.world.events)
         gc.unfreeze()
+        gc.set_threshold(*collecting)
         if until_s is None:
             checks.verify(self)
         figures = self._figures()
