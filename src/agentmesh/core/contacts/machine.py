@@ -271,13 +271,16 @@ class Contacts:
 
     def _dial(self, now_s: float, out: Outbox) -> None:
         """Ask for the dials that are due, then for a timer when the next one is."""
+        if not self._waiting and not self._lost and len(self.links) >= self.config.links_min:
+            return
         window_s = self.config.dial_first_s
         self._dialled = [at for at in self._dialled if now_s - at < window_s]
         self._reunite(now_s, out)
         waiting = self._worth_dialling()
-        waiting.sort(key=lambda c: (c.due_s, c.best, c.node_id))
-        for contact in waiting:
-            if contact.due_s > now_s or len(self._dialled) >= self.config.dials_at_once:
+        due = [contact for contact in waiting if contact.due_s <= now_s]
+        due.sort(key=lambda c: (c.due_s, c.best, c.node_id))
+        for contact in due:
+            if len(self._dialled) >= self.config.dials_at_once:
                 break
             spent = contact.attempts >= self.config.attempts_max and contact.best > _STORED
             if spent and not (contact.met or contact.wanted):
