@@ -17,6 +17,8 @@ from tests.support.lan import cable, why_not
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 
 PROCESSES, PER_PROCESS = 10, 20
+#: Pause of each process between starting two of its nodes, seconds: each start costs the mesh some 60 handshakes.
+_PACE_S = 3.0
 Facts = list[dict[str, Any]]
 
 
@@ -38,7 +40,7 @@ def test_two_hundred_real_nodes_converge_survive_kills_and_take_the_killed_back(
     rng = random.Random(200)
     begin = time.monotonic()
     try:
-        nodes.open()
+        nodes.open(pace_s=_PACE_S)
         opened_s = time.monotonic() - begin
         joined_s = nodes.until(everyone(count), "all nodes to have links", 180)
         hosts = rng.sample(range(count), 40)
@@ -67,7 +69,7 @@ def test_two_hundred_real_nodes_converge_survive_kills_and_take_the_killed_back(
         begin = time.monotonic()
         for index in killed:
             nodes.squads[index].start()
-            nodes.squads[index].say("open", seeds=[])
+            nodes.squads[index].say("open", seeds=[], pace_s=_PACE_S)
         for index in killed:
             nodes.squads[index].hear()
         nodes.until(

@@ -196,6 +196,7 @@ class Worker:
             case "open":
                 for name in command.get("names") or self.members:
                     await self.members[name].open(command.get("seeds", ()))
+                    await asyncio.sleep(command.get("pace_s", 0.0))
                 return [m.facts() for m in self.members.values() if m.node]
             case "join":
                 await self._running(command["name"]).add_seeds(command["seeds"])
@@ -229,7 +230,7 @@ class Worker:
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         while line := await reader.readline():
             try:
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(300):
                     answer: dict[str, Any] = {"ok": await self.do(json.loads(line))}
             except (MeshError, AssertionError, TimeoutError, KeyError) as error:
                 answer = {"error": f"{type(error).__name__}: {error}"}
@@ -358,15 +359,19 @@ class Fleet:
         """Have a process run behind a command prefix (a network namespace) and listen on the address of that place."""
         self.squads[squad].place(side, host)
 
-    def open(self) -> str:
-        """Start every process and node; all know only the first one. Returns its seed."""
+    def open(self, pace_s: float = 0.0) -> str:
+        """Start every process and node; all know only the first one. Returns its seed.
+
+        ``pace_s`` is the pause of each process between two of its nodes: hundreds at once on two cores would spend their
+        first minute declaring each other dead for being slow.
+        """
         for squad in self.squads:
             squad.start()
         first = self.squads[0]
         seed = first.ask("open", names=first.names[:1])[0]["seed"]
-        first.say("open", names=first.names[1:], seeds=[seed])
+        first.say("open", names=first.names[1:], seeds=[seed], pace_s=pace_s)
         for squad in self.squads[1:]:
-            squad.say("open", seeds=[seed])
+            squad.say("open", seeds=[seed], pace_s=pace_s)
         for squad in self.squads:
             squad.hear()
         return seed

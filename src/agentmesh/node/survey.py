@@ -162,8 +162,15 @@ class Survey:
         except (MeshError, TimeoutError):
             return None
         finally:
-            if not was_linked and all(node != near for near, _ in self._place().neighbours):
-                self._links.drop(node, "asked")
+            if not was_linked:
+                self._part(node)
+
+    def _part(self, node: NodeId) -> None:
+        """Give up a link that was made only to ask, unless something else uses it by now."""
+        peer = self._links.peer(node)
+        busy = peer is None or peer.requests or peer.calls
+        if not busy and all(node != near for near, _ in self._place().neighbours):
+            self._links.drop(node, "asked")
 
 
 Ask = Callable[[NodeId, Sequence[str]], Coroutine[Any, Any, Met | None]]
