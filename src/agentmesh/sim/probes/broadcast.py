@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from agentmesh.core.directory.messages import AgentChanged
-from agentmesh.core.plumtree.messages import Gossip
 from agentmesh.ids import AgentId
 from agentmesh.sim.node import UP, SimNode
 from agentmesh.sim.probes.base import Figures, Probe, quantile, spread_ms
@@ -29,7 +28,8 @@ class _Shot:
 class BroadcastProbe(Probe):
     """Publish agents at intervals, and watch them arrive at every honest node that lives through the broadcast.
 
-    RMR (Leitão et al. 2007) = payloads sent / (nodes reached − 1) − 1, over the counted broadcasts together.
+    RMR (Leitão et al. 2007) = payloads received / payloads received for the first time − 1, over everything that is
+    broadcast while the counted ones are: an agent's manifest is followed by its node's record and its zone's report.
     """
 
     def open(self) -> None:
@@ -38,7 +38,7 @@ class BroadcastProbe(Probe):
         self.latencies_s: list[float] = []
         self.worst_s: list[float] = []
         self.missed = self.reached = self.wanted = 0
-        self._gossip_before = 0
+        self._received_before = self._repeated_before = 0
         self._fired = 0
         self.world.on_event.setdefault(AgentChanged, []).append(self._on_changed)
         for number in range(self.measure.warmup + self.measure.count):
@@ -49,7 +49,7 @@ class BroadcastProbe(Probe):
         self._fired += 1
         counted = self._fired > self.measure.warmup
         if self._fired == self.measure.warmup + 1:
-            self._gossip_before = self._gossip()
+            self._received_before, self._repeated_before = self._payloads()
         origin = self.world.rng.choice(honest)
         shot = _Shot(self.world.now_s, origin, {node.index: node.life for node in honest if node is not origin})
         agent = self.world.duties.new_agent(origin, f"skill-{self._fired % self.world.scenario.world.skills}")
@@ -57,9 +57,10 @@ class BroadcastProbe(Probe):
             self.shots[agent] = shot
             self.world.call(self.measure.deadline_s, lambda: self._judge(agent))
 
-    def _gossip(self) -> int:
-        kind = self.world.carriage.kinds.get(Gossip)
-        return kind.count if kind is not None else 0
+    def _payloads(self) -> tuple[int, int]:
+        """Return how many payloads the living nodes received, and how many of these they had already."""
+        trees = [node.brain.plumtree for node in self.world.alive()]
+        return sum(tree.received for tree in trees), sum(tree.duplicates for tree in trees)
 
     def _on_changed(self, node: SimNode, changed: AgentChanged) -> None:
         shot = self.shots.get(changed.agent_id)
@@ -87,8 +88,10 @@ class BroadcastProbe(Probe):
         """Return latency, misses and redundancy."""
         figures = spread_ms("latency", self.latencies_s)
         figures |= {"missed": self.missed, "deliveries": self.reached}
-        if self.reached:
-            figures["rmr"] = round((self._gossip() - self._gossip_before) / self.reached - 1, 4)
+        received, repeated = self._payloads()
+        received, repeated = received - self._received_before, repeated - self._repeated_before
+        if received > repeated:
+            figures["rmr"] = round(repeated / (received - repeated), 4)
         if self.worst_s:
             figures["reach_all_p99_ms"] = round(1000 * quantile(self.worst_s, 0.99), 1)
         if self.wanted:
