@@ -171,14 +171,14 @@ PlumtreeMessage = (
     | plumtree.Recent
 )
 #: What may travel in a datagram; where no datagram gets through, it goes over a link like every control message.
-DatagramMessage = SwimMessage | DhtMessage | OverlayMessage
+DatagramMessage = SwimMessage | DhtMessage | OverlayMessage | plumtree.IHave | plumtree.IDontWant
 DirectoryMessage = Ranges | Listing | Want | Records | Seek | Sought
 ControlMessage = Hello | Bye | DirectoryMessage | PlumtreeMessage | DatagramMessage
 RequestMessage = CallOpen | TraceQuery | NetQuery
 CallReply = CallEvent | CallEnd
 TraceReply = TraceEvents | CallEnd
 AnyMessage = ControlMessage | RequestMessage | CallReply | CallCancel | TraceReply | NetReply
-_DATAGRAMS: frozenset[type] = frozenset(get_args(SwimMessage | DhtMessage))
+_DATAGRAMS: frozenset[type] = frozenset((*get_args(SwimMessage | DhtMessage), plumtree.IHave, plumtree.IDontWant))
 _SPARE: frozenset[type] = frozenset(get_args(OverlayMessage))
 
 

@@ -13,7 +13,7 @@ import pytest
 import agentmesh.core
 from agentmesh.core.dht.messages import Check
 from agentmesh.core.overlay.messages import LinkCheck
-from agentmesh.core.plumtree.messages import Prune
+from agentmesh.core.plumtree.messages import IDontWant, IHave, Prune
 from agentmesh.core.swim.messages import Ping
 from agentmesh.errors import DecodeError
 from agentmesh.wire import v1
@@ -54,7 +54,7 @@ def test_every_tag_stands_in_the_specification() -> None:
 
 
 def test_datagrams_are_the_messages_of_swim_and_the_dht_and_for_want_of_a_link_those_of_the_overlay() -> None:
-    expected = {m for machine in ("swim", "dht", "overlay") for m in tagged(machine)}
+    expected = {m for machine in ("swim", "dht", "overlay") for m in tagged(machine)} | {IHave, IDontWant}
     assert set(get_args(v1.DatagramMessage)) == expected
     assert v1.is_spare_datagram(LinkCheck())
     assert not v1.is_datagram(LinkCheck())
