@@ -119,7 +119,7 @@ class Carriage:
         size += _DATAGRAM_EXTRA
         node.bytes_out += size
         dest, ether = self._world.by_address.get(address), self._ether
-        if dest is None or dest.node_id != to or dest.state == DOWN or ether.is_lost() or not self._passes(node, dest):
+        if dest is None or dest.node_id != to or dest.state == DOWN or ether.is_lost() or not self.passes(node, dest):
             return True
         delay_us = ether.delay_us(node, dest)
         payload = self._packed(node, to, message)
@@ -174,7 +174,7 @@ class Carriage:
         dest = link.acceptor if link.dialler is node else link.dialler
         if dest.state == DOWN or not link.is_current(dest):
             return
-        if self.cuts and not self._passes(node, dest):
+        if self.cuts and not self.passes(node, dest):
             if link.stalled is None:
                 link.stalled = []
             if len(link.stalled) < _WAITING_MAX:
@@ -228,7 +228,7 @@ class Carriage:
         if old is not None and old.is_current(dest):
             self._flush(node, dest.node_id)
             return
-        if dest.state != UP or not self._passes(node, dest) or not self._passes(dest, node):
+        if dest.state != UP or not self.passes(node, dest) or not self.passes(dest, node):
             self._world.call(self._world.scenario.links.dial_timeout_s, lambda: self._give_up(node, lives[0], dest))
             return
         for end, peer in ((node, dest), (dest, node)):
@@ -283,12 +283,13 @@ class Carriage:
             if end.state != UP or not link.is_current(end):
                 self.break_link(link)
                 return
-        if not self._passes(a, b) or not self._passes(b, a):
+        if not self.passes(a, b) or not self.passes(b, a):
             self.break_link(link)
 
     # Partitions and pauses
 
-    def _passes(self, a: SimNode, b: SimNode) -> bool:
+    def passes(self, a: SimNode, b: SimNode) -> bool:
+        """Say whether packets from one node reach another as far as partitions go."""
         return not self.cuts or (a.side, b.side) not in self.cuts
 
     def watch_silence(self, nodes: Iterable[SimNode]) -> None:

@@ -159,7 +159,10 @@ class Run:
         for probe in self.probes:
             figures |= probe.figures()
         hours = sum(1 for node in self.world.nodes if node.life) * self.world.now_s / 3600
+        if self.deaths.across:
+            figures["deaths_across_partition"] = self.deaths.across
         figures |= {
+            "deaths_told": self.deaths.told,
             "false_deaths": self.deaths.false_count,
             "node_hours": round(hours, 3),
             "forged_accepted": int(figures.get("forged_accepted", 0)) + checks.forged(self),

@@ -20,10 +20,11 @@ _FALSE_MAX = 100
 class Deaths:
     """Count what every brain says of dead members; always on, whatever the scenario measures.
 
-    A death is false if the node was not down when it was told.
+    A death is false if an honest node tells it of an honest one that is not down and not cut off from it.
 
     Attributes:
         told: Right ones.
+        across: Those told across a partition, where nobody can know better.
         false_count: Wrong ones.
         false: The first 100 of these: time, watcher, and the node that lives.
         verdicts_s: By crashed node, while somebody measures it: when each watcher declared it dead, by watcher.
@@ -31,7 +32,7 @@ class Deaths:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.told = self.false_count = 0
+        self.told = self.across = self.false_count = 0
         self.false: list[tuple[float, int, int]] = []
         self.verdicts_s: dict[int, dict[int, float]] = {}
         world.on_event.setdefault(MemberDead, []).append(self._on_dead)
@@ -45,6 +46,11 @@ class Deaths:
             verdicts = self.verdicts_s.get(node.index)
             if verdicts is not None:
                 verdicts.setdefault(watcher.index, self._world.now_s)
+            return
+        if node.mask is not None:
+            return
+        if not self._world.carriage.passes(watcher, node) or not self._world.carriage.passes(node, watcher):
+            self.across += 1
             return
         self.false_count += 1
         if len(self.false) < _FALSE_MAX:

@@ -170,7 +170,7 @@ class JoinProbe(Probe):
 
     def figures(self) -> Figures:
         """Return the times from start to membership and to the first agent found."""
-        figures = spread_ms("join", self.joined_s) | spread_ms("find", self.found_s)
+        figures = spread_ms("join", self.joined_s) | spread_ms("first_find", self.found_s)
         return {**figures, "newcomers": self.came, "joins_missed": self.misses()}
 
     def misses(self) -> int:
