@@ -370,7 +370,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "mesh.contacts": Requirement(
         "docs/spec/contacts.md §1, §2, issue 3.2",
-        "Neighbours, named and newly heard nodes are dialled within bounds that hearsay cannot break; contacts outlive a restart.",
+        "Neighbours, named and newly heard nodes are dialled within bounds that hearsay cannot break; contacts outlive restarts.",
         (
             *_in(
                 "unit/core/test_contacts.py",

@@ -241,7 +241,7 @@ def test_the_wait_grows_while_pushes_are_merely_late_and_shrinks_while_they_are_
         return one.now_s - start_s
 
     late, lost = One(long=3), One(long=3)
-    for i in range(12):
+    for i in range(20):
         late_s, lost_s = first_fetch_s(late, i), first_fetch_s(lost, i)
         late.hear("long0", gossip(b"probe%d" % i))
         lost.hear("long1", gossip(b"probe%d" % i, asked=True, tree=False))
@@ -455,7 +455,7 @@ def test_a_neighbour_that_parts_is_asked_no_longer() -> None:
     one = One(long=3)
     one.hear("long1", have(b"x"))
     one.hear("long2", have(b"x"))
-    one.wait(0.2)
+    one.wait(0.3)
     one.give(NeighbourDown(NodeId("long1")))
     assert [to for to, _ in sent(one.wait(0.01), Graft)] == ["long2"]
     one.give(NeighbourDown(NodeId("long2")))
