@@ -42,7 +42,7 @@ def test_two_hundred_real_nodes_converge_survive_kills_and_take_the_killed_back(
     try:
         nodes.open(pace_s=_PACE_S)
         opened_s = time.monotonic() - begin
-        joined_s = nodes.until(everyone(count), "all nodes to have links", 180)
+        joined_s = nodes.until(everyone(count), "all nodes to have links", 300)
         hosts = rng.sample(range(count), 40)
         begin = time.monotonic()
         for number in hosts:

@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -404,8 +405,7 @@ class Fleet:
         try:
             wait_until(check, what, timeout_s)
         except AssertionError as error:
-            shown = "\n".join(json.dumps({k: v for k, v in one.items() if k != "seed"}) for one in facts[:12])
-            raise AssertionError(f"{error}\n{shown}") from None
+            raise AssertionError("\n".join((str(error), *map(_line, facts)))) from None
         return time.monotonic() - begin
 
     def close(self) -> None:
@@ -423,6 +423,15 @@ def fleet(root: Path, processes: int, per_process: int, *options: str) -> Iterat
         yield one
     finally:
         one.close()
+
+
+def _line(facts: dict[str, Any]) -> str:
+    """Return what one node says of itself in one line, for people who look into a failure."""
+    states = Counter(facts["states"].values())
+    numbers = [f"{key} {facts[key]}" for key in ("links", "known", "members", "long_links", "agents", "healthy")]
+    return " · ".join(
+        (facts["name"], *numbers, facts["records"][:6], facts["zone"], str(dict(states)), str(facts["cut_off"]))
+    )
 
 
 def same_records(facts: Sequence[dict[str, Any]], agents: int) -> bool:
