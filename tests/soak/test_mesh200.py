@@ -73,7 +73,7 @@ def test_two_hundred_real_nodes_converge_survive_kills_and_take_the_killed_back(
         for index in killed:
             nodes.squads[index].hear()
         nodes.until(
-            lambda facts: all(one["healthy"] == 41 for one in facts), "all agents to be healthy everywhere", 180
+            lambda facts: all(one["healthy"] == 41 for one in facts), "all agents to be healthy everywhere", 300
         )
         nodes.until(lambda facts: same_directory(facts, 41), "one directory of 41 agents", 60)
         tell(capsys, what="return", directory_s=time.monotonic() - begin)
