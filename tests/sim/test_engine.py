@@ -129,6 +129,16 @@ def test_bytes_are_counted_alike_in_worlds_of_bytes_and_of_objects() -> None:
     assert real.world.nodes[0].bytes_out > 1_000
 
 
+def test_signing_every_datagram_changes_nothing_but_the_cost() -> None:
+    text = "[links]\nflip = 0.05\nduplicate = 0.1\n[world]\nskew_s = 40\nencoding = "
+    sealed, real = run_of(f'{text}"sealed"'), run_of(f'{text}"real"')
+    for run in (sealed, real):
+        run.world.run(20)
+    assert sealed.world.digest() == real.world.digest()
+    assert sealed.world.carriage.refused == real.world.carriage.refused
+    assert {"datagram.stale", "datagram.replayed", "signature.invalid"} <= set(real.world.carriage.refused)
+
+
 def test_messages_over_a_link_keep_their_order_though_packets_are_lost() -> None:
     run = run_of("[links]\nloss = 0.3")
     run.world.run(5)

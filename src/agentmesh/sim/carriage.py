@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentmesh.core.contacts.messages import DialWanted, HangUp
 from agentmesh.core.messages import MemberDead, PeerDown, PeerUp, Received
-from agentmesh.errors import MeshError
+from agentmesh.errors import MeshError, ReplayError
 from agentmesh.ids import NodeId
 from agentmesh.sim.links import Link
 from agentmesh.sim.node import DOWN, UP, SimNode
 from agentmesh.wire import v1
-from agentmesh.wire.envelope import OVERHEAD_BYTES, PAYLOAD_BYTES_MAX, open_envelope, seal
+from agentmesh.wire.envelope import OVERHEAD_BYTES, PAYLOAD_BYTES_MAX, WINDOW_MS, open_envelope, seal
 
 if TYPE_CHECKING:
     from agentmesh.core.machine import Send
@@ -36,12 +36,15 @@ class Packet(NamedTuple):
     """Bytes on their way in a world of real bytes.
 
     Attributes:
-        peer: Who sent it, as the link proves; unknown for a datagram until its envelope is read.
-        raw: The bytes.
+        raw: A message over a link, a whole sealed datagram, or the payload of one that nobody damaged.
+        peer: Who sent it, as the link or the datagram's signature proves; None if the envelope has still to be opened.
+        sent_ms, nonce: Of a datagram that nobody damaged: what its envelope would say; nonce 0 = over a link.
     """
 
-    peer: NodeId | None
     raw: bytes
+    peer: SimNode | None
+    sent_ms: int = 0
+    nonce: int = 0
 
 
 class Kind:
@@ -140,10 +143,12 @@ class Carriage:
         if not world.real:
             return None if ether.is_flipped() else Received(node.node_id, message)
         node.nonce += 1
-        raw = seal(node.key, to, self._encoded(node, message), sent_ms=world.duties.unix_ms(node), nonce=node.nonce)
-        if ether.is_flipped():
-            raw = flip_bit(raw, world.rng.randrange(8 * len(raw)))
-        return Packet(None, raw)
+        payload, sent_ms = self._encoded(node, message), world.duties.unix_ms(node)
+        flipped = ether.is_flipped()
+        if not flipped and not world.sealed:
+            return Packet(payload, node, sent_ms, node.nonce)  # its signature would hold: neither made nor checked
+        raw = seal(node.key, to, payload, sent_ms=sent_ms, nonce=node.nonce)
+        return Packet(flip_bit(raw, world.rng.randrange(8 * len(raw))) if flipped else raw, None)
 
     def _encoded(self, node: SimNode, message: Any) -> bytes:
         """Return the bytes of a message; a lying node may damage them before they are signed or encrypted."""
@@ -155,16 +160,27 @@ class Carriage:
     def read(self, node: SimNode, packet: Packet) -> Received | None:
         """Decode what arrived, as the daemon does; None if it is refused."""
         try:
-            if packet.peer is None:
-                opened = open_envelope(packet.raw, node.node_id, self._world.duties.unix_ms(node), node.replays)
-                return Received(opened.sender, v1.decode_datagram(opened.payload))
-            return Received(packet.peer, v1.decode_control(packet.raw))
+            if packet.nonce:
+                return self._read_undamaged(node, packet)
+            if packet.peer is not None:
+                return Received(packet.peer.node_id, v1.decode_control(packet.raw))
+            opened = open_envelope(packet.raw, node.node_id, self._world.duties.unix_ms(node), node.replays)
+            return Received(opened.sender, v1.decode_datagram(opened.payload))
         except MeshError as error:
             self.refused[error.code] = self.refused.get(error.code, 0) + 1
-            link = node.links.get(packet.peer) if packet.peer is not None else None
-            if link is not None:
+            if packet.peer is not None and not packet.nonce and (link := node.links.get(packet.peer.node_id)):
                 self.break_link(link)  # what cannot be decoded ends a control stream
             return None
+
+    def _read_undamaged(self, node: SimNode, packet: Packet) -> Received:
+        """Judge time and nonce as ``open_envelope`` does, and decode. Raises MeshError."""
+        assert packet.peer is not None
+        key, now_ms = packet.peer.key.public, self._world.duties.unix_ms(node)
+        if abs(now_ms - packet.sent_ms) > WINDOW_MS:
+            raise ReplayError("a datagram whose time is too far from ours", code="datagram.stale")
+        node.replays.check(key, packet.nonce, now_ms)
+        node.replays.admit(key, packet.nonce, packet.sent_ms, now_ms)
+        return Received(packet.peer.node_id, v1.decode_datagram(packet.raw))
 
     # Links
 
@@ -192,7 +208,7 @@ class Carriage:
         link.ready_us[side] = at_us
         payload: Any = Received(node.node_id, message)
         if self._world.real:
-            payload = Packet(node.node_id, self._encoded(node, message))
+            payload = Packet(self._encoded(node, message), node)
         self._world.push(at_us, dest, dest.life, payload, size + _LINK_EXTRA)
 
     def _on_dial_wanted(self, node: SimNode, wanted: DialWanted) -> None:

@@ -69,6 +69,7 @@ class World:
         on_event: Functions called with (node, event) for each event of that class that a brain emits.
         on_trace: Called before each input with (time_us, node, input, bytes) if set; for the story.
         real: Whether packets are bytes.
+        sealed: Whether every datagram is signed and its signature checked, also where nobody damages it.
         newcomers: Nodes that are not there at the beginning.
         searches: Running searches of the measures, by node index and query.
         notes: Details of what was missed, for the report; at most the first 100.
@@ -79,7 +80,8 @@ class World:
         self.now_us = 0
         self.rng = random.Random(f"world/{seed}")  # noqa: S311 a simulation
         encoding = scenario.world.encoding
-        self.real = encoding == "real" or (encoding == "auto" and size <= SMALL_MAX)
+        self.sealed = encoding == "sealed"
+        self.real = self.sealed or encoding == "real" or (encoding == "auto" and size <= SMALL_MAX)
         self._maker, self._config = maker, new_config(scenario)
         self.reader = new_reader(size)
         self.ether = Ether(scenario.links, random.Random(f"ether/{seed}"), self.rng.getrandbits(32))  # noqa: S311
