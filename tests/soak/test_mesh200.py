@@ -59,7 +59,7 @@ def test_two_hundred_real_nodes_converge_survive_kills_and_take_the_killed_back(
         noticed_s = nodes.until(
             lambda facts: all(not gone & set(one["names"]) for one in facts),
             "the dead agents to be offered nowhere",
-            120,
+            300,
         )
         begin = time.monotonic()
         nodes.ask("n0", "register", agent="late")
