@@ -173,7 +173,10 @@ class World:
             try:
                 node.brain.handle(payload, at_us * 1e-6, out)
             except Exception as error:  # noqa: BLE001 the simulator is a driver: one bad input is one finding, not the end
-                self.violate(f"{type(error).__name__} on {type(payload).__name__}: {error}", node)
+                self.violate(f"{type(error).__name__} on {_text(payload)}: {error}", node)
+                for effects in (timers, sends, records, events):
+                    effects.clear()  # as the daemon's driver: a step that failed has no effects
+                continue
             if timers:
                 base_us, life = at_us + node.lag_us + 1, node.life  # rounded up: no timer fires early
                 for delay_s, timer in timers:
