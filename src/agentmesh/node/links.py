@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentmesh.errors import Closed, DecodeError, LimitError, MeshError, NoRoute, SignatureError, Timeout
+from agentmesh.errors import Closed, DecodeError, LimitError, MeshError, NoRoute, SignatureError, StateError, Timeout
 from agentmesh.ids import NodeId, short
 from agentmesh.net.base import Contact, Link, Stream, Transport
 from agentmesh.net.tasks import TaskScope
@@ -307,7 +307,7 @@ class Links:
         return peer
 
     async def _control_writer(self, peer: Peer) -> None:
-        with contextlib.suppress(Closed):
+        with contextlib.suppress(Closed, StateError):  # a goodbye finishes the stream under a message that comes late
             while True:
                 await peer.control.send(v1.encode(await peer.outbox.get()))
 

@@ -311,6 +311,26 @@ class TestCutOff:
         assert {d.node_id for d in dialled} == set(NODES[1:9])
         assert len(dialled) >= 60 / 2.4
 
+    def test_an_old_loss_counts_no_longer_while_others_are_in_touch(self) -> None:
+        bench = self.meshed(3)
+        bench.feed(MemberDead(NODES[1], 1))
+        assert bench.machine.cut_off() is not None
+        told = [e for _, e in bench.run(1_000) if isinstance(e, CutOff)]
+        assert told[-1].lost == 0
+        assert bench.machine.cut_off() is None
+        assert bench.machine.lost() == [NODES[1]]
+
+    def test_an_isolated_node_says_so_for_as_long_as_it_is(self) -> None:
+        bench = self.meshed(2)
+        for node in NODES[1:3]:
+            bench.feed(MemberDead(node, 1))
+            bench.feed(NeighbourDown(node))
+            bench.feed(PeerDown(node))
+        bench.run(5_000)
+        verdict = bench.machine.cut_off()
+        assert verdict is not None
+        assert verdict.isolated
+
     @staticmethod
     def meshed(count: int) -> Bench:
         bench = Bench(links_min=0)

@@ -35,6 +35,8 @@ class ContactsConfig:
             10 s after the heal.
         cut_off_ratio: This node counts itself cut off when at least this part of the nodes it was in touch with is lost.
             Default 0.3: one dead node of five is no partition, one of three may be.
+        cut_off_told_s: A loss older than this no longer counts for that while others are in touch: by then it is how
+            things are. The lost are tried on. Default 900 (guess).
         skew_s: Clock difference that is reported. Default 50: datagrams are refused from 60 on, records from 300.
         messages_per_s, messages_burst: Control messages accepted from one peer, sustained and at once. What is beyond
             is dropped and held against it. Defaults 200 and 2 000 (guess: a thousand agents registered at once behind one
@@ -59,6 +61,7 @@ class ContactsConfig:
     lost_max: int = 128
     reunite_interval_s: float = 2.0
     cut_off_ratio: float = 0.3
+    cut_off_told_s: float = 900.0
     skew_s: float = 50.0
     messages_per_s: float = 200.0
     messages_burst: float = 2_000.0

@@ -57,6 +57,7 @@ class Contacts:
         self._neighbours: dict[NodeId, None] = {}
         self._waiting: dict[NodeId, Contact] = {}
         self._lost: dict[NodeId, float] = {}
+        self._settled: dict[NodeId, None] = {}
         self._skewed: dict[NodeId, None] = {}
         self._dialled: list[float] = []
         self._dial_token = 0
@@ -119,15 +120,13 @@ class Contacts:
 
     def cut_off(self) -> CutOff | None:
         """Return what was lost if that is much of what was known; None while the node is well connected or never was."""
-        lost = len(self._lost)
-        if not lost:
-            return None
         reach = {node: None for node in self._neighbours if node not in self._lost}
         reach.update((node, None) for node in self.links if node not in self._lost)
-        known = lost + len(reach)
-        if lost < known * self.config.cut_off_ratio:
+        since = [at_s for node, at_s in self._lost.items() if node not in self._settled or not reach]
+        known = len(since) + len(reach)
+        if not since or len(since) < known * self.config.cut_off_ratio:
             return None
-        return CutOff(lost, known, min(self._lost.values()), isolated=not reach)
+        return CutOff(len(since), known, min(since), isolated=not reach)
 
     def lost(self) -> list[NodeId]:
         """Return the nodes that were lost and did not come back, in order of loss."""
@@ -227,6 +226,7 @@ class Contacts:
 
     def _regain(self, node: NodeId, now_s: float, out: Outbox) -> None:
         if self._lost.pop(node, None) is not None:
+            self._settled.pop(node, None)
             self._changed = True
             self._tell(now_s, out)
 
@@ -253,6 +253,10 @@ class Contacts:
         for contact in list(self.book.known.values()):
             if not contact.kept and not contact.heard and now_s - contact.seen_s > self.config.forget_s:
                 self._drop(contact, out)
+        for node, at_s in self._lost.items():
+            if now_s - at_s > self.config.cut_off_told_s:
+                self._settled[node] = None
+        self._tell(now_s, out)
         spare = [n for n in self.links if n not in self._neighbours and not self._is_pinned(n)]
         over = len(spare) - self.config.links_spare_max
         if over > 0:
@@ -267,6 +271,7 @@ class Contacts:
         self.book.forget(contact)
         self._waiting.pop(contact.node_id, None)
         self._lost.pop(contact.node_id, None)
+        self._settled.pop(contact.node_id, None)
         out.store(ForgetContact(contact.node_id))
 
     def _dial(self, now_s: float, out: Outbox) -> None:
@@ -336,6 +341,7 @@ class Contacts:
         assert self.node_id not in self.links
         assert len(self._dialled) <= self.config.dials_at_once
         assert len(self._lost) <= self.config.lost_max
+        assert all(node in self._lost for node in self._settled)
         for node, contact in self.book.known.items():
             assert not contact.connected or node in self.links
 
