@@ -136,8 +136,8 @@ class Brain:
         member = (contacts, overlay, dht, directory)
         return {
             LocalNode: (swim, overlay, dht, directory),
-            PeerUp: (contacts, overlay, dht),
-            PeerDown: (contacts, swim, overlay),
+            PeerUp: (contacts, overlay, dht, directory),
+            PeerDown: (contacts, swim, overlay, directory),
             AddressHint: (contacts,),
             LocalRecord: (directory,),
             LocalStatus: (directory,),

@@ -58,6 +58,8 @@ from agentmesh.core.messages import (
     NeighbourUp,
     NodeHeard,
     NodeRecordWanted,
+    PeerDown,
+    PeerUp,
     Publish,
     Received,
     SignatureWanted,
@@ -822,6 +824,7 @@ def test_neighbours_and_the_dht_are_asked_and_the_search_ends_when_all_have_answ
 
 def test_a_provider_from_the_dht_is_asked_for_its_manifest_which_must_name_it() -> None:
     bench = Bench()
+    bench.tick(11)
     find(bench)
     out = bench.feed(LookupHit(7, (provider(bench, FOURTH), provider(bench, FIFTH, key(2)))))
     assert [(send.to, send.at) for send in out.sends] == [(FOURTH, ("memory:9",)), (FIFTH, ("memory:9",))]
@@ -830,6 +833,17 @@ def test_a_provider_from_the_dht_is_asked_for_its_manifest_which_must_name_it() 
     # The other one answers with an agent of somebody else's: it gets nothing in, and the search ends.
     assert bench.give(FIFTH, record(key(2), OTHER)).events == [FindDone(7, 1)]
     assert list(bench.held) == [AGENT1.did]
+
+
+def test_a_newcomer_that_searches_before_it_knows_anybody_asks_its_first_peer_and_the_dht_again() -> None:
+    bench = Bench()
+    find(bench)
+    assert told(bench.feed(LookupDone(7, capability_key("echo"), 0, (), 0, 0)), FindDone) == []
+    out = bench.feed(PeerUp(FOURTH, ("memory:4",), "link"))
+    assert sent(out, FOURTH, Seek) == [Seek(key=capability_key("echo"), agents_max=16)]
+    assert [type(event) for event in out.events] == [Lookup]
+    bench.feed(LookupDone(7, capability_key("echo"), 0, (), 0, 0))
+    assert bench.feed(PeerDown(FOURTH)).events == [FindDone(7, 0)]
 
 
 def test_a_manifest_without_the_key_is_not_found_and_a_silent_provider_costs_only_time() -> None:

@@ -22,6 +22,7 @@ class Search:
         wants: Positions of manifests that were asked for, and of whom.
         wants_left: How many more may be asked for.
         in_dht: The DHT is still looking.
+        lonely: It began while there was nobody to ask; the first peer that comes is asked.
     """
 
     query: int
@@ -32,11 +33,12 @@ class Search:
     seeks: dict[NodeId, None] = field(default_factory=dict[NodeId, None])
     wants: dict[bytes, NodeId] = field(default_factory=dict[bytes, NodeId])
     in_dht: bool = True
+    lonely: bool = False
 
     @property
     def over(self) -> bool:
         """True when nothing more is to be expected."""
-        return len(self.found) >= self.agents_max or not (self.in_dht or self.seeks or self.wants)
+        return len(self.found) >= self.agents_max or not (self.in_dht or self.seeks or self.wants or self.lonely)
 
 
 class Finds:

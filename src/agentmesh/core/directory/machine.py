@@ -42,6 +42,8 @@ from agentmesh.core.messages import (
     NeighbourDown,
     NeighbourUp,
     NodeHeard,
+    PeerDown,
+    PeerUp,
     Publish,
     Received,
     Signed,
@@ -55,6 +57,9 @@ DUE = "directory.due"
 FIND = "directory.find"
 #: The rank that anything has: asked for by a search, which does not know what there is.
 _ANY_RANK = (False, 0, False, 0)
+
+#: A node that has run for so long and has no neighbours has nobody to wait for when it searches, seconds.
+_NEWCOMER_S = 10.0
 
 
 class Directory:
@@ -92,6 +97,7 @@ class Directory:
             own=self._own,
         )
         self._started = False
+        self._newcomer_until_s = -math.inf
         self._wake_s = math.inf
         self._wake_token = 0
         self._revivals = 0
@@ -113,6 +119,7 @@ class Directory:
         """Take one input (``core.messages``) and write effects; unknown inputs are ignored."""
         if not self._started:
             self._started = True
+            self._newcomer_until_s = now_s + _NEWCOMER_S
             self._sync.start(now_s, out)
         take = self._TAKES.get(type(incoming))
         if take is None:
@@ -275,8 +282,24 @@ class Directory:
         for peer, _ in near[: self.config.seek_peers]:
             search.seeks[peer] = None
             out.send(peer, Seek(key=find.key, agents_max=search.agents_max))
+        search.lonely = not near and now_s < self._newcomer_until_s
         out.emit(Lookup(find.query, find.key, search.agents_max))
         out.after(find.timeout_s, Timer(FIND, find.query))
+
+    def _on_peer_up(self, up: PeerUp, now_s: float, out: Outbox) -> None:
+        """Let searches that a newcomer began before it knew anybody ask its first peer, and the DHT once more."""
+        for search in [search for search in self._finds.running.values() if search.lonely]:
+            search.lonely = False
+            search.seeks[up.peer] = None
+            out.send(up.peer, Seek(key=search.key, agents_max=search.agents_max))
+            if not search.in_dht:
+                search.in_dht = True
+                out.emit(Lookup(search.query, search.key, search.agents_max))
+
+    def _on_peer_down(self, down: PeerDown, now_s: float, out: Outbox) -> None:
+        for search in list(self._finds.running.values()):
+            if search.seeks.pop(down.peer, search) is None:
+                self._finds.settle(search, out)
 
     def _on_lookup_hit(self, hit: LookupHit, now_s: float, out: Outbox) -> None:
         search = self._finds.running.get(hit.query)
@@ -353,6 +376,8 @@ class Directory:
         Leaving: _on_leaving,
         NodeHeard: _on_node_heard,
         NeighbourUp: _on_neighbour_up,
+        PeerUp: _on_peer_up,
+        PeerDown: _on_peer_down,
         NeighbourDown: _on_neighbour_down,
         MemberAlive: _on_member_alive,
         MemberDead: _on_member_dead,
