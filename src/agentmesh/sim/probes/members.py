@@ -109,13 +109,13 @@ class DetectProbe(Probe):
         return table
 
     def figures(self) -> Figures:
-        """Return the times from the crash to each verdict, to the first one, and who stayed silent."""
+        """Return the times from the crash to the first verdict (as memberlist's figures), to each one, and who stayed silent."""
         table = self._took_s()
         all_s = [took for row in table for took in row if took is not None]
         first_s = [min(took for took in row if took is not None) for row in table if any(t is not None for t in row)]
         return {
-            **spread_s("detect", all_s),
-            **spread_s("detect_first", first_s),
+            **spread_s("detect", first_s),
+            **spread_s("detect_all", all_s),
             "crashes": len(table),
             "crashes_unnoticed": self.misses(),
             "watchers_silent": sum(1 for row in table for took in row if took is None),
