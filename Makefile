@@ -3,7 +3,7 @@
 #   make test    everything: tests, with what they need installed first
 #   make check   format, lint, types, quick tests
 #   make bench   measure, and write docs/reference/benchmarks.md
-#   make soak    the long runs: kill -9 a hundred times, fuzzing
+#   make soak    the long runs: simulated worlds at full size, 200 real nodes, kill -9 a hundred times, fuzzing
 # Variables: PYTHON=python3.12 chooses the interpreter, VENV=dir the environment, ARGS="-k name" goes to pytest.
 
 SHELL := /bin/sh

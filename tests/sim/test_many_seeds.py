@@ -1,0 +1,52 @@
+"""Many worlds: 64 seeds of 100 nodes with every fault, and short ones of 1,000 and 10,000 (docs/spec/simulator.md §10).
+
+Messages travel as objects here; worlds of real bytes are in ``test_scenarios``. A failing seed is replayed by
+``python -m agentmesh.sim replay chaos --nodes 100 --seed N`` with the settings below as ``--set``.
+"""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from agentmesh.sim.runner import Report, Run
+from agentmesh.sim.scenario import load
+
+CHAOS = ["world.encoding=counted", "world.agents=0.05", "settle_s=8"]
+#: Seeds that once failed stay for ever.
+SEEDS = range(1, 65)
+
+
+def run(name: str, nodes: int, seed: int, *settings: str) -> Report:
+    try:
+        return Run(load(name, list(settings)), nodes, seed).execute(lambda: 0.0)
+    finally:
+        gc.collect()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_hundred_nodes_keep_their_rules_through_every_fault_at_once(seed: int) -> None:
+    report = run("chaos", 100, seed, *CHAOS)
+    assert report.violations == []
+    assert report.figures["forged_accepted"] == 0
+    assert report.figures["finds_missed"] == 0
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_a_broadcast_reaches_all_of_a_thousand_nodes_over_bad_links(seed: int) -> None:
+    short = ("settle_s=12", "duration_s=8", "measures.0.warmup=2", "measures.0.count=3", "measures.0.deadline_s=5")
+    report = run("broadcast", 1_000, seed, *short)
+    assert report.violations == []
+    assert (report.figures["missed"], report.figures["false_deaths"]) == (0, 0)
+    assert report.figures["latency_p99_ms"] < 1_000
+
+
+@pytest.mark.timeout(900)
+def test_ten_thousand_nodes_run_in_one_process_and_a_broadcast_reaches_them_all() -> None:
+    short = ("settle_s=6", "duration_s=6", "measures.0.warmup=0", "measures.0.count=1", "measures.0.deadline_s=5")
+    report = run("broadcast", 10_000, 1, *short)
+    assert report.violations == []
+    assert report.figures["missed"] == 0
