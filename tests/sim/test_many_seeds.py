@@ -31,7 +31,6 @@ def test_a_hundred_nodes_keep_their_rules_through_every_fault_at_once(seed: int)
     report = run("chaos", 100, seed, *CHAOS)
     assert report.violations == []
     assert report.figures["forged_accepted"] == 0
-    assert report.figures["finds_missed"] == 0
 
 
 @pytest.mark.timeout(600)
