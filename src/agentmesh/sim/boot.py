@@ -65,6 +65,7 @@ def _begin(world: World, node: SimNode, memories: list[SimNode], skill: str) -> 
 
 def introduce(world: World, node: SimNode, known: SimNode) -> None:
     """Tell a node of one other, as its operator would: an address and nothing else."""
+    node.stored[known.node_id] = (known.address,)  # as a seed in the settings, it is there at every start
     world.feed(node, AddressHint(known.node_id, (known.address,), "static"))
 
 
