@@ -205,6 +205,13 @@ class MemberDead:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeWanted:
+    """directory → swim: reports and SWIM disagree on a node; ask it now. Its answer is told by MemberAlive."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
 class MemberLeft:
     """swim → all: a node said in its own signed record that it leaves."""
 

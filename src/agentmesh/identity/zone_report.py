@@ -29,8 +29,10 @@ DEPTH_MAX = 64
 _SEQ_MAX = 2**53 - 1
 _SITE = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}|")
 
-#: First 8 bytes of a member's DHT key, its node record's ``seq`` (0 = not known), and whether it is dead.
-Row = tuple[bytes, int, bool]
+#: What a row says of a member: that it is not known to be dead; that it is; that it was said to be and has been heard since.
+LIVES, DEAD, CLEARED = 0, 1, 2
+#: First 8 bytes of a member's DHT key, its node record's ``seq`` (0 = not known), and ``LIVES``, ``DEAD`` or ``CLEARED``.
+Row = tuple[bytes, int, int]
 
 
 class _Body(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -38,7 +40,7 @@ class _Body(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     depth: int
     seq: int
     iat: int
-    rows: list[tuple[bytes, int, bool]]
+    rows: list[tuple[bytes, int, int]]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -55,11 +57,12 @@ class ZoneReport:
         zone_key: Names the zone: equal for all reports of one site, depth and prefix.
         site: Label of the place.
         depth: Number of leading bits that the DHT keys of all members share.
-        seq: Of two reports of a zone the higher wins, then the lower ``mark``. At most 1,000 per second of ``iat``.
+        seq: Of two reports of a zone the higher wins, then the lower ``mark``. At most 1,000 per second of ``iat``. A
+            reporter's is above all it has heard of its members, so that it also orders reports by what their signers knew.
         iat: Unix seconds.
         rows: The members, those that died lately included.
         mark: First 6 bytes of the reporter's key as an integer; tells two reports of one ``seq`` apart.
-        grave: True if it says of anybody that it is dead.
+        grave: True if it says of anybody that it is dead, or no longer: what everybody should know.
         raw: The statement, what travels.
     """
 
@@ -124,7 +127,7 @@ def read_zone_report(raw: bytes, *, now: int) -> ZoneReport:
         iat=body.iat,
         rows=tuple(body.rows),
         mark=int.from_bytes(key[:6], "big"),
-        grave=any(dead for _, _, dead in body.rows),
+        grave=any(said != LIVES for _, _, said in body.rows),
         raw=raw,
     )
     check_time(report, now)
@@ -162,5 +165,5 @@ def _check(body: _Body) -> None:
         raise DecodeError(f"{body.site[:40]!r} is no site", code="zone_report.site")
     if len(body.rows) > ROWS_MAX:
         raise DecodeError(f"{len(body.rows)} rows, at most {ROWS_MAX}", code="zone_report.rows")
-    if not all(len(mark) == 8 and 0 <= seq <= _SEQ_MAX for mark, seq, _ in body.rows):
+    if not all(len(mark) == 8 and 0 <= seq <= _SEQ_MAX and LIVES <= said <= CLEARED for mark, seq, said in body.rows):
         raise DecodeError("a row of a zone report is malformed", code="zone_report.rows")

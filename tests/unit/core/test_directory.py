@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agentmesh.codec.canonical import canonical
 from agentmesh.core.directory.config import DirectoryConfig
@@ -60,6 +63,7 @@ from agentmesh.core.messages import (
     NodeRecordWanted,
     PeerDown,
     PeerUp,
+    ProbeWanted,
     Publish,
     Received,
     SignatureWanted,
@@ -72,8 +76,8 @@ from agentmesh.identity.provider import sign_provider
 from agentmesh.identity.reader import Reader
 from agentmesh.identity.search_keys import search_keys
 from agentmesh.identity.statement import sign_statement
-from agentmesh.identity.zone_report import ZoneReport, zone_report_body
-from agentmesh.ids import NodeId, capability_key, dht_key
+from agentmesh.identity.zone_report import CLEARED, DEAD, LIVES, ZoneReport, zone_report_body
+from agentmesh.ids import Key, NodeId, capability_key, dht_key
 from tests.support.directories import node_record
 from tests.support.records import EPOCH, card, key, record, tombstone
 
@@ -170,11 +174,11 @@ def mark_of(node: NodeId) -> bytes:
 
 
 def report(
-    reporter: NodeId, *rows: tuple[NodeId, int, bool], seq: int = EPOCH, iat: int = EPOCH, depth: int = 0
+    reporter: NodeId, *rows: tuple[NodeId, int, int], seq: int = EPOCH, iat: int = EPOCH, depth: int = 0
 ) -> bytes:
-    """Return a zone report as its reporter would sign it."""
+    """Return a zone report as its reporter would sign it; rows say LIVES, DEAD or CLEARED."""
     body = zone_report_body(
-        site="", depth=depth, seq=seq, iat=iat, rows=tuple((mark_of(n), s, dead) for n, s, dead in rows)
+        site="", depth=depth, seq=seq, iat=iat, rows=tuple((mark_of(n), s, said) for n, s, said in rows)
     )
     return sign_statement(NODES[reporter], b"zone", body)
 
@@ -226,7 +230,7 @@ def test_a_broadcast_is_judged_new_once_then_stale_and_bad_if_forged() -> None:
 
 def test_node_records_and_reports_signed_long_ago_are_stale_as_broadcasts() -> None:
     bench = Bench(OWNER)
-    node, zone = bench.record(OWNER, seq=3).raw, report(OWNER, (THIRD, 1, True))
+    node, zone = bench.record(OWNER, seq=3).raw, report(OWNER, (THIRD, 1, DEAD))
     assert bench.directory.judge("node", node, bench.now_s) == "new"
     assert bench.directory.judge("zone", zone, bench.now_s) == "new"
     bench.now_s += 700
@@ -428,31 +432,73 @@ def test_agents_of_a_node_seen_dead_are_unhealthy_at_once_and_dropped_after_nine
 def test_a_node_reported_dead_by_its_zone_is_believed_dead_until_it_says_otherwise_itself() -> None:
     bench = Bench(OTHER)
     bench.give(OTHER, record(AGENT1, OWNER))
-    assert AgentChanged(AGENT1.did) in bench.deliver("zone", report(THIRD, (OWNER, 5, True))).events
+    assert AgentChanged(AGENT1.did) in bench.deliver("zone", report(THIRD, (OWNER, 5, DEAD))).events
     assert bench.entry().healthy is False
     bench.tick(10)
-    assert bench.deliver("node", bench.record(OWNER, seq=6).raw).events == [AgentChanged(AGENT1.did)]
+    assert AgentChanged(AGENT1.did) in bench.deliver("node", bench.record(OWNER, seq=6).raw).events
     assert bench.entry().healthy
     assert told(bench.tick(200), AgentGone) == []
 
 
-def test_a_later_report_of_the_zone_brings_a_node_back_and_an_older_one_does_not() -> None:
+def test_a_later_report_brings_a_node_back_if_its_signer_knew_of_the_death_and_an_older_one_does_not() -> None:
     bench = Bench(OTHER)
     bench.give(OTHER, record(AGENT1, OWNER))
-    bench.deliver("zone", report(THIRD, (OWNER, 5, True), seq=EPOCH + 7))
-    assert bench.directory.judge("zone", report(THIRD, (OWNER, 5, False), seq=EPOCH + 6), bench.now_s) == "stale"
-    bench.deliver("zone", report(FOURTH, (OWNER, 5, False), seq=EPOCH + 8))
+    bench.deliver("zone", report(THIRD, (OWNER, 5, DEAD), seq=EPOCH + 7))
+    assert bench.directory.judge("zone", report(THIRD, (OWNER, 5, CLEARED), seq=EPOCH + 6), bench.now_s) == "stale"
+    bench.deliver("zone", report(FOURTH, (OWNER, 5, LIVES), seq=EPOCH + 8))
+    assert bench.entry().healthy is False, "its signer may not have noticed yet"
+    bench.deliver("zone", report(THIRD, (OWNER, 5, CLEARED), seq=EPOCH + 9))
     assert bench.entry().healthy
-    bench.deliver("zone", report(FOURTH, (OWNER, 4, True), seq=EPOCH + 9))
+    bench.deliver("zone", report(FOURTH, (OWNER, 4, DEAD), seq=EPOCH + 10))
+    assert bench.entry().healthy
     bench.feed(NodeHeard(bench.record(OWNER, seq=6), OTHER))
-    assert bench.entry().healthy
-    bench.deliver("zone", report(FOURTH, (OWNER, 5, True), seq=EPOCH + 10))
+    bench.deliver("zone", report(THIRD, (OWNER, 5, DEAD), seq=EPOCH + 11))
     assert bench.entry().healthy, "the incarnation that died is an old one"
+    bench.deliver("zone", report(THIRD, (OWNER, 6, DEAD), seq=EPOCH + 12))
+    assert bench.entry().healthy is False
+    bench.deliver("zone", report(FOURTH, (OWNER, 7, LIVES), seq=EPOCH + 13))
+    assert bench.entry().healthy, "a newer incarnation is an answer of its own"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    claims=st.lists(
+        st.tuples(st.integers(1, 3), st.integers(0, 4), st.sampled_from([LIVES, DEAD, CLEARED])), max_size=4
+    ),
+    own=st.lists(st.tuples(st.integers(1, 4), st.integers(0, 4)), max_size=2),
+    seed=st.randoms(use_true_random=False),
+)
+def test_whoever_heard_the_same_words_thinks_the_same_of_a_node_in_whatever_order_they_came(
+    claims: list[tuple[int, int, int]], own: list[tuple[int, int]], seed: random.Random
+) -> None:
+    reporters = [THIRD, FOURTH, FIFTH, OTHER]
+
+    def told_in_order(order: list[int]) -> bool:
+        bench = Bench(OTHER)
+        bench.give(OTHER, record(AGENT1, OWNER))
+        reader, unix_s = bench.reader, EPOCH + 10
+        holdings, out = bench.directory.holdings, Outbox()
+        for at in order:
+            if at < len(claims):
+                seq, later_s, said = claims[at]
+                # Zones of different depth, as in a mesh that was split: each has its own report of the node.
+                raw = report(reporters[at], (OWNER, seq, said), seq=EPOCH + later_s, iat=EPOCH + later_s)
+                told_by = dataclasses.replace(reader.zone(raw, unix_s), zone_key=Key(bytes([at]) * 32), depth=at)
+                holdings.hear_report(told_by, bench.now_s, out)
+            else:
+                seq, later_s = own[at - len(claims)]
+                holdings.hear_record(node_record(NODES[OWNER], reader, at=EPOCH + later_s, seq=seq), bench.now_s, out)
+        holdings.assert_invariants()
+        return bool(bench.entry().healthy)
+
+    order = list(range(len(claims) + len(own)))
+    other = seed.sample(order, len(order))
+    assert told_in_order(order) == told_in_order(other)
 
 
 def test_a_report_counts_for_agents_that_are_learned_of_later() -> None:
     bench = Bench(OTHER)
-    bench.deliver("zone", report(THIRD, (OWNER, 5, True), iat=EPOCH - 50))
+    bench.deliver("zone", report(THIRD, (OWNER, 5, DEAD), iat=EPOCH - 50))
     bench.give(OTHER, record(AGENT1, OWNER, iat=EPOCH - 60))
     assert bench.held == {}, "its node died after it was signed"
     bench.give(OTHER, record(AGENT1, OWNER, seq=2, iat=EPOCH - 40))
@@ -462,10 +508,10 @@ def test_a_report_counts_for_agents_that_are_learned_of_later() -> None:
 def test_what_this_node_sees_itself_outweighs_reports() -> None:
     bench = Bench(OWNER)
     bench.give(OWNER, record(AGENT1, OWNER))
-    bench.deliver("zone", report(THIRD, (OWNER, 5, True)))
+    bench.deliver("zone", report(THIRD, (OWNER, 5, DEAD)))
     assert bench.entry().healthy
     bench.feed(NeighbourDown(OWNER))
-    bench.deliver("zone", report(THIRD, (OWNER, 5, True), seq=EPOCH + 1))
+    bench.deliver("zone", report(THIRD, (OWNER, 5, DEAD), seq=EPOCH + 1))
     assert bench.entry().healthy is False
     bench.feed(MemberAlive(OWNER))
     assert bench.entry().healthy
@@ -475,7 +521,7 @@ def test_a_node_that_nobody_speaks_of_is_taken_for_dead_after_fifteen_minutes() 
     bench = Bench(OTHER)
     bench.give(OTHER, record(AGENT1, OWNER), record(key(2), THIRD))
     bench.tick(800)
-    bench.deliver("zone", report(FOURTH, (THIRD, 1, False), iat=EPOCH + 800))
+    bench.deliver("zone", report(FOURTH, (THIRD, 1, LIVES), iat=EPOCH + 800))
     bench.tick(150)
     assert bench.entry().healthy is False
     assert bench.entry(key(2)).healthy
@@ -487,7 +533,7 @@ def test_a_peer_that_slept_does_not_bring_dead_agents_back() -> None:
     bench = Bench(OTHER)
     manifest = record(AGENT1, OWNER)
     bench.give(OTHER, manifest)
-    bench.deliver("zone", report(THIRD, (OWNER, 5, True)))
+    bench.deliver("zone", report(THIRD, (OWNER, 5, DEAD)))
     bench.tick(100)
     assert bench.held == {}
     for _ in range(5):
@@ -516,7 +562,7 @@ def test_who_is_sick_is_told_to_neighbours_who_missed_the_broadcast() -> None:
     bench.give(OTHER, record(AGENT1, OWNER))
     word = bench.record(OWNER, seq=2, sick=(dht_key(AGENT1.public)[:8],))
     bench.deliver("node", word.raw)
-    bench.deliver("zone", zone := report(THIRD, (FOURTH, 5, True)))
+    bench.deliver("zone", zone := report(THIRD, (FOURTH, 5, DEAD)))
     (listing,) = sent(bench.hear(OTHER, Ranges(ranges=[RangeSum("", 0, bytes(16))])), OTHER, Listing)
     wanted = [line.position for line in listing.lines if line.kind in (NODE, ZONE)]
     assert len(wanted) == 2
@@ -550,14 +596,14 @@ def test_a_reporter_whose_reports_are_refuted_again_and_again_is_not_believed() 
     for n in range(1, 5):
         bench.tick(5)
         at = int(EPOCH + bench.now_s - 100)
-        bench.deliver("zone", report(THIRD, (OWNER, n, True), seq=EPOCH + 100 + n, iat=at))
+        bench.deliver("zone", report(THIRD, (OWNER, n, DEAD), seq=EPOCH + 100 + n, iat=at))
         assert bench.entry().healthy is False, n
         bench.tick(3)
         bench.deliver("node", bench.record(OWNER, seq=n + 1).raw)
         assert bench.entry().healthy
-    bench.deliver("zone", report(THIRD, (OWNER, 9, True), seq=EPOCH + 200, iat=at))
+    bench.deliver("zone", report(THIRD, (OWNER, 9, DEAD), seq=EPOCH + 200, iat=at))
     assert bench.entry().healthy
-    bench.deliver("zone", report(FOURTH, (OWNER, 9, True), seq=EPOCH + 201, iat=at))
+    bench.deliver("zone", report(FOURTH, (OWNER, 9, DEAD), seq=EPOCH + 201, iat=at))
     assert bench.entry().healthy is False, "others are"
 
 
@@ -565,7 +611,7 @@ def test_a_made_up_incarnation_far_above_the_real_one_is_not_believed() -> None:
     bench = Bench(OTHER)
     bench.give(OTHER, record(AGENT1, OWNER))
     bench.feed(NodeHeard(bench.record(OWNER, seq=2), OTHER))
-    bench.deliver("zone", report(THIRD, (OWNER, 2**53 - 1, True)))
+    bench.deliver("zone", report(THIRD, (OWNER, 2**53 - 1, DEAD)))
     assert bench.entry().healthy
 
 
@@ -618,7 +664,7 @@ def test_who_hears_the_death_reported_keeps_silent() -> None:
     bench, order = zone_bench(ME, OWNER, OTHER, THIRD)
     victim, reporter = [n for n in order if n != ME][:2]
     bench.feed(MemberDead(victim, 3))
-    bench.deliver("zone", report(reporter, (victim, 3, True), (reporter, 3, False), seq=EPOCH + 50))
+    bench.deliver("zone", report(reporter, (victim, 3, DEAD), (reporter, 3, LIVES), seq=EPOCH + 50))
     assert told(bench.tick(60), SignatureWanted) == []
 
 
@@ -627,19 +673,45 @@ def test_a_report_that_lacks_a_known_death_does_not_silence() -> None:
     first, second = [n for n in order if n != ME][:2]
     bench.feed(MemberDead(first, 3))
     bench.feed(MemberDead(second, 3))
-    bench.deliver("zone", report(THIRD, (first, 3, True), seq=EPOCH + 50))
+    bench.deliver("zone", report(THIRD, (first, 3, DEAD), seq=EPOCH + 50))
     said = own_report(bench, bench.tick(4))
     assert {row[0] for row in said.rows if row[2]} == {mark_of(first), mark_of(second)}
     assert said.seq > EPOCH + 50
 
 
-def test_a_member_wrongly_reported_dead_is_reported_alive_again() -> None:
+def test_a_member_wrongly_reported_dead_is_asked_and_reported_alive_again_once_it_answers() -> None:
     bench, order = zone_bench(ME, OWNER, OTHER)
     victim = next(n for n in order if n != ME)
-    bench.deliver("zone", report(OTHER if victim == OWNER else OWNER, (victim, 3, True), seq=EPOCH + 50))
+    accuser = OTHER if victim == OWNER else OWNER
+    out = bench.deliver("zone", report(accuser, (victim, 3, DEAD), seq=EPOCH + 50))
+    assert told(out, ProbeWanted) == [ProbeWanted(victim)]
+    assert told(bench.tick(20), SignatureWanted) == [], "who has not noticed yet does not take back what others have"
+    bench.feed(MemberAlive(victim))
     said = own_report(bench, bench.tick(4))
-    assert (mark_of(victim), 3, False) in said.rows
-    assert not said.grave
+    assert (mark_of(victim), 3, CLEARED) in said.rows
+    assert said.grave, "whoever missed the broadcast is to find it by comparing"
+    assert said.seq > EPOCH + 50
+
+
+def test_a_report_for_another_reason_repeats_a_death_that_is_being_looked_into() -> None:
+    bench, order = zone_bench(ME, OWNER, OTHER, THIRD)
+    first, second, accuser = (n for n in order if n != ME)
+    bench.deliver("zone", report(accuser, (first, 3, DEAD), seq=EPOCH + 50))
+    bench.feed(MemberDead(second, 3))
+    said = own_report(bench, bench.tick(4))
+    assert {row[0] for row in said.rows if row[2] == DEAD} == {mark_of(first), mark_of(second)}
+
+
+def test_a_dead_member_that_lives_by_the_word_of_others_is_asked_and_reported_again_only_after_a_while() -> None:
+    bench, order = zone_bench(ME, OWNER, OTHER)
+    victim = next(n for n in order if n != ME)
+    other = OTHER if victim == OWNER else OWNER
+    bench.feed(MemberDead(victim, 3))
+    own_report(bench, bench.tick(4))
+    out = bench.deliver("zone", report(other, (victim, 3, CLEARED), seq=EPOCH + 5000, iat=EPOCH + 20))
+    assert told(out, ProbeWanted) == [ProbeWanted(victim)]
+    assert told(bench.tick(29), SignatureWanted) == []
+    assert (mark_of(victim), 3, DEAD) in own_report(bench, bench.tick(5)).rows
 
 
 def test_a_quiet_zone_is_reported_on_every_five_minutes_by_one_and_not_at_all_without_agents() -> None:
@@ -648,7 +720,7 @@ def test_a_quiet_zone_is_reported_on_every_five_minutes_by_one_and_not_at_all_wi
     assert len(own_report(bench, bench.tick(30)).rows) == 2
     other = OWNER
     bench.tick(200)
-    bench.deliver("zone", report(other, (ME, 1, False), seq=EPOCH + 9000, iat=EPOCH + 500))
+    bench.deliver("zone", report(other, (ME, 1, LIVES), seq=EPOCH + 9000, iat=EPOCH + 500))
     assert told(bench.tick(250), SignatureWanted) == [], "another one did"
     empty = Bench(OWNER)
     empty.feed(ZoneChanged("", 0, (ME, OWNER)))
@@ -660,8 +732,8 @@ def test_reports_about_other_sites_and_from_far_above_this_zone_are_not_taken() 
     bench = Bench(OTHER)
     bench.give(OTHER, record(AGENT1, OWNER))
     bench.feed(ZoneChanged("", 8, (ME,)))
-    assert bench.directory.judge("zone", report(THIRD, (OWNER, 5, True)), bench.now_s) == "stale"
-    bench.hear(OTHER, Records(records=[], words=[(ZONE, report(THIRD, (OWNER, 5, True)))]))
+    assert bench.directory.judge("zone", report(THIRD, (OWNER, 5, DEAD)), bench.now_s) == "stale"
+    bench.hear(OTHER, Records(records=[], words=[(ZONE, report(THIRD, (OWNER, 5, DEAD)))]))
     assert bench.entry().healthy
 
 
@@ -717,10 +789,10 @@ def test_a_living_node_refutes_its_death_unless_its_zone_does() -> None:
         bench = Bench(OTHER)
         bench.feed(LocalRecord(record(AGENT1, ME)))
         bench.tick(20)
-        bench.deliver("zone", report(THIRD, (ME, 4, True)))
+        bench.deliver("zone", report(THIRD, (ME, 4, DEAD)))
         bench.tick(1)
         if refuted:
-            bench.deliver("zone", report(FOURTH, (ME, 4, False), seq=EPOCH + 5))
+            bench.deliver("zone", report(FOURTH, (ME, 4, CLEARED), seq=EPOCH + 5))
         out = bench.tick(5, REFUTE)
         assert [e.seq_min for e in told(out, NodeRecordWanted)][:1] == ([] if refuted else [4])
         if not refuted:
@@ -981,7 +1053,7 @@ def test_a_stranger_is_answered_but_only_what_was_asked_of_it_is_taken_in() -> N
     bench = Bench(OWNER)
     bench.give(OWNER, record(key(2), OWNER))
     assert bench.give(FIFTH, record(AGENT1, FIFTH)).events == []
-    assert bench.hear(FIFTH, Records(records=[], words=[(ZONE, report(THIRD, (OWNER, 1, True)))])).events == []
+    assert bench.hear(FIFTH, Records(records=[], words=[(ZONE, report(THIRD, (OWNER, 1, DEAD)))])).events == []
     assert sent(bench.hear(FIFTH, Ranges(ranges=[RangeSum("", 0, bytes(16))])), FIFTH, Listing)
     assert sent(bench.hear(FIFTH, Listing(prefixes=[], lines=[line_of(record(AGENT1, FIFTH))])), FIFTH, Want)
     bench.give(FIFTH, record(AGENT1, FIFTH))
@@ -992,7 +1064,7 @@ def test_a_stranger_is_answered_but_only_what_was_asked_of_it_is_taken_in() -> N
 def test_a_forged_word_is_held_against_its_sender(kind: int) -> None:
     bench = Bench(OWNER)
     bench.give(OWNER, record(AGENT1, OWNER))
-    raw = report(THIRD, (OWNER, 1, True))
+    raw = report(THIRD, (OWNER, 1, DEAD))
     out = bench.hear(OWNER, Records(records=[], words=[(kind, raw[:-1] + bytes([raw[-1] ^ 1]))]))
     assert len(codes(out)) == 1
     assert bench.entry().healthy
@@ -1043,7 +1115,7 @@ def test_words_about_nodes_without_agents_here_are_bounded() -> None:
         owner = key(4000 + n)
         word = node_record(owner, bench.reader, seq=1, leaving=True)
         bench.hear(OWNER, Records(records=[], words=[(NODE, word.raw)]))
-        body = zone_report_body(site=f"s{n}", depth=0, seq=1, iat=EPOCH, rows=((b"x" * 8, 1, True),))
+        body = zone_report_body(site=f"s{n}", depth=0, seq=1, iat=EPOCH, rows=((b"x" * 8, 1, DEAD),))
         bench.hear(OWNER, Records(records=[], words=[(ZONE, sign_statement(owner, b"zone", body))]))
     assert len(bench.directory.holdings.nodes) <= 6
     assert len(bench.directory.holdings.reports) == 3
@@ -1052,7 +1124,7 @@ def test_words_about_nodes_without_agents_here_are_bounded() -> None:
 def test_everything_said_of_dead_nodes_is_forgotten_in_the_end() -> None:
     bench = Bench(OTHER)
     bench.give(OTHER, record(AGENT1, OWNER))
-    bench.deliver("zone", report(THIRD, (OWNER, 5, True)))
+    bench.deliver("zone", report(THIRD, (OWNER, 5, DEAD)))
     bench.tick(2500)
     assert len(bench.directory.holdings.nodes) == 0
     assert len(bench.directory.holdings.reports) == 0

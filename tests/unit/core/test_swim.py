@@ -20,6 +20,7 @@ from agentmesh.core.messages import (
     NodeHeard,
     NodeRecordWanted,
     PeerDown,
+    ProbeWanted,
     Received,
     Unwatch,
     Watch,
@@ -264,6 +265,25 @@ def test_a_dead_node_is_pinged_every_other_second_and_is_alive_as_soon_as_it_ans
     assert pings[0].doubts == (Doubt(KEYS[1], 5, True),)  # so that it knows, and signs a higher seq
     out = bench.hear(A, Ack(pings[-1].nonce, 5, 0, 0))
     assert [type(e) for e in out.events] == [NodeHeard, MemberAlive]
+
+
+def test_a_member_that_is_asked_after_is_probed_at_once_and_its_answer_is_told_once() -> None:
+    bench = Bench()
+    bench.run(5, answering=(A, B, C))
+    asked = bench.give(ProbeWanted(A))
+    assert [s.to for s in asked.sends if isinstance(s.message, Ping)] == [A]
+    told = bench.run(3, answering=(A, B, C))
+    assert of(told, MemberAlive) == [MemberAlive(A)]
+    assert of(bench.run(5, answering=(A, B, C)), MemberAlive) == []
+    assert bench.give(ProbeWanted(IDS[20])).sends == [], "a stranger is not watched"
+
+
+def test_a_dead_node_that_is_asked_after_is_pinged_at_once() -> None:
+    bench = Bench(watched=1)
+    bench.run(30)
+    assert bench.swim.state(A) == "dead"
+    assert [s.to for s in bench.give(ProbeWanted(A)).sends] == [A]
+    assert of(bench.hear(A, Ack(1, 5, 0, 0)), MemberAlive) == [MemberAlive(A)]
 
 
 def test_awareness_slows_the_rounds_and_success_wins_it_back() -> None:

@@ -36,7 +36,10 @@ class DirectoryConfig:
         zone_takeover_s: The second reporter waits so long for the first, each further one 0.4 s more. Default 1.0: above the
             time a report takes to reach everyone (0.5 s).
         zone_gap_s: Least time between two reports of this node. Default 2.
-        zone_dead_s: How long a dead member stays in reports. Default 600 = two keep-alives.
+        zone_dead_s: How long a dead member stays in reports, and one that was taken for dead is said to live. Default 600
+            = two keep-alives.
+        zone_dispute_s: A member whom SWIM gave up here, but who lives by the word of others, is left alone for so long
+            before it is reported. Default 30: within that the others notice a death, or SWIM here that it was none.
         record_gap_s: Least time between two broadcasts of this node's own record, whatever its agents' health does.
             Default 2.
         refute_s: Who is reported dead waits about so long for its zone to say otherwise before it does itself. Default 3:
@@ -77,6 +80,7 @@ class DirectoryConfig:
     zone_takeover_s: float = 1.0
     zone_gap_s: float = 2.0
     zone_dead_s: float = 600.0
+    zone_dispute_s: float = 30.0
     record_gap_s: float = 2.0
     refute_s: float = 3.0
     reporter_lies_max: int = 4

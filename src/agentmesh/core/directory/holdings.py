@@ -10,14 +10,14 @@ import math
 
 from agentmesh.core.directory.config import DirectoryConfig
 from agentmesh.core.directory.messages import AGENT, NODE, ZONE, AgentChanged, AgentGone, Line, RenewalDue
-from agentmesh.core.directory.nodes import Nodes, NodeState, node_line, node_position, word_value
+from agentmesh.core.directory.nodes import LEFT, Claim, Nodes, NodeState, claim_of, node_line, node_position, word_value
 from agentmesh.core.directory.ranges import RangeSet
 from agentmesh.core.directory.reports import Reports, report_line, report_rank
 from agentmesh.core.directory.table import Entry, Rank, Table, entry_line
 from agentmesh.core.machine import Outbox, WallTime
 from agentmesh.identity.node_record import NodeRecord
 from agentmesh.identity.reader import Reader
-from agentmesh.identity.zone_report import Row, ZoneReport
+from agentmesh.identity.zone_report import CLEARED, DEAD, Row, ZoneReport
 from agentmesh.ids import Key, NodeId
 
 Item = Entry | NodeState | ZoneReport
@@ -26,6 +26,8 @@ Item = Entry | NodeState | ZoneReport
 _DUE_AGAIN_S = 60.0
 #: A report that speaks of an incarnation so far above the known one is made up: refuting it must stay possible.
 _SEQ_LEAP_MAX = 1_000_000
+#: Reports that do not know that somebody is missed here may still be on their way for so long, seconds.
+_BELATED_S = 30
 #: Reporters whose refuted reports are counted.
 _REPORTERS_MAX = 256
 
@@ -128,13 +130,18 @@ class Holdings:
             self.held.put(node_position(state.key), word_value(NODE, state.key, record.seq, 0), state)
         else:
             self.held.discard(node_position(state.key))
+        if state.best[0] > record.seq + _SEQ_LEAP_MAX:
+            state.best = (0, 0, True)  # what was said before it was known was made up
         if record.leaving:
-            self._down(state, self.config.leave_grace_s, record.iat, now_s)
-        elif state.up or record.seq > state.dead_seq or record.iat >= state.down_iat:
-            if not state.up and state.blamed is not None and record.iat > state.down_iat:
-                self._note_lie(state, now_s)
-            self._up(state, now_s, fresh=record.iat > state.life_iat)
-        state.life_iat = max(state.life_iat, record.iat)
+            state.direct = False
+            self._claim(state, (record.seq, LEFT, False), record.iat, now_s)
+        else:
+            if state.blamed is not None and record.iat > state.blamed[1]:
+                self._note_lie(state.blamed, now_s)
+                state.blamed = None
+            if record.iat >= state.missed_iat:
+                state.missed_iat = 0
+            self._claim(state, (record.seq, record.iat, True), record.iat, now_s)
         self._tell(state, out)
         self._expect_unsigned(state)
         return True
@@ -156,78 +163,84 @@ class Holdings:
         self.watched[node] = None
         self.see(node, now_s, out, up=True)
 
-    def unwatch(self, node: NodeId, now_s: float) -> None:
-        """Note that a node is no neighbour any longer, which says nothing of its life."""
+    def unwatch(self, node: NodeId, now_s: float, out: Outbox) -> None:
+        """Note that a node is no neighbour any longer, which says nothing of its life; what others say counts now."""
         self.watched.pop(node, None)
         state = self.nodes.get(node)
         if state is not None and state.direct:
             state.heard_s = now_s
             state.direct = False
-            self._expect_node(state)
+            self._judge(state, now_s)
+            self._tell(state, out)
 
-    def see(self, node: NodeId, now_s: float, out: Outbox, *, up: bool, seq: int = 0) -> None:
-        """Note what this node sees itself: a node lives, or its incarnation ``seq`` is dead."""
+    def see(self, node: NodeId, now_s: float, out: Outbox, *, up: bool) -> None:
+        """Note what this node sees itself: a node answers, or does not."""
         state = self.nodes.get(node)
         if state is None:
             return
         state.direct = up and node in self.watched
         if up:
-            self._up(state, now_s, fresh=True)
-        elif state.record is None or seq >= state.record.seq:
-            self._down(state, self.config.lease_gone_s, self.wall.unix_s(now_s), now_s)
-            state.dead_seq = max(state.dead_seq, seq)
+            state.missed_iat = 0
+            state.heard_s = now_s
+            seq, clock, lives = state.best
+            if not lives and clock < LEFT:
+                state.best = (seq, max(clock, self.wall.unix_s(now_s)), True)
+        else:
+            state.missed_iat = state.down_iat = max(state.down_iat, self.wall.unix_s(now_s))
+        self._judge(state, now_s)
         self._tell(state, out)
-        self._expect_node(state)
 
-    def see_left(self, node: NodeId, now_s: float, out: Outbox) -> None:
+    def see_left(self, node: NodeId, seq: int, now_s: float, out: Outbox) -> None:
         """Note that a node said to SWIM that it leaves."""
         state = self.nodes.get(node)
         if state is not None:
             state.direct = False
-            self._down(state, self.config.leave_grace_s, self.wall.unix_s(now_s), now_s)
+            self._claim(state, (seq, LEFT, False), self.wall.unix_s(now_s), now_s)
             self._tell(state, out)
 
     def _hear_row(self, state: NodeState, row: Row, report: ZoneReport, now_s: float, out: Outbox) -> None:
-        """Believe one row about a node, unless something better is known (docs/spec/directory.md §6)."""
-        _, seq, dead = row
-        known_seq = 0 if state.record is None else state.record.seq
-        same_zone = report.zone_key == state.row_zone
-        if state.node == self.node_id or (report.iat < state.row_iat and not same_zone):
+        """Take in what one row says about a node (docs/spec/directory.md §6)."""
+        if state.node == self.node_id:
             return
-        if state.record is not None and (state.record.site != report.site or seq > known_seq + _SEQ_LEAP_MAX):
+        record = state.record
+        if record is not None and (record.site != report.site or row[1] > record.seq + _SEQ_LEAP_MAX):
             return
-        if dead:
-            if state.direct or seq < known_seq or self._is_liar(report.reporter, now_s):
+        claim = claim_of(row, report)
+        if row[2] == DEAD:
+            if self._is_liar(report.reporter, now_s):
                 return
-            if state.up:
-                state.blamed = report.reporter
-            self._down(state, self.config.lease_gone_s, report.iat, now_s)
-            state.dead_seq = max(state.dead_seq, seq)
-        else:
-            left = state.record is not None and state.record.leaving
-            later = same_zone or report.iat > state.down_iat
-            if not state.up and (left or not later or seq < max(known_seq, state.dead_seq, 1)):
-                return
-            self._up(state, now_s, fresh=report.iat > state.life_iat)
-            state.life_iat = max(state.life_iat, report.iat)
-        state.row_iat, state.row_zone = report.iat, report.zone_key
+            if state.best[2] and claim > state.best:
+                state.blamed = (report.reporter, report.iat)
+        elif state.missed_iat and report.iat >= state.missed_iat + (0 if row[2] == CLEARED else _BELATED_S):
+            state.missed_iat = 0
+        self._claim(state, claim, report.iat, now_s)
         self._tell(state, out)
 
-    def _up(self, state: NodeState, now_s: float, *, fresh: bool) -> None:
-        if fresh or not state.up:
+    def _claim(self, state: NodeState, claim: Claim, iat: int, now_s: float) -> None:
+        """Let a claim that was signed at ``iat`` count, if it outranks the best one."""
+        if claim[2] and iat > state.life_iat:
+            state.life_iat = iat
             state.heard_s = now_s
-        if not state.up:
+        if claim > state.best:
+            state.best = claim
+            if not claim[2]:
+                state.down_iat = max(state.down_iat, iat)
+        self._judge(state, now_s)
+
+    def _judge(self, state: NodeState, now_s: float) -> None:
+        """Draw the conclusion from what is known of a node."""
+        up = state.deemed_up
+        if up and not state.up:
             self.revivals += state.lacking
-            state.up, state.since_s, state.lacking, state.blamed = True, now_s, False, None
+            state.up, state.since_s, state.heard_s, state.lacking = True, now_s, now_s, False
             state.gone_after_s = math.inf
             self.release(state)
-        self._expect_node(state)
-
-    def _down(self, state: NodeState, gone_after_s: float, iat: int, now_s: float) -> None:
-        if state.up:
-            state.up, state.since_s, state.gone_after_s = False, now_s, gone_after_s
-        state.gone_after_s = min(state.gone_after_s, gone_after_s)
-        state.down_iat = max(state.down_iat, iat)
+        elif not up:
+            if state.up:
+                state.up, state.since_s = False, now_s
+            left = not state.best[2] and state.best[1] == LEFT
+            grace_s = self.config.leave_grace_s if left else self.config.lease_gone_s
+            state.gone_after_s = min(state.gone_after_s, grace_s)
         self._expect_node(state)
 
     def _tell(self, state: NodeState, out: Outbox) -> None:
@@ -241,15 +254,15 @@ class Holdings:
                 entry.noted = now
                 out.emit(AgentChanged(entry.manifest.agent_id))
 
-    def _note_lie(self, state: NodeState, now_s: float) -> None:
+    def _note_lie(self, blamed: tuple[NodeId, int], now_s: float) -> None:
         """Count once per report that a node who was reported dead says otherwise."""
-        assert state.blamed is not None
-        since_s, count, last_iat = self._lies.pop(state.blamed, (now_s, 0, 0))
+        reporter, iat = blamed
+        since_s, count, last_iat = self._lies.pop(reporter, (now_s, 0, 0))
         if now_s - since_s > self.config.word_age_s:
             since_s, count = now_s, 0
         if len(self._lies) >= _REPORTERS_MAX:
             del self._lies[next(iter(self._lies))]
-        self._lies[state.blamed] = (since_s, count + (state.row_iat != last_iat), state.row_iat)
+        self._lies[reporter] = (since_s, count + (iat != last_iat), iat)
 
     def _is_liar(self, reporter: NodeId, now_s: float) -> bool:
         since_s, count, _ = self._lies.get(reporter, (0.0, 0, 0))
@@ -263,7 +276,7 @@ class Holdings:
         if self.nodes.get(state.node) is state and not self.table.has_agents(state.node):
             self.nodes.spare[state.node] = None
             self._expect_node(state)
-            if state.up and state.dead_seq < 0 and not state.word and not state.direct:
+            if state.up and not state.down_iat and not state.word and not state.direct:
                 self._forget(state)
 
     def _forget(self, state: NodeState) -> None:
@@ -287,7 +300,9 @@ class Holdings:
                     continue
                 self._expect_node(state)
             elif state.up and not state.direct and now_s >= state.heard_s + self.config.silent_s:
-                self._down(state, self.config.lease_gone_s, unix_s, now_s)
+                state.down_iat = max(state.down_iat, unix_s)
+                state.missed_iat = max(1, unix_s - _BELATED_S)  # any report signed from now on brings it back
+                self._judge(state, now_s)
                 self._tell(state, out)
             elif state.up:
                 self._expect_node(state)  # entries say when those of a dead node are over

@@ -237,7 +237,7 @@ class Intake:
     def _take_node(self, record: NodeRecord, now_s: float, out: Outbox) -> bool:
         if record.node_id == self.holdings.node_id:
             return False
-        self._zone.hear(record)
+        self._zone.hear(record, now_s, out)
         self._wants.came(bytes(byte ^ 0xFF for byte in record.key))
         return self.holdings.hear_record(record, now_s, out, keep=True)
 
@@ -248,7 +248,7 @@ class Intake:
             return False
         self.holdings.hear_report(report, now_s, out)
         self._own.hear_report(report, self._zone.key[:8], now_s, out)
-        self._zone.heard_report(report.zone_key, now_s, out)
+        self._zone.hear_report(report, now_s, out)
         return True
 
     # Agents

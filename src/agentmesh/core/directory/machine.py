@@ -188,7 +188,7 @@ class Directory:
     # Nodes
 
     def _on_local_node(self, local: LocalNode, now_s: float, out: Outbox) -> None:
-        self._zone.hear(local.record)
+        self._zone.hear(local.record, now_s, out)
         self._own.on_record(local.record, self._sync.neighbours, now_s, out)
 
     def _on_leaving(self, leaving: Leaving, now_s: float, out: Outbox) -> None:
@@ -198,7 +198,7 @@ class Directory:
         self._zone.change(zone, now_s, out)
 
     def _on_node_heard(self, heard: NodeHeard, now_s: float, out: Outbox) -> None:
-        self._zone.hear(heard.record)
+        self._zone.hear(heard.record, now_s, out)
         if heard.record.node_id in self.holdings.nodes.known:
             self.holdings.hear_record(heard.record, now_s, out)
 
@@ -207,7 +207,7 @@ class Directory:
         self._sync.meet(up.node, up.zone, now_s, out)
 
     def _on_neighbour_down(self, down: NeighbourDown, now_s: float, out: Outbox) -> None:
-        self.holdings.unwatch(down.node, now_s)
+        self.holdings.unwatch(down.node, now_s, out)
         self._sync.part(down.node)
         for search in list(self._finds.running.values()):
             if down.node in search.seeks:
@@ -220,11 +220,11 @@ class Directory:
 
     def _on_member_dead(self, dead: MemberDead, now_s: float, out: Outbox) -> None:
         self._zone.died(dead.node, dead.seq, now_s, out)
-        self.holdings.see(dead.node, now_s, out, up=False, seq=dead.seq)
+        self.holdings.see(dead.node, now_s, out, up=False)
 
     def _on_member_left(self, left: MemberLeft, now_s: float, out: Outbox) -> None:
         self._zone.died(left.node, left.seq, now_s, out)
-        self.holdings.see_left(left.node, now_s, out)
+        self.holdings.see_left(left.node, left.seq, now_s, out)
 
     def _on_signed(self, signed: Signed, now_s: float, out: Outbox) -> None:
         if signed.context != ZONE_CONTEXT:
@@ -233,7 +233,8 @@ class Directory:
         if not self.holdings.reports.is_newer(report):
             return  # another member was faster
         self.holdings.hear_report(report, now_s, out)
-        self._zone.heard_report(report.zone_key, now_s, out)
+        self._own.hear_report(report, self._zone.key[:8], now_s, out)
+        self._zone.hear_report(report, now_s, out)
         out.emit(Publish("zone", signed.raw))
 
     # What peers say

@@ -1,7 +1,7 @@
 """What is known of the nodes behind the agents: alive or not, since when, and which of their agents are sick.
 
-A node is judged by signed words (its own record, reports of its zone) and by this node's own eyes (SWIM). Evidence of one
-incarnation (``seq``) is overruled by a higher one; within one incarnation the later word counts (docs/spec/directory.md §6).
+A node is judged by signed words (its own record, reports of its zone) and by this node's own eyes (SWIM). Words are ordered:
+the best one counts, in whatever order they come, so that all who heard the same think the same (docs/spec/directory.md §6).
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from agentmesh.core.directory.config import DirectoryConfig
 from agentmesh.core.directory.messages import NODE, Line
 from agentmesh.identity.node_record import NodeRecord
+from agentmesh.identity.zone_report import DEAD, LIVES, Row, ZoneReport
 from agentmesh.ids import Key, NodeId, dht_key, public_key_of
+
+#: What is signed about a node: incarnation, clock of the report or record (``claim_of``), and whether it lives. The highest
+#: counts.
+Claim = tuple[int, int, bool]
+#: The clock of a node's last record, in which it says that it leaves: nothing outranks it but a higher incarnation.
+LEFT = 2**62
 
 
 @dataclass(slots=True, eq=False)
@@ -24,36 +31,35 @@ class NodeState:
         node: Its id.
         key: Its DHT key.
         record: Its newest record known here.
-        up: False = unreachable: reported dead, left, or silent.
+        best: The highest claim.
+        missed_iat: Unix second at which this node's own eyes gave it up, by SWIM or because nothing was heard; 0 = not so.
+        direct: It is a neighbour that answers: what others say of its death waits until it is none any longer.
+        up: What follows from those three; False = unreachable: said to be dead, left, missed.
         since_s: Monotonic time since when it is up or not.
         heard_s: Monotonic time of the last word of its life.
-        dead_seq: The incarnation that was last said to be dead.
-        row_iat, row_zone: When the last report that counted was signed, unix seconds, and of which zone it was; older
-            ones of other zones change nothing, those of one zone are in order already.
         life_iat: When the last word of its life was signed; only a later one is news of it.
-        down_iat: While not up: when that was signed or noticed. Records of its agents signed before are not taken in.
+        down_iat: When its death was last signed or noticed; 0 = never. While it is not up, records of its agents signed
+            before are not taken in.
         gone_after_s: While not up: its agents are dropped so long after ``since_s``.
-        direct: This node sees it itself, as a neighbour or by SWIM; others' words of its death do not count then.
         lacking: While not up: agents of it were dropped, or not taken in.
-        blamed: The reporter who said that it is dead, if one did.
+        blamed: The reporter who said that it is dead, if one did, and the ``iat`` of that report.
         sick_s: Monotonic time when its sick marks last changed.
     """
 
     node: NodeId
     key: Key
     record: NodeRecord | None = None
+    best: Claim = (0, 0, True)
+    missed_iat: int = 0
+    direct: bool = False
     up: bool = True
     since_s: float = 0.0
     heard_s: float = 0.0
-    dead_seq: int = -1
-    row_iat: int = 0
-    row_zone: bytes = b""
     life_iat: int = 0
     down_iat: int = 0
     gone_after_s: float = math.inf
-    direct: bool = False
     lacking: bool = False
-    blamed: NodeId | None = None
+    blamed: tuple[NodeId, int] | None = None
     sick_s: float = 0.0
 
     def healthy(self, agent: bytes) -> bool:
@@ -66,9 +72,23 @@ class NodeState:
         return self.record is not None and (self.record.leaving or bool(self.record.sick))
 
     @property
+    def deemed_up(self) -> bool:
+        """What ``up`` must be."""
+        return self.direct or (self.best[2] and not self.missed_iat)
+
+    @property
     def rank(self) -> tuple[bool, int, bool, int]:
         """The rank of its record, to be compared with that of a line."""
         return True, 0 if self.record is None else self.record.seq, False, 0
+
+
+def claim_of(row: Row, report: ZoneReport) -> Claim:
+    """Return what a row of a report says.
+
+    That a node lives is no answer to a word of its death unless the row says so: its signer may not have noticed yet.
+    """
+    _, seq, said = row
+    return seq, 0 if said == LIVES else report.seq, said != DEAD
 
 
 def node_position(key: bytes) -> bytes:
@@ -140,3 +160,4 @@ class Nodes:
             assert self._by_mark[state.key[:8]] is state
             assert state.up or state.gone_after_s < math.inf
             assert not (state.up and state.lacking)
+            assert state.up is state.deemed_up

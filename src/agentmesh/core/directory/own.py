@@ -1,4 +1,4 @@
-"""What this node says of itself to all: that it lives, leaves, and which of its agents are sick (docs/spec/directory.md §6.4).
+"""What this node says of itself to all: that it lives, leaves, and which of its agents are sick (docs/spec/directory.md §6.5).
 
 It asks for a record when the marks change and publishes it when everybody should know; other machines ask for records too,
 and those are published only if they say something that matters here.
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from agentmesh.core.directory.config import DirectoryConfig
 from agentmesh.core.directory.messages import NODE, Records
+from agentmesh.core.directory.nodes import Claim, claim_of
 from agentmesh.core.machine import Outbox, Timer, WallTime
 from agentmesh.core.messages import NodeRecordWanted, Publish
 from agentmesh.identity.node_record import SICK_MAX, NodeRecord
@@ -51,7 +52,8 @@ class Own:
         self._seq_min = 0
         self._asked_s = self._told_s = -1e9
         self._waits = False
-        self._accused: tuple[Key, int] | None = None
+        #: The highest claim about this node in any report.
+        self._said: Claim = (0, 0, True)
 
     def marks(self) -> tuple[bytes, ...]:
         """Return what the ``sick`` of this node's record should be now; whoever has a record signed puts it in."""
@@ -89,22 +91,20 @@ class Own:
 
     def hear_report(self, report: ZoneReport, mark: bytes, now_s: float, out: Outbox) -> None:
         """Note what a report says of this node; refute it in a while if nobody else has by then."""
-        said = next((row for row in report.rows if row[0] == mark), None)
-        if said is not None and said[2] and self.record is not None:
-            if self._accused is None:
-                out.after(self.config.refute_s * self._rng.uniform(0.7, 1.3), Timer(REFUTE))
-            self._accused = (report.zone_key, said[1])
-        elif self._accused is not None and (said is not None or report.zone_key == self._accused[0]):
-            self._accused = None
+        for claim in (claim_of(row, report) for row in report.rows if row[0] == mark):
+            if claim > self._said:
+                if not claim[2] and self._said[2] and self.record is not None:
+                    out.after(self.config.refute_s * self._rng.uniform(0.7, 1.3), Timer(REFUTE))
+                self._said = claim
 
     def on_timer(self, timer: Timer, now_s: float, out: Outbox) -> None:
         """Do what had to wait."""
         if timer.name == RECORD:
             self._waits = False
             self.tend(now_s, out)
-        elif timer.name == REFUTE and self._accused is not None and self.record is not None:
-            _, seq = self._accused
-            self._accused = None
+        elif timer.name == REFUTE and not self._said[2] and self.record is not None:
+            seq = self._said[0]
+            self._said = (seq, self._said[1], True)
             if self._sick()[1] and not self.leaving:
                 sane = seq <= self.record.seq + _SEQ_LEAP_MAX
                 self._seq_min = max(self.record.seq, seq if sane else 0)

@@ -1,21 +1,35 @@
 """What this node says of its own zone: who reports, when, and what (docs/spec/directory.md §5.3).
 
 All members see the same deaths by SWIM. The living one with the lowest key reports; the others wait their turn and keep
-silent if they hear it done.
+silent if they hear it done. Where a report and this node's own eyes disagree, SWIM is asked first: whoever has not noticed
+yet must not take back what others have.
 """
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from agentmesh.core.directory.config import DirectoryConfig
+from agentmesh.core.directory.nodes import Claim, claim_of
 from agentmesh.core.directory.reports import Reports
 from agentmesh.core.machine import Outbox, Timer
-from agentmesh.core.messages import SignatureWanted, ZoneChanged
+from agentmesh.core.messages import ProbeWanted, SignatureWanted, ZoneChanged
 from agentmesh.identity.node_record import NodeRecord
-from agentmesh.identity.zone_report import CONTEXT, ROWS_MAX, Row, prefix_of, zone_key, zone_report_body
+from agentmesh.identity.zone_report import (
+    CLEARED,
+    CONTEXT,
+    DEAD,
+    LIVES,
+    ROWS_MAX,
+    Row,
+    ZoneReport,
+    prefix_of,
+    zone_key,
+    zone_report_body,
+)
 from agentmesh.ids import Key, NodeId, dht_key, public_key_of
 
 REPORT = "directory.report"
@@ -26,19 +40,27 @@ _TURNS_MAX = 16
 _MATES_MAX = 512
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Mate:
     """A node of this zone, or one that may become so.
 
     Attributes:
         key: Its DHT key.
-        seq: The highest incarnation heard of; 0 = none.
-        dead_s: When it died, monotonic; None = it lives, or is no member.
+        seq: The highest incarnation of which a record was heard; 0 = none.
+        dead_s: When SWIM gave it up here, monotonic; None = it lives, or is no member.
+        said: The highest claim about it in any report.
+        said_s: When that was heard, monotonic.
+        asked: SWIM was asked about it, since a report said that it is dead, and has not answered yet.
+        patient_until_s: Others say that it lives and SWIM here does not: until then that is left as it is.
     """
 
     key: Key
     seq: int = 0
     dead_s: float | None = None
+    said: Claim = (0, 0, True)
+    said_s: float = -math.inf
+    asked: bool = False
+    patient_until_s: float = -math.inf
 
 
 class Zone:
@@ -48,7 +70,7 @@ class Zone:
         node_id: This node.
         config: Intervals.
         rng: For jitter.
-        reports: Where the zone's newest report is held.
+        reports: Where the newest reports are held.
         matters: Says whether a node has agents here; the death of others is not reported.
     """
 
@@ -67,10 +89,12 @@ class Zone:
         self.depth = 0
         self.members: tuple[NodeId, ...] = ()
         self.mates: dict[NodeId, Mate] = {}
+        self._marks: dict[bytes, NodeId] = {}
         self._rng = rng
         self._reports = reports
         self._matters = matters
         self._position = zone_key("", 0, self.key)
+        self._clock = 0  # the highest ``seq`` of a report that speaks of this zone
         self._reported_s = 0.0
         self._signed_s = -1e9
         self._noticed_s: float | None = None
@@ -83,49 +107,98 @@ class Zone:
             self.site, self.depth = zone.site, zone.depth
             self._position = zone_key(zone.site, zone.depth, self.key)
             self._reported_s = now_s
+            for report in self._reports.held.values():
+                self._note_clock(report)
         self.members = zone.members
-        members = dict.fromkeys(zone.members)
         for node in zone.members:
             mate = self.mates.get(node)
             if mate is None:
-                self.mates[node] = Mate(dht_key(public_key_of(node)))
-            else:
+                self._admit(node, dht_key(public_key_of(node)), now_s, out)
+            elif mate.dead_s is not None:
                 mate.dead_s = None
-        self._prune(members, now_s)
+                self._ask(node, mate, out)
+        self._prune(dict.fromkeys(zone.members), now_s)
         self.review(now_s, out)
 
-    def hear(self, record: NodeRecord) -> None:
+    def hear(self, record: NodeRecord, now_s: float, out: Outbox) -> None:
         """Note the incarnation of a node of this zone, or of one that may be."""
         mate = self.mates.get(record.node_id)
         if mate is not None:
+            if mate.dead_s is not None and record.seq > mate.seq:
+                self._dispute(record.node_id, mate, now_s, out)
             mate.seq = max(mate.seq, record.seq)
         elif (
             len(self.mates) < _MATES_MAX
             and record.site == self.site
             and prefix_of(record.key, self.depth) == prefix_of(self.key, self.depth)
         ):
-            self.mates[record.node_id] = Mate(record.key, record.seq)
+            self._admit(record.node_id, record.key, now_s, out).seq = record.seq
 
     def died(self, node: NodeId, seq: int, now_s: float, out: Outbox) -> None:
         """Note that a node died or left; it is reported if it is of this zone."""
         mate = self.mates.get(node)
-        if mate is not None and seq >= mate.seq and node != self.node_id:
+        if mate is not None and node != self.node_id:
             mate.seq = max(mate.seq, seq)
             mate.dead_s = now_s
+            mate.asked = False
             self.review(now_s, out)
 
     def lives(self, node: NodeId, now_s: float, out: Outbox) -> None:
-        """Note that a node lives after all."""
+        """Note that a node answers."""
         mate = self.mates.get(node)
-        if mate is not None and mate.dead_s is not None:
+        if mate is not None and (mate.dead_s is not None or mate.asked):
             mate.dead_s = None
+            mate.asked = False
             self.review(now_s, out)
 
-    def heard_report(self, position: bytes, now_s: float, out: Outbox) -> None:
-        """Note that a newer report of a zone is held."""
-        if position == self._position:
+    def hear_report(self, report: ZoneReport, now_s: float, out: Outbox) -> None:
+        """Note what a newer report says of the nodes of this zone."""
+        concerns = report.zone_key == self._position
+        if concerns:
             self._reported_s = now_s
+        self._note_clock(report)
+        for row in report.rows:
+            node = self._marks.get(row[0])
+            if node is not None:
+                concerns |= self._hear_claim(node, claim_of(row, report), now_s, out)
+        if concerns:
             self.review(now_s, out)
+
+    def _hear_claim(self, node: NodeId, claim: Claim, now_s: float, out: Outbox) -> bool:
+        mate = self.mates[node]
+        if claim <= mate.said:
+            return False
+        mate.said = claim
+        mate.said_s = now_s
+        if mate.dead_s is None:
+            mate.asked = False
+            self._ask(node, mate, out)
+        elif claim[2] and (claim[1] or claim[0] > mate.seq):
+            self._dispute(node, mate, now_s, out)
+        return True
+
+    def _ask(self, node: NodeId, mate: Mate, out: Outbox) -> None:
+        """Have SWIM look, if a member is said to be dead."""
+        if not mate.said[2] and not mate.asked and node != self.node_id:
+            mate.asked = True
+            out.emit(ProbeWanted(node))
+
+    def _dispute(self, node: NodeId, mate: Mate, now_s: float, out: Outbox) -> None:
+        """Have SWIM look once more at somebody who is dead here and lives by the word of others."""
+        mate.patient_until_s = now_s + self.config.zone_dispute_s
+        out.emit(ProbeWanted(node))
+
+    def _admit(self, node: NodeId, key: Key, now_s: float, out: Outbox) -> Mate:
+        mate = self.mates[node] = Mate(key)
+        self._marks[key[:8]] = node
+        for row, report in self._reports.words_on(key):
+            self._hear_claim(node, claim_of(row, report), now_s, out)
+        return mate
+
+    def _note_clock(self, report: ZoneReport) -> None:
+        depth = min(report.depth, self.depth)
+        if report.site == self.site and prefix_of(report.reporter_key, depth) == prefix_of(self.key, depth):
+            self._clock = max(self._clock, report.seq)
 
     def review(self, now_s: float, out: Outbox) -> None:
         """Decide when this node is to report next, and see to it that it is woken then."""
@@ -157,44 +230,59 @@ class Zone:
             wait_s = self.config.zone_settle_s if turn == 0 else self.config.zone_takeover_s + _TURN_S * (turn - 1)
             return max(self._noticed_s + wait_s, self._signed_s + self.config.zone_gap_s)
         self._noticed_s = None
+        patient_until_s = min((m.patient_until_s for _, m in self._unreported(now_s)), default=math.inf)
         if len(self.members) < 2 or not any(self._matters(node) for node in self.members):
-            return None
-        return self._reported_s + self.config.zone_keepalive_s + 2.0 * turn
+            keepalive_s = math.inf
+        else:
+            keepalive_s = self._reported_s + self.config.zone_keepalive_s + 2.0 * turn
+        due_s = min(patient_until_s, keepalive_s)
+        return due_s if due_s < math.inf else None
 
     def _turn(self) -> int:
         return self.members.index(self.node_id) if self.node_id in self.members else len(self.members)
 
     def _is_unreported(self, now_s: float) -> bool:
-        """Say whether this zone's report lacks a death that matters, or speaks of one that is none."""
-        report = self._reports.get(self._position)
-        said = {row[0]: row[1] for row in report.rows if row[2]} if report is not None and report.grave else {}
-        for node, mate in self._dead(now_s):
-            if said.get(mate.key[:8], -1) < mate.seq and self._matters(node):
-                return True
+        """Say whether no report speaks of a death, or one speaks of a death that is none."""
+        if any(now_s >= mate.patient_until_s for _, mate in self._unreported(now_s)):
+            return True
         living = (self.mates[node] for node in self.members)
-        return bool(said) and any(mate.dead_s is None and mate.key[:8] in said for mate in living)
+        return any(mate.dead_s is None and not mate.said[2] and not mate.asked for mate in living)
+
+    def _unreported(self, now_s: float) -> Iterator[tuple[NodeId, Mate]]:
+        """Go through the dead who matter and of whom no report says so."""
+        for node, mate in self._dead(now_s):
+            if (mate.said[2] or mate.said[0] < mate.seq) and self._matters(node):
+                yield node, mate
 
     def _dead(self, now_s: float) -> list[tuple[NodeId, Mate]]:
         since_s = now_s - self.config.zone_dead_s
         return [(n, mate) for n, mate in self.mates.items() if mate.dead_s is not None and mate.dead_s > since_s]
 
     def _body(self, unix_s: int, now_s: float) -> bytes:
-        held = self._reports.get(self._position)
-        said = {row[0]: row[1] for row in held.rows} if held is not None else {}
         prefix = prefix_of(self.key, self.depth)
-        rows: list[Row] = []
-        for _, mate in self._dead(now_s):
-            rows.append((mate.key[:8], mate.seq, True))
-        for node in self.members:
-            mate = self.mates[node]
-            if mate.dead_s is None:
-                mark = mate.key[:8]
-                rows.append((mark, max(mate.seq, said.get(mark, 0)), False))
-        rows = [row for row in rows if prefix_of(row[0], self.depth) == prefix]
-        seq = max(unix_s, 0 if held is None else held.seq + 1)
+        near = [mate for _, mate in self._dead(now_s)]
+        near += [mate for mate in map(self.mates.__getitem__, self.members) if mate.dead_s is None]
+        rows = [self._row(mate, now_s) for mate in near if prefix_of(mate.key, self.depth) == prefix]
+        self._clock = max(unix_s, self._clock + 1)
         return zone_report_body(
-            site=self.site, depth=self.depth, seq=min(seq, (unix_s + 1) * 1000), iat=unix_s, rows=tuple(rows[:ROWS_MAX])
+            site=self.site,
+            depth=self.depth,
+            seq=min(self._clock, (unix_s + 1) * 1000),
+            iat=unix_s,
+            rows=tuple(rows[:ROWS_MAX]),
         )
+
+    def _row(self, mate: Mate, now_s: float) -> Row:
+        """Say of a member what this node knows, or else what was said."""
+        said_seq, said_clock, said_lives = mate.said
+        seq = max(mate.seq, said_seq)
+        if mate.dead_s is not None:
+            patient = now_s < mate.patient_until_s and said_lives and said_clock
+            return mate.key[:8], seq, CLEARED if patient else DEAD
+        if not said_lives:
+            return (mate.key[:8], said_seq, DEAD) if mate.asked else (mate.key[:8], seq, CLEARED)
+        recently = said_clock and now_s - mate.said_s < self.config.zone_dead_s
+        return mate.key[:8], seq, CLEARED if recently else LIVES
 
     def _prune(self, members: dict[NodeId, None], now_s: float) -> None:
         """Forget who is neither a member nor died lately, as soon as there are many."""
@@ -204,8 +292,10 @@ class Zone:
             outside = prefix_of(mate.key, self.depth) != prefix
             if node not in members and (outside or (len(self.mates) > _MATES_MAX // 2 and node not in dead)):
                 del self.mates[node]
+                self._marks.pop(mate.key[:8], None)
 
     def assert_invariants(self) -> None:
         """Raise AssertionError if a member is not known or a bound is broken."""
         assert all(node in self.mates for node in self.members)
         assert len(self.mates) <= _MATES_MAX + len(self.members)
+        assert len(self._marks) == len(self.mates)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 
 from agentmesh.core.machine import Outbox, PeerMisbehaved, Timer, WallTime
-from agentmesh.core.messages import LocalNode, MemberLeft, NodeHeard, PeerDown, Received, Unwatch, Watch
+from agentmesh.core.messages import LocalNode, MemberLeft, NodeHeard, PeerDown, ProbeWanted, Received, Unwatch, Watch
 from agentmesh.core.swim.config import SwimConfig
 from agentmesh.core.swim.ground import EARLY_S, NEVER_S, WAKE, Ground
 from agentmesh.core.swim.intake import Intake
@@ -123,6 +123,8 @@ class Swim:
             member = self._members.get(incoming.peer)
             if member is not None:
                 self._probing.check(member, now_s, out)
+        elif isinstance(incoming, ProbeWanted):
+            self._on_probe_wanted(incoming.node, now_s, out)
         elif isinstance(incoming, LocalNode):
             self._on_local_node(incoming.record, now_s, out)
 
@@ -165,6 +167,16 @@ class Swim:
         self._probing.admit(node)
         self._ground.times_max = retransmits(self.config, len(self._members))
         self._probing.check(member, now_s, out)
+
+    def _on_probe_wanted(self, node: NodeId, now_s: float, out: Outbox) -> None:
+        member = self._members.get(node)
+        if member is not None:
+            member.asked = True
+            self._probing.check(member, now_s, out)
+            return
+        departed = self._gone.get(node)
+        if departed is not None and not departed.left:
+            self._ground.ping_departed(node, departed, now_s, out)
 
     # Timers
 

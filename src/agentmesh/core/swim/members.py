@@ -93,6 +93,7 @@ class Member:
         probe, suspicion: Running ones.
         accusers: Members that doubt it as well, as they said themselves.
         checked_s: Last time it was probed because of what others said.
+        asked: Its next sign of life is to be told (``ProbeWanted``).
     """
 
     record: NodeRecord
@@ -106,6 +107,7 @@ class Member:
     suspicion: Suspicion | None = None
     accusers: dict[NodeId, None] = field(default_factory=dict[NodeId, None])
     checked_s: float = -math.inf
+    asked: bool = False
 
     @property
     def node(self) -> NodeId:

@@ -107,9 +107,9 @@ class Verdicts:
             member.heard_s = now_s
             if not member.proven:
                 member.proven = True
-                if member.suspicion is None:
+                if member.suspicion is None and not member.asked:
                     out.emit(MemberAlive(peer))
-            if member.probe is not None or member.suspicion is not None or member.accusers:
+            if member.probe is not None or member.suspicion is not None or member.accusers or member.asked:
                 self._clear(member, now_s, out)
             return
         departed = self._gone.get(peer) if self._gone else None
@@ -147,12 +147,14 @@ class Verdicts:
                 ground.awareness -= 1
         if member.accusers:
             member.accusers.clear()
-        if member.suspicion is not None:
+        if member.suspicion is not None or member.asked:
             node = member.record.node_id
-            member.suspicion = None
-            member.since_s = now_s
-            del ground.suspects[node]
-            ground.rumours.drop_doubt(node)
+            member.asked = False
+            if member.suspicion is not None:
+                member.suspicion = None
+                member.since_s = now_s
+                del ground.suspects[node]
+                ground.rumours.drop_doubt(node)
             out.emit(MemberAlive(node))
 
     def _trusts(self, member: Member, now_s: float) -> bool:
