@@ -77,16 +77,18 @@ from agentmesh.ids import NodeId
 
 _Handle = Callable[[Any, float, Outbox], None]
 #: Facts that concern the node as well as the machines: handed out to the driver after the machines had them.
-_ALSO_OUT = (
-    PeerMisbehaved,
-    MemberAlive,
-    MemberSuspected,
-    MemberDead,
-    MemberLeft,
-    NeighbourUp,
-    NeighbourDown,
-    LookupHit,
-    LookupDone,
+_ALSO_OUT = frozenset[type](
+    (
+        PeerMisbehaved,
+        MemberAlive,
+        MemberSuspected,
+        MemberDead,
+        MemberLeft,
+        NeighbourUp,
+        NeighbourDown,
+        LookupHit,
+        LookupDone,
+    )
 )
 
 
@@ -129,6 +131,7 @@ class Brain:
         self._guard = self.contacts_machine.guard
         self._facts = self._routes()
         self._receivers = self._receiving()
+        self._timers: dict[str, _Handle] = {}
 
     def _routes(self) -> dict[type, tuple[_Handle, ...]]:
         """Say which machines take which input or fact, in which order."""
@@ -183,7 +186,7 @@ class Brain:
         """Take one input at monotonic time ``now_s`` (seconds) and write effects; ``out`` holds no events yet."""
         kind = cast("type[Any]", type(incoming))
         if kind is Timer:
-            self._timed(incoming)(incoming, now_s, out)
+            (self._timers.get(incoming.name) or self._timed(incoming.name))(incoming, now_s, out)
         elif kind is Received:
             self._receive(incoming, now_s, out)
         elif kind is WallClock:
@@ -198,17 +201,17 @@ class Brain:
         if out.events:
             self._settle(now_s, out)
 
-    def _timed(self, timer: Timer) -> _Handle:
-        name = timer.name
-        if name.startswith("swim"):
-            return self.swim.handle
-        if name.startswith("plumtree"):
-            return self.plumtree.handle
-        if name.startswith("dht"):
-            return self.dht.handle
-        if name.startswith("overlay"):
-            return self.overlay.handle
-        return self.directory.handle if name.startswith("directory") else self.contacts_machine.handle
+    def _timed(self, name: str) -> _Handle:
+        """Return, and remember, which machine a timer belongs to: its name begins with the machine's."""
+        machines: dict[str, _Handle] = {
+            "swim": self.swim.handle,
+            "plumtree": self.plumtree.handle,
+            "dht": self.dht.handle,
+            "overlay": self.overlay.handle,
+            "directory": self.directory.handle,
+        }
+        handle = self._timers[name] = machines.get(name.partition(".")[0], self.contacts_machine.handle)
+        return handle
 
     def _receive(self, received: Received, now_s: float, out: Outbox) -> None:
         message = received.message
@@ -216,7 +219,9 @@ class Brain:
         handle = self._receivers.get(kind)
         if handle is None or received.peer == self.node_id:
             return
-        if not self._guard.admits(received.peer, kind.__name__, _items(message), now_s, out):
+        costly = _COSTLY.get(kind)
+        items = 1 if costly is None else costly(message)
+        if not self._guard.admits(received.peer, kind.__name__, items, now_s, out):
             return
         if kind is swim_messages.Ack:
             self.contacts_machine.note_clock(received.peer, message.clock_ms, now_s, out)
@@ -237,7 +242,7 @@ class Brain:
                 continue
             for handle in handles:
                 handle(event, now_s, out)
-            if isinstance(event, _ALSO_OUT):
+            if kind in _ALSO_OUT:
                 outward.append(event)
         queue[:] = outward
 
@@ -298,9 +303,3 @@ _COSTLY: dict[type, Callable[[Any], int]] = {
     directory_messages.Listing: lambda message: len(message.lines),
     directory_messages.Want: lambda message: len(message.positions),
 }
-
-
-def _items(message: object) -> int:
-    """Count what a message costs to take in."""
-    count = _COSTLY.get(type(message))
-    return 1 if count is None else count(message)

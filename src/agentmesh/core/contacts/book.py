@@ -52,12 +52,16 @@ class Contact:
     @property
     def addresses(self) -> tuple[str, ...]:
         """Addresses, best word first."""
-        return tuple(sorted(self.words, key=self.words.__getitem__))
+        words = self.words
+        return tuple(words) if len(words) < 2 else tuple(sorted(words, key=words.__getitem__))
 
     @property
     def best(self) -> int:
         """Index into ``WORDS`` of the best word about this node."""
-        return min(self.words.values(), default=_WORST)
+        words = self.words
+        if len(words) == 1:
+            return next(iter(words.values()))
+        return min(words.values(), default=_WORST)
 
     @property
     def source(self) -> str:
