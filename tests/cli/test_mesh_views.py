@@ -98,7 +98,7 @@ def test_peers_tells_zone_role_state_path_and_rtt_of_each(node: FakeMesh, say: S
     assert "unreached: connection refused" in row(out, "dora")
     assert "known left" in row(out, "emil")
     assert "linked" in row(out, "evil")
-    assert "eu/01   13 members · 4 long links · about 640 nodes in all" in err
+    assert "eu/01 · members 13 · long links 4 · nodes in all: about 640" in err
 
 
 def test_a_name_from_afar_does_not_control_the_terminal(node: FakeMesh, say: Say) -> None:
@@ -147,7 +147,7 @@ def test_status_of_a_connected_node_names_zone_and_size_and_no_cut(node: FakeMes
     node.view = status(udp=UdpView(address="192.0.2.1:6375", sent=10, received=9, dropped={"signature": 2, "rate": 1}))
     out, _ = say("status")
     assert "cut off" not in out
-    assert "eu/01   13 members · 4 long links · about 640 nodes in all" in row(out, "zone").replace(
+    assert "eu/01 · members 13 · long links 4 · nodes in all: about 640" in row(out, "zone").replace(
         "eu/01 ", "eu/01   "
     )
     assert "10 sent, 9 taken, dropped: 1 rate, 2 signature" in out

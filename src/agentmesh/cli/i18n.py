@@ -64,8 +64,8 @@ ZH: dict[str, str] = {
     "HTTP on this machine only": "HTTP 只对本机开放",
     "try it with three toy agents, no API key": "用三个玩具智能体试一试,无需 API 密钥",
     # the mesh
-    "{zone}   {members} members · {links} long links": "{zone}   {members} 个成员 · {links} 条长链路",
-    "about {count} nodes in all": "全网约 {count} 个节点",
+    "{zone} · members {members} · long links {links}": "{zone} · 成员 {members} · 长链路 {links}",
+    "nodes in all: about {count}": "全网节点约 {count} 个",
     "cut off from everybody: none of {known} known nodes answers since {since} "
     "(still trying; agents here go on working)": "已与所有节点失去联系:自 {since} 起,{known} 个已知节点均无应答"
     "(仍在尝试;本机智能体继续工作)",

@@ -68,10 +68,10 @@ def status(out: Output) -> None:
 def zone_text(view: StatusView) -> str:
     """Return the node's zone, its members, the long links and how large the mesh is, in one line."""
     text = i18n.t(
-        "{zone}   {members} members · {links} long links", zone=view.zone, members=view.members, links=view.long_links
+        "{zone} · members {members} · long links {links}", zone=view.zone, members=view.members, links=view.long_links
     )
     if view.network_size is not None:
-        text += " · " + i18n.t("about {count} nodes in all", count=view.network_size)
+        text += " · " + i18n.t("nodes in all: about {count}", count=view.network_size)
     return text
 
 
