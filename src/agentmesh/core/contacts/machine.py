@@ -279,8 +279,14 @@ class Contacts:
         if not self._waiting and not self._lost and len(self.links) >= self.config.links_min:
             return
         window_s = self.config.dial_first_s
-        self._dialled = [at for at in self._dialled if now_s - at < window_s]
+        if self._dialled and now_s - self._dialled[0] >= window_s:
+            self._dialled = [at for at in self._dialled if now_s - at < window_s]
         self._reunite(now_s, out)
+        if len(self._dialled) >= self.config.dials_at_once:
+            # No room before the first dial is over: whom to dial then is worked out then, not at every input until then.
+            next_s = self._dialled[0] + window_s
+            self._wake(min(next_s, self._reunite_at_s) if self._lost else next_s, now_s, out)
+            return
         waiting = self._worth_dialling()
         due = [contact for contact in waiting if contact.due_s <= now_s]
         due.sort(key=lambda c: (c.due_s, c.best, c.node_id))
@@ -297,10 +303,14 @@ class Contacts:
             next_s = max(next_s, self._dialled[0] + window_s)
         if self._lost:
             next_s = min(next_s, self._reunite_at_s)
-        if next_s < self._dial_at_s:
-            self._dial_at_s = next_s
+        self._wake(next_s, now_s, out)
+
+    def _wake(self, at_s: float, now_s: float, out: Outbox) -> None:
+        """See to it that dials are looked at again at ``at_s`` or before."""
+        if at_s < self._dial_at_s:
+            self._dial_at_s = at_s
             self._dial_token += 1
-            out.after(max(_STEP_S, next_s - now_s), Timer(DIAL, self._dial_token))
+            out.after(max(_STEP_S, at_s - now_s), Timer(DIAL, self._dial_token))
 
     def _reunite(self, now_s: float, out: Outbox) -> None:
         """Dial one lost node, chosen at random, if it is time."""

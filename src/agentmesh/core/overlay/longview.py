@@ -98,16 +98,13 @@ class LongView:
 
     def due_s(self) -> float:
         """Return when ``tick`` wants to be called next."""
-        due_s = self._shuffle_s
-        if self._asks:
+        ground, due_s, asks = self._ground, self._shuffle_s, len(self._asks)
+        if asks:
             due_s = min(due_s, next(iter(self._asks.values()))[0])
-        if self._lost():
+        if not ground.long and self._lost():
             due_s = min(due_s, self._rejoin_s)
-        if (
-            self.target > len(self._ground.long) + len(self._asks)
-            and len(self._asks) < self._ground.config.asks_at_once
-        ):
-            due_s = min(due_s, self._fill_s)
+        if self._fill_s < due_s and self.target > len(ground.long) + asks and asks < ground.config.asks_at_once:
+            due_s = self._fill_s
         return due_s
 
     def tick(self, now_s: float, out: Outbox) -> None:

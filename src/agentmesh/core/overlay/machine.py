@@ -236,6 +236,10 @@ class Overlay:
         ground, node = self._ground, record.node_id
         if node == ground.node_id or ground.record is None:
             return
+        if not spare and via != node:
+            candidate = self._zone.candidates.entries.get(node)
+            if candidate is not None and candidate.record.seq >= record.seq:
+                return  # heard before, and with it all views; most records are
         if record.leaving:
             known = self.record_of(node)
             if known is not None and record.seq >= known.seq:
