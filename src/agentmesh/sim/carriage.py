@@ -90,7 +90,9 @@ class Carriage:
             kind = kinds.get(cls)
             if kind is None:
                 kind = kinds[cls] = Kind(message)
-            size = self._size(message)
+            if message is not self._last:  # encoded once however many peers it is sent to in a row
+                self._last, self._last_bytes = message, len(v1.encode(message))
+            size = self._last_bytes
             kind.count += 1
             kind.bytes += size
             link = node.links.get(to)
@@ -104,12 +106,6 @@ class Carriage:
             else:
                 self.send_over_link(node, link, message, size)
 
-    def _size(self, message: Any) -> int:
-        """Return the bytes of a message, encoding it once however many peers it is sent to in a row."""
-        if message is not self._last:
-            self._last, self._last_bytes = message, len(v1.encode(message))
-        return self._last_bytes
-
     # Datagrams
 
     def _send_datagram(self, node: SimNode, to: NodeId, message: Any, at: tuple[str, ...], size: int) -> bool:
@@ -121,20 +117,29 @@ class Carriage:
             return False
         size += _DATAGRAM_EXTRA
         node.bytes_out += size
-        dest, ether = self._world.by_address.get(address), self._ether
-        if dest is None or dest.node_id != to or dest.state == DOWN or ether.is_lost() or not self.passes(node, dest):
+        world, ether = self._world, self._ether
+        dest = world.by_address.get(address)
+        if dest is None or dest.node_id != to or dest.state == DOWN or (ether.loss and ether.is_lost()):
+            return True
+        if self.cuts and not self.passes(node, dest):
             return True
         delay_us = ether.delay_us(node, dest)
-        payload = self._packed(node, to, message)
-        if payload is None:
-            return True
-        at_us = self._world.now_us + delay_us + ether.held_us(delay_us)
-        if node.node_id not in dest.proven and len(dest.proven) >= _PROVEN_MAX:
-            del dest.proven[next(iter(dest.proven))]
-        dest.proven[node.node_id] = at_us
-        self._world.push(at_us, dest, 0, payload, size)
-        if ether.is_doubled():
-            self._world.push(self._world.now_us + ether.delay_us(node, dest), dest, 0, payload, size)
+        if world.real or ether.flip:
+            payload = self._packed(node, to, message)
+            if payload is None:
+                return True
+        else:
+            payload = Received(node.node_id, message)
+        at_us = world.now_us + delay_us
+        if ether.reorder:
+            at_us += ether.held_us(delay_us)
+        proven = dest.proven
+        if len(proven) >= _PROVEN_MAX and node.node_id not in proven:
+            del proven[next(iter(proven))]
+        proven[node.node_id] = at_us
+        world.push(at_us, dest, 0, payload, size)
+        if ether.duplicate and ether.is_doubled():
+            world.push(world.now_us + ether.delay_us(node, dest), dest, 0, payload, size)
         return True
 
     def _packed(self, node: SimNode, to: NodeId, message: Any) -> Any:

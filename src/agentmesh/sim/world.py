@@ -1,4 +1,4 @@
-"""The world: a virtual clock, one event heap, and the nodes (docs/spec/simulator.md §2).
+"""The world: a virtual clock, what is still to happen, and the nodes (docs/spec/simulator.md §2).
 
 An event is a tuple ``(time_us, sequence, node, life, payload, bytes)``; ties in time break by sequence number, so a run
 depends on nothing but scenario, size and seed. ``node`` None = ``payload`` is a function of the simulator itself. A life
@@ -12,7 +12,7 @@ import random
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
+from heapq import heappop
 from itertools import count
 from typing import Any
 
@@ -21,6 +21,7 @@ from agentmesh.core.machine import Outbox, Timer
 from agentmesh.core.messages import Received
 from agentmesh.identity.reader import Reader
 from agentmesh.ids import AgentId, NodeId
+from agentmesh.sim.agenda import Agenda, Event
 from agentmesh.sim.brains import new_brain, new_config, new_reader
 from agentmesh.sim.carriage import Carriage, Packet
 from agentmesh.sim.duties import Duties
@@ -44,7 +45,6 @@ _WINDOW_S = 0.25
 
 #: Makes the brain of one run of a node; tests put broken ones here.
 Maker = Callable[[NodeId, Any, random.Random, Reader], Any]
-Event = tuple[int, int, "SimNode | None", int, Any, int]
 
 
 class StuckError(AssertionError):
@@ -85,8 +85,9 @@ class World:
         self._maker, self._config = maker, new_config(scenario)
         self.reader = new_reader(size)
         self.ether = Ether(scenario.links, random.Random(f"ether/{seed}"), self.rng.getrandbits(32))  # noqa: S311
-        self._heap: list[Event] = []
-        self._next = count(1).__next__
+        self._agenda = Agenda()
+        #: Let something reach a node: (time_us, node, life, payload, bytes); life 0 = whichever run of it is there then.
+        self.push = self._agenda.push
         self._out = Outbox()
         self.events = 0
         self.violations: list[dict[str, Any]] = []
@@ -121,7 +122,7 @@ class World:
 
     def call(self, delay_s: float, function: Callable[[], None]) -> None:
         """Call a function of the simulator ``delay_s`` seconds from now."""
-        heappush(self._heap, (self.now_us + int(delay_s * 1e6), self._next(), None, 0, function, 0))
+        self.push(self.now_us + int(delay_s * 1e6), None, 0, function, 0)
 
     def every(self, interval_s: float, function: Callable[[], None]) -> None:
         """Call a function again and again."""
@@ -134,11 +135,7 @@ class World:
 
     def feed(self, node: SimNode, incoming: Any) -> None:
         """Give a running node's brain an input at this very time, after what already waits for it."""
-        heappush(self._heap, (self.now_us, self._next(), node, node.life, incoming, 0))
-
-    def push(self, at_us: int, node: SimNode, life: int, payload: Any, size: int) -> None:
-        """Let something reach a node; ``life`` 0 = whichever run of it is there then."""
-        heappush(self._heap, (at_us, self._next(), node, life, payload, size))
+        self.push(self.now_us, node, node.life, incoming, 0)
 
     def run(self, until_s: float) -> None:
         """Let everything happen up to a simulated time.
@@ -151,11 +148,13 @@ class World:
             self._run(min(int(until_s * 1e6), self.now_us + int(_WINDOW_S * 1e6)))
 
     def _run(self, until_us: int) -> None:
-        heap, out, push, following = self._heap, self._out, heappush, self._next
+        near, out, push, note = self._agenda.near, self._out, self.push, self._note
         handlers, timers, sends, records, events = self.on_event, out.timers, out.sends, out.records, out.events
         send_all = self.carriage.send_all
-        while heap and heap[0][0] <= until_us:
-            at_us, _, node, life, payload, size = entry = heappop(heap)
+        while near or self._agenda.advance(until_us):
+            if near[0][0] > until_us:
+                break
+            at_us, _, node, life, payload, size = entry = heappop(near)
             self.now_us = at_us
             if node is None:
                 payload()
@@ -169,7 +168,7 @@ class World:
                     payload = self.carriage.read(node, payload)
                     if payload is None:
                         continue
-            self._note(at_us, node, payload, size)
+            note(at_us, node, payload, size)
             try:
                 node.brain.handle(payload, at_us * 1e-6, out)
             except Exception as error:  # noqa: BLE001 the simulator is a driver: one bad input is one finding, not the end
@@ -180,7 +179,7 @@ class World:
             if timers:
                 base_us, life = at_us + node.lag_us + 1, node.life  # rounded up: no timer fires early
                 for delay_s, timer in timers:
-                    push(heap, (base_us + int(delay_s * 1e6), following(), node, life, timer, 0))
+                    push(base_us + int(delay_s * 1e6), node, life, timer, 0)
                 timers.clear()
             if sends:
                 send_all(node, sends)
@@ -272,7 +271,7 @@ class World:
             return
         node.state = UP
         for _, _, _, of, payload, size in node.held:
-            heappush(self._heap, (self.now_us, self._next(), node, of, payload, size))
+            self.push(self.now_us, node, of, payload, size)
         node.held.clear()
         node.held_bytes = 0
 

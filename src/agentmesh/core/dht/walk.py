@@ -26,6 +26,10 @@ class State(IntEnum):
     FAILED = 4
 
 
+#: Members of an enumeration cost a look-up and a comparison of numbers each time; these walks are the hot path of a DHT.
+_NEW, _ASKED, _LATE, _ANSWERED, _FAILED = State
+
+
 class Candidate:
     """A node that a walk knows of.
 
@@ -171,15 +175,16 @@ class Walk:
 
     def _first_new(self, candidates: list[Candidate]) -> Candidate | None:
         """Return the nearest candidate not asked, if it is among the ``k`` nearest that count."""
-        counted = 0
+        left = self._config.k
         for candidate in candidates:
-            if candidate.state == State.NEW:
+            state = candidate.state
+            if state is _NEW:
                 if self._is_trusted(candidate):
                     return candidate
-            elif candidate.state != State.FAILED:
+            elif state is _ASKED or state is _ANSWERED:
                 # A late one does not count: it may be dead, and the walk must end with k that live.
-                counted += candidate.state != State.LATE
-                if counted >= self._config.k:
+                left -= 1
+                if not left:
                     return None
         return None
 
@@ -188,23 +193,28 @@ class Walk:
 
         Late ones are waited for only while fewer than ``k`` have answered: most of them are dead.
         """
-        answered = sum(c.state == State.ANSWERED for c in candidates)
-        counted = 0
+        answered, late = 0, False
         for candidate in candidates:
-            if candidate.state == State.ASKED or (candidate.state == State.LATE and answered < self._config.k):
+            state = candidate.state
+            if state is _ASKED:
                 return True
-            if candidate.state == State.ANSWERED:
-                counted += 1
-                if counted >= self._config.k:
+            if state is _ANSWERED:
+                answered += 1
+                if answered >= self._config.k:
                     return False
-        return False
+            elif state is _LATE:
+                late = True
+        return late
 
     def _is_trusted(self, candidate: Candidate) -> bool:
         """Say whether one of those who named it has credit left."""
         if not candidate.referrers:
             return True
         credit = self._config.referral_credit
-        return any(r.state != State.FAILED and r.outstanding < credit + r.answered for r in candidate.referrers)
+        for referrer in candidate.referrers:
+            if referrer.state is not _FAILED and referrer.outstanding < credit + referrer.answered:
+                return True
+        return False
 
     def _insert(self, candidate: Candidate) -> None:
         if len(self.by_public) >= self._config.candidates_max:
