@@ -295,6 +295,24 @@ def test_awareness_slows_the_rounds_and_success_wins_it_back() -> None:
     assert bench.swim.awareness == 0
 
 
+def test_who_sleeps_again_and_again_is_overloaded_asks_less_and_recovers() -> None:
+    bench = Bench(watched=12)
+    bench.run(5, answering=tuple(IDS[1:13]))
+
+    def nap() -> int:
+        """Sleep for 2 s, then run for 1 s without an answer; return how many pings that cost."""
+        bench.now_s += 2.0
+        out = bench.give(ROUND)
+        bench.timers = [(max(due_s, bench.now_s), timer) for due_s, timer in bench.timers]
+        return sum(isinstance(s.message, Ping) for s in out.sends + bench.run(1.0).sends)
+
+    pings = [nap() for _ in range(6)]
+    assert min(pings[:2]) >= 36, "everybody is greeted thrice"
+    assert max(pings[3:]) < min(pings[:2]) / 2
+    bench.run(25, answering=tuple(IDS[1:13]))
+    assert nap() >= 36
+
+
 def test_who_slept_suspects_nobody_for_what_it_missed_trusts_itself_less_and_greets_everybody() -> None:
     bench = Bench(4)
     bench.run(3, answering=(A, B, C))

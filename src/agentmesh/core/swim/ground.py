@@ -37,6 +37,8 @@ class Ground:
         rumours: What rides on the next packets.
         times_max: A rumour is sent so often (docs/spec/swim.md §4.1).
         awareness: How unsure this node is of itself (§3.4).
+        pace: How many times slower it asks than it might: more than 1 if this machine slept again and again (§3.7).
+        slept_s, naps: When it last did, and how often lately.
         nonce: The one used last.
         round_due_s, wake_s: When the next round is due, and the next ``WAKE``; never = infinity.
         late_s: An input after this means that this machine slept (§3.5).
@@ -49,14 +51,17 @@ class Ground:
         "key",
         "late_s",
         "members",
+        "naps",
         "node_id",
         "nonce",
+        "pace",
         "probed",
         "record",
         "rng",
         "round_due_s",
         "rumours",
         "seq",
+        "slept_s",
         "suspects",
         "times_max",
         "wake_s",
@@ -75,6 +80,9 @@ class Ground:
         self.rumours = Rumours(config.rumours_max, config.packet_bytes_max)
         self.times_max = retransmits(config, 1)
         self.awareness = 0
+        self.pace = 1
+        self.slept_s = -NEVER_S
+        self.naps = 0
         self.nonce = rng.getrandbits(31)
         self.round_due_s = self.late_s = self.wake_s = NEVER_S
 
@@ -110,6 +118,20 @@ class Ground:
         """Become less sure of this node itself (docs/spec/swim.md §3.4)."""
         self.awareness = min(self.awareness + 1, self.config.awareness_max)
 
+    def note_sleep(self, now_s: float) -> None:
+        """Note that this machine slept; if it did so again and again, it has more to do than it can."""
+        if now_s - self.slept_s > self.config.strain_s:
+            self.naps = 0
+        self.naps += 1
+        self.slept_s = now_s
+        self.pace = min(max(1, self.naps - 1), self.config.pace_max)
+        self.raise_awareness()
+
+    def ease(self, now_s: float) -> None:
+        """Go back to the usual pace if this machine kept up for a while."""
+        if self.pace > 1 and now_s - self.slept_s > self.config.strain_s:
+            self.pace = 1
+
     # Time
 
     def wake_at(self, due_s: float, now_s: float, out: Outbox) -> None:
@@ -142,7 +164,7 @@ class Ground:
         """Let helpers ask a member."""
         node = member.record.node_id
         request = PingReq(asked.nonce, member.key, int(wait_s * 1000))
-        for helper in self.pick_members(self.config.helpers, node):
+        for helper in self.pick_members(max(1, self.config.helpers // self.pace), node):
             asked.helpers.setdefault(helper, False)
             out.send(helper, request)
 

@@ -184,6 +184,7 @@ class Swim:
         ground = self._ground
         if now_s < ground.round_due_s - EARLY_S:
             return
+        ground.ease(now_s)
         length_s = self.config.interval_s * (1 + ground.awareness)
         ground.round_due_s = now_s + length_s
         ground.late_s = min(ground.round_due_s, ground.wake_s) + self.config.pause_s
@@ -228,8 +229,9 @@ class Swim:
         """This machine, not its peers, was silent: judge nothing by what was missed, and say that we are here."""
         ground = self._ground
         slept_s = now_s - (ground.late_s - self.config.pause_s)
-        ground.raise_awareness()
-        self._probing.greetings = self.config.greetings
+        ground.note_sleep(now_s)
+        if ground.pace == 1:
+            self._probing.greetings = self.config.greetings
         self._probing.end_all()
         self._verdicts.prolong(slept_s, now_s)
         ground.round_due_s, ground.late_s = now_s, now_s + self.config.pause_s
@@ -282,7 +284,7 @@ class Swim:
             if probe is not None and probe.nonce == ack.nonce and not probe.wide:
                 member.measure(now_s - probe.started_s)
         if self._relays:
-            relay = self._relays.take(ack.nonce, peer)
+            relay = self._relays.take(ack.nonce, peer, now_s)
             if relay is not None:
                 out.send(relay.origin, Vouch(relay.nonce, True))
         self._verdicts.heard(peer, now_s, out)
