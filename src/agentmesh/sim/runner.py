@@ -117,8 +117,7 @@ class Run:
         """
         began_s = clock()
         end_s = self.end_s if until_s is None else min(until_s, self.end_s)
-        collecting = gc.get_threshold()
-        gc.set_threshold(200_000, 10, 1_000)  # millions of objects live till the end: do not walk them again and again
+        gc.disable()  # millions of objects live till the end, and cycles are few: do not walk them again and again
         measured: tuple[float, float, int] | None = None
         while self.world.now_s < end_s:
             if measured is None and self.world.now_s >= self.scenario.settle_s:
@@ -133,7 +132,7 @@ class Run:
             if progress is not None:
                 progress(self.world.now_s, self.world.events)
         gc.unfreeze()
-        gc.set_threshold(*collecting)
+        gc.enable()
         if until_s is None:
             checks.verify(self)
         figures = self._figures()
