@@ -21,8 +21,9 @@ NodeId = NewType("NodeId", str)
 AgentId = NewType("AgentId", str)
 Key = NewType("Key", bytes)
 
-#: Base58 costs 10 µs each way, and control messages name the same few hundred nodes over and over.
-_CACHE_MAX = 4096
+#: Base58 costs 10 µs each way, and control messages name the same few hundred nodes over and over. 300 bytes each; worlds
+#: of 10,000 simulated nodes must fit, or every look-up of theirs would miss.
+_CACHE_MAX = 16_384
 DID_PREFIX = "did:key:z"
 _ED25519_MULTICODEC = b"\xed\x01"
 #: A did:key of an Ed25519 key has exactly this form: 'z' and 47 base58 characters that start with 6Mk.

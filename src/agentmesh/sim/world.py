@@ -38,8 +38,9 @@ _CHECKED_ALL_MAX = 32
 _VIOLATIONS_MAX = 100
 #: What a paused process can have waiting: the usual receive buffer of a UDP socket, and of a link's stream.
 _HELD_BYTES_MAX = 4 * 1024 * 1024
-_RECORD = struct.Struct("<QIII")
-_DIGEST_CHUNK = 1 << 16
+_pack = struct.Struct("<QIII").pack
+#: Inputs whose trace is added to the digest at once, minus 1.
+_DIGEST_EVERY = (1 << 12) - 1
 #: Simulated seconds in which a stuck world is noticed.
 _WINDOW_S = 0.25
 
@@ -198,8 +199,6 @@ class World:
     def _note(self, at_us: int, node: SimNode, payload: Any, size: int) -> None:
         """Add an input to the running digest and to the story."""
         self.events += 1
-        if self.events > self._events_max:
-            raise StuckError(f"more than {self._events_at_once} inputs within {_WINDOW_S} s, last a {_text(payload)}")
         kind: Any = payload.__class__
         if kind is Received:
             kind = payload.message.__class__
@@ -209,12 +208,14 @@ class World:
         if code is None:
             name: str = kind if isinstance(kind, str) else kind.__name__
             code = self._names[kind] = zlib.crc32(name.encode())
-        self._trace += _RECORD.pack(at_us, node.index, code, size)
-        if len(self._trace) >= _DIGEST_CHUNK:
-            self._hash.update(self._trace)
-            self._trace.clear()
+        self._trace += _pack(at_us, node.index, code, size)
         if self.on_trace is not None:
             self.on_trace(at_us, node, payload, size)
+        if not self.events & _DIGEST_EVERY:
+            self._hash.update(self._trace)
+            self._trace.clear()
+        if self.events > self._events_max:
+            raise StuckError(f"more than {self._events_at_once} inputs within {_WINDOW_S} s, last a {_text(payload)}")
 
     def _hold(self, entry: Event) -> None:
         """Keep what reaches a paused process, until its buffers are full; drop what reaches a dead one."""

@@ -44,7 +44,7 @@ def hint_of(public: bytes, address: str) -> Hint:
     return Hint(public, address)
 
 
-@lru_cache(maxsize=4_096)
+@lru_cache(maxsize=16_384)
 def group_of(address: str) -> str:
     """Return the network an address counts for: the /24 or /48 of a public IP address, "" for anything else.
 

@@ -152,9 +152,10 @@ class Table:
         """
         found: list[tuple[int, Contact]] = []
         for group in self._by_distance(number):
-            for contact in group:
-                if not (sound and contact.failures):
-                    found.append((contact.place.number ^ number, contact))
+            if sound:
+                found += [(contact.place.number ^ number, contact) for contact in group if not contact.failures]
+            else:
+                found += [(contact.place.number ^ number, contact) for contact in group]
             if len(found) >= count:
                 break
         found.sort(key=_distance)

@@ -80,7 +80,8 @@ class Passive:
 
     def _drop_one(self, via: NodeId | None, rng: random.Random) -> None:
         """Drop one of some drawn entries (of ``via`` only, if given): one never tried, of the peer that told of most."""
-        pool = [spare for spare in self.entries.values() if via is None or spare.via == via]
+        spares = self.entries.values()
+        pool = list(spares) if via is None else [spare for spare in spares if spare.via == via]
         drawn = [pool[int(rng.random() * len(pool))] for _ in range(_DRAWS)]
         told = self._told
         self.drop(min(drawn, key=lambda spare: (spare.tried, -told[spare.via])).record.node_id)
