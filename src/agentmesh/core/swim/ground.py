@@ -41,10 +41,13 @@ class Ground:
         slept_s, naps: When it last did, and how often lately.
         nonce: The one used last.
         round_due_s, wake_s: When the next round is due, and the next ``WAKE``; never = infinity.
+        armed: When ``WAKE`` was asked for and has not come yet, the next one last; each was asked for because it is earlier
+            than all before it, so the list is sorted, and a time that is in it need not be asked for again.
         late_s: An input after this means that this machine slept (§3.5).
     """
 
     __slots__ = (
+        "armed",
         "awareness",
         "config",
         "gone",
@@ -85,6 +88,7 @@ class Ground:
         self.naps = 0
         self.nonce = rng.getrandbits(31)
         self.round_due_s = self.late_s = self.wake_s = NEVER_S
+        self.armed: list[float] = []
 
     # Members
 
@@ -138,8 +142,16 @@ class Ground:
         """See to it that the machine is woken at ``due_s`` or before."""
         if due_s < self.wake_s:
             self.wake_s = due_s
+            self.armed.append(due_s)
             self.late_s = min(self.late_s, due_s + self.config.pause_s)
             out.after(max(0.0, due_s - now_s), WAKE)
+
+    def woken(self, at_s: float) -> None:
+        """Note that ``WAKE`` has come for every time up to ``at_s``, or will at once."""
+        armed = self.armed
+        while armed and armed[-1] <= at_s:
+            armed.pop()
+        self.wake_s = armed[-1] if armed else NEVER_S
 
     # Packets
 
@@ -175,6 +187,8 @@ class Ground:
     def assert_invariants(self) -> None:
         """Raise AssertionError if a bound or rule of the shared tables is broken."""
         config = self.config
+        assert self.wake_s == (self.armed[-1] if self.armed else NEVER_S)
+        assert self.armed == sorted(self.armed, reverse=True)
         assert self.node_id not in self.members
         assert len(self.members) <= config.members_max
         assert 0 <= self.awareness <= config.awareness_max

@@ -202,8 +202,8 @@ class Swim:
         ground = self._ground
         if now_s < ground.wake_s - EARLY_S:
             return
-        ground.wake_s = NEVER_S
-        ground.late_s = ground.round_due_s + self.config.pause_s
+        ground.woken(now_s + EARLY_S)
+        ground.late_s = min(ground.round_due_s, ground.wake_s) + self.config.pause_s
         if self._probing.greetings:
             self._probing.greet(now_s, out)
         if ground.suspects:
@@ -235,6 +235,8 @@ class Swim:
         self._probing.end_all()
         self._verdicts.prolong(slept_s, now_s)
         ground.round_due_s, ground.late_s = now_s, now_s + self.config.pause_s
+        ground.woken(now_s)
+        ground.armed.append(now_s)
         ground.wake_s = now_s
         out.after(0.0, ROUND)
         out.after(0.0, WAKE)
