@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from heapq import heappop
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from agentmesh.core.machine import Send
 from agentmesh.core.messages import LocalNode, PeerDown, PeerUp, Received, WallClock
 from agentmesh.core.swim.messages import Ack, Ping
 from agentmesh.errors import UsageError
+from agentmesh.sim.agenda import Agenda
 from agentmesh.sim.links import Ether, Link
 from agentmesh.sim.node import DOWN, UP, SimNode
 from agentmesh.sim.runner import Run
@@ -41,6 +43,34 @@ def logs(node: SimNode, kind: type) -> list[tuple[float, Any]]:
         for at_s, item in brain.log
         if isinstance(item, kind) or (isinstance(item, Received) and isinstance(item.message, kind))
     ]
+
+
+# -- the order of events ---------------------------------------------------------------------------------------------
+
+
+def test_events_come_by_time_and_then_in_the_order_in_which_they_were_put_in() -> None:
+    rng, agenda = random.Random(5), Agenda()
+    pushed: list[tuple[int, int]] = []
+    taken: list[tuple[int, int]] = []
+    now_us = 0
+    for _ in range(60):  # a step of up to 50 ms: within one slot, or over some of them
+        until_us = now_us + rng.randrange(50_000)
+        while agenda.near or agenda.advance(until_us):
+            if agenda.near[0][0] > until_us:
+                break
+            at_us, _, _, _, number, _ = heappop(agenda.near)
+            taken.append((at_us, number))
+            if rng.random() < 0.3:  # what happens brings more, now and later
+                pushed.append((at_us + rng.choice([0, 0, 5_000]), len(pushed)))
+                agenda.push(pushed[-1][0], None, 0, pushed[-1][1], 0)
+        now_us = until_us
+        for _ in range(20):
+            pushed.append((now_us + rng.choice([0, 3, 16_384, rng.randrange(200_000)]), len(pushed)))
+            agenda.push(pushed[-1][0], None, 0, pushed[-1][1], 0)
+    assert taken == sorted(taken)
+    left = sorted({*pushed} - {*taken})
+    assert len(left) == len(agenda) == len(pushed) - len(taken)
+    assert left[0][0] >= now_us > taken[-1][0]
 
 
 # -- packets and delays ---------------------------------------------------------------------------------------------
