@@ -380,6 +380,17 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in("soak/test_simulator.py", "a_scenario_at_its_own_size_breaks_no_rule"),
         ),
     ),
+    "mesh.contacts.window": Requirement(
+        "docs/spec/contacts.md §2.3, issue 3.5",
+        "Overloaded machines dial fewer at once, so that some handshakes end; dead peers do not count.",
+        _in(
+            "unit/node/test_window.py",
+            "the_window_halves_with_each_sign_of_overload_and_never_closes",
+            "many_dials_that_fail_together_are_one_sign",
+            "success_opens_the_window_again_and_dead_peers_leave_it_alone",
+            "a_peer_that_takes_the_connection_and_never_shakes_hands_is_a_sign_of_overload",
+        ),
+    ),
     "mesh.contacts": Requirement(
         "docs/spec/contacts.md §1, §2, issue 3.2",
         "Neighbours, named and newly heard nodes are dialled within bounds that hearsay cannot break; contacts outlive restarts.",

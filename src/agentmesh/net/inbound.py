@@ -175,9 +175,17 @@ async def admit(
     return link
 
 
-def raise_dial_error(error: OSError | MeshError, address: str, timeout_s: float) -> NoReturn:
-    """Turn what went wrong while dialling into one of the errors that ``Transport.dial`` promises."""
+def raise_dial_error(
+    error: OSError | MeshError, address: str, timeout_s: float, *, connected: bool = False
+) -> NoReturn:
+    """Turn what went wrong while dialling, or after the peer took the connection, into an error of ``Transport.dial``."""
     if isinstance(error, TimeoutError):
+        if connected:
+            raise Timeout(
+                f"{address} did not finish the handshake within {timeout_s:g} s",
+                code="unreached.timeout.handshake",
+                why="that machine or this one is overloaded, or it is no AgentMesh node",
+            ) from error
         raise Timeout(f"{address} did not answer within {timeout_s:g} s", code="unreached.timeout.dial") from error
     if isinstance(error, SignatureError | DecodeError | NoRoute | Timeout):
         raise error

@@ -86,7 +86,7 @@ async def dial_over(
             link = MuxLink(pipe, proven, scheme, dialed=True, remote_address=address, early=early)
             return link
     except (OSError, MeshError) as error:
-        raise_dial_error(error, address, timeout_s)
+        raise_dial_error(error, address, timeout_s, connected=tunnel is not None)
     finally:
         if link is None and tunnel is not None:
             await tunnel.aclose()

@@ -7,6 +7,7 @@ its hash binds the node-key handshake (``net.handshake``) to this very channel.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import ssl
@@ -155,8 +156,12 @@ def binding_of(der: bytes) -> bytes:
     return hashlib.sha256(der).digest()
 
 
+@functools.cache
 def client_context() -> ssl.SSLContext:
-    """Return the TLS context of a dialling node. The certificate is not judged: the node-key handshake does that."""
+    """Return the TLS context of all dialling nodes of this process.
+
+    The certificate is not judged: the node-key handshake does that.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -20,6 +20,7 @@ from agentmesh.ids import NodeId, short
 from agentmesh.net.base import Contact, Link, Stream, Transport
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.config import NodeConfig
+from agentmesh.node.window import DialWindow
 from agentmesh.wire import v1
 
 _log = logging.getLogger("agentmesh.links")
@@ -108,6 +109,7 @@ class Links:
         self._scope = TaskScope("links")
         self._peers: dict[NodeId, Peer] = {}
         self._dialing: dict[NodeId, asyncio.Task[Peer]] = {}
+        self._window = DialWindow()
         self._waiting: dict[NodeId, list[v1.AnyMessage]] = {}
         self.attempts: dict[NodeId, Attempt] = {}
         self.transports: list[Transport] = []
@@ -169,17 +171,16 @@ class Links:
         if waiting is None:
             if len(self._waiting) >= _WAITING_NODES_MAX or not contact.addresses:
                 return
-            if node_id not in self._dialing and self._dial_task(contact) is None:
+            if node_id not in self._dialing and not self._dial_if_room(contact):
                 return
             waiting = self._waiting[node_id] = []
         if len(waiting) < _WAITING_EACH_MAX:
             waiting.append(message)
 
     def dial(self, contact: Contact) -> None:
-        """Try to connect in the background; one try per node at a time."""
-        if self.is_connected(contact.node_id) or contact.node_id in self._dialing:
-            return
-        self._dial_task(contact)
+        """Try to connect in the background; one try per node at a time, and none while many others fail for overload."""
+        if not self.is_connected(contact.node_id) and contact.node_id not in self._dialing:
+            self._dial_if_room(contact)
 
     async def connect(self, contact: Contact) -> Peer:
         """Return the link to a node, dialling if there is none.
@@ -195,6 +196,9 @@ class Links:
         if task is None:
             raise NoRoute(f"too many links are open ({self._config.links_max})", code="links.full")
         return await asyncio.shield(task)
+
+    def _dial_if_room(self, contact: Contact) -> bool:
+        return self._window.has_room(len(self._dialing)) and self._dial_task(contact) is not None
 
     def _dial_task(self, contact: Contact) -> asyncio.Task[Peer] | None:
         if contact.node_id == self._node_id or len(self._peers) + len(self._dialing) >= self._config.links_max:
@@ -225,8 +229,10 @@ class Links:
                 attempt.address = address
                 try:
                     link = await transport.dial(contact.node_id, address, self._config.dial_timeout_s)
+                    self._window.note(None, time.monotonic())
                     peer = await self._greet(link, dialed=True)
                 except MeshError as error:
+                    self._window.note(error, time.monotonic())
                     last, attempt.error = error, str(error)
                     if isinstance(error, SignatureError):
                         self._on_misbehaved(contact.node_id, error.code, str(error))

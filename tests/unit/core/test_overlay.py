@@ -391,10 +391,11 @@ def test_leaving_parts_from_all_neighbours() -> None:
     assert not [s for s in bench.run(60) if hasattr(s, "message")]
 
 
-def test_a_new_own_record_is_told_to_neighbours_and_theirs_replaces_the_old() -> None:
+def test_a_new_own_record_is_told_to_neighbours_if_it_says_anything_new_and_theirs_replaces_the_old() -> None:
     bench = Bench()
     bench.linked(A)
-    mine = newer(0)
+    assert bench.feed(LocalNode(newer(0))).sends == [], "a refutation is for SWIM to spread"
+    mine = record_of(KEYS[0], seq=3, capacity=1)
     assert [s.to for s in bench.feed(LocalNode(mine)).sends] == [A.node_id]
     theirs = newer(1)
     events = bench.say(A, Here(theirs.raw)).events

@@ -143,12 +143,16 @@ class Overlay:
     # -- facts --
 
     def _on_local(self, incoming: LocalNode, now_s: float, out: Outbox) -> None:
-        """Take the own new record and tell all neighbours; when leaving, part from them."""
+        """Take the own new record and tell all neighbours if it says anything new; when leaving, part from them.
+
+        A record that only refutes a suspicion is SWIM's to spread: nodes that suspect each other would not come to rest.
+        """
         ground = self._ground
-        ground.record = incoming.record
-        here = Here(incoming.record.raw)
-        for node in ground.neighbours():
-            out.send(node, here)
+        old, ground.record = ground.record, incoming.record
+        if old is None or incoming.record.leaving or _place_of(old) != _place_of(incoming.record):
+            here = Here(incoming.record.raw)
+            for node in ground.neighbours():
+                out.send(node, here)
         if incoming.record.leaving:
             for node in list(ground.long):
                 self._long.disconnect(node, now_s, out)
@@ -356,3 +360,8 @@ _ON: dict[type[Any], Any] = {
     MemberLeft: Overlay._on_left,  # pyright: ignore[reportPrivateUsage]
     NeighbourBad: Overlay._on_bad,  # pyright: ignore[reportPrivateUsage]
 }
+
+
+def _place_of(record: NodeRecord) -> tuple[object, ...]:
+    """Return what the overlay goes by in a record."""
+    return record.addresses, record.site, record.capacity
