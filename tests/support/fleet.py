@@ -195,6 +195,7 @@ class Worker:
         """Carry out one command and return its answer."""
         match command["do"]:
             case "open":
+                await asyncio.sleep(command.get("wait_s", 0.0))
                 for name in command.get("names") or self.members:
                     await self.members[name].open(command.get("seeds", ()))
                     await asyncio.sleep(command.get("pace_s", 0.0))
@@ -363,16 +364,17 @@ class Fleet:
     def open(self, pace_s: float = 0.0) -> str:
         """Start every process and node; all know only the first one. Returns its seed.
 
-        ``pace_s`` is the pause of each process between two of its nodes: hundreds at once on two cores would spend their
-        first minute declaring each other dead for being slow.
+        ``pace_s`` is the pause between any two of them: hundreds at once on two cores would spend their first minute
+        declaring each other dead for being slow.
         """
         for squad in self.squads:
             squad.start()
         first = self.squads[0]
         seed = first.ask("open", names=first.names[:1])[0]["seed"]
-        first.say("open", names=first.names[1:], seeds=[seed], pace_s=pace_s)
-        for squad in self.squads[1:]:
-            squad.say("open", seeds=[seed], pace_s=pace_s)
+        each_s = pace_s * len(self.squads)
+        for index, squad in enumerate(self.squads):
+            names = squad.names if index else squad.names[1:]
+            squad.say("open", names=names, seeds=[seed], wait_s=index * pace_s, pace_s=each_s)
         for squad in self.squads:
             squad.hear()
         return seed
@@ -399,8 +401,13 @@ class Fleet:
 
         def check() -> bool:
             nonlocal facts
+            asked = time.monotonic()
             facts = self.facts()
-            return bool(holds(facts))
+            if holds(facts):
+                return True
+            # To ask hundreds of nodes is work that they lack for what is waited for: at most a fifth of the time.
+            time.sleep(4 * (time.monotonic() - asked))
+            return False
 
         try:
             wait_until(check, what, timeout_s)

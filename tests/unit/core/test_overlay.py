@@ -359,7 +359,9 @@ def test_a_candidate_that_others_hold_for_dead_is_asked_and_only_silence_buries_
     assert [s.to for s in out.sends] == [r.node_id for r in far]
     assert bench.overlay.dead() == []
     bench.say(far[0], Here(far[0].raw))
-    bench.run(3)
+    bench.run(6)
+    assert bench.overlay.dead() == []
+    bench.run(2)
     assert far[1].node_id in bench.overlay.dead()
     assert far[0].node_id not in bench.overlay.dead()
 

@@ -73,11 +73,11 @@ class OverlayConfig:
             2, 60: a healed partition re-mixes within seconds, for a few messages per dead neighbour.
         tomb_probes_max: … and so many times. Default 14, about 10 minutes.
         tomb_ask_gap_s: One of whom somebody else says that it lives is asked at most this often. Default 15 (guess).
-        doubt_s, doubt_tries: A candidate that others hold for dead, or that did not answer, is asked so often, so far apart;
-            if it stays silent it is dead to us too. Defaults 1 and 3 (guess: a dial and an answer, twice over).
+        doubt_s, doubt_tries: A candidate that others hold for dead, or that did not answer, is asked so often; the waits
+            double from the first. If it stays silent it is dead to us too. Defaults 1 and 3 (guess: a dial and an answer).
         far_share: When the table of candidates is full, this share of the unmet nodes that are too far to matter still gets
             the place of another far one, so that ways into other parts stay fresh. Default 0.1 (guess; each costs 10 µs).
-        doubts_max: Such candidates at once. Default 16.
+        doubts_max: Such candidates at once. Default 8: twice as many kept overloaded nodes busy with such questions (measured).
         revive_s, revive_s_max: A node that died is not taken back on the strength of a message within this time of
             its death, doubling with every death while it is remembered. Defaults 1 and 60.
     """
@@ -131,7 +131,7 @@ class OverlayConfig:
     doubt_s: float = 1.0
     doubt_tries: int = 3
     far_share: float = 0.1
-    doubts_max: int = 16
+    doubts_max: int = 8
     revive_s: float = 1.0
     revive_s_max: float = 60.0
 

@@ -33,6 +33,10 @@ from agentmesh.identity.node_record import NodeRecord
 from agentmesh.identity.reader import Reader
 from agentmesh.ids import NodeId
 
+#: So many of the dead are asked at once whether they are back, the next ones this much later, seconds.
+_PROBES_AT_ONCE = 3
+_PROBE_GAP_S = 0.5
+
 
 class Overlay:
     """Keep the zone and the long links of one node.
@@ -338,8 +342,12 @@ class Overlay:
             del ground.bad[node]
             ground.settle(node, now_s, out)
         self._probe_s = min(ground.bad.values(), default=math.inf)
+        asked = 0
         for node, tomb in ground.tombs.items():
+            if tomb.probe_s <= now_s and asked >= _PROBES_AT_ONCE:
+                tomb.probe_s = now_s + _PROBE_GAP_S  # many died at once: ask them one after the other
             if tomb.probe_s <= now_s:
+                asked += 1
                 tomb.probes += 1
                 tomb.asked_s = now_s
                 wait_s = min(config.tomb_probe_s * 2.0 ** min(tomb.probes, 16), config.tomb_probe_s_max)

@@ -94,7 +94,7 @@ class ZoneView:
     def due_s(self) -> float:
         """Return when ``tick`` wants to be called next."""
         due_s = min(self._zone_s, self._merge_s, self._near_s)
-        return min(due_s, next(iter(self._doubts.values()))[0]) if self._doubts else due_s
+        return min(due_s, *(until_s for until_s, _ in self._doubts.values())) if self._doubts else due_s
 
     def tick(self, now_s: float, out: Outbox) -> None:
         """Do what time asks for: form the zone anew, exchange candidates."""
@@ -337,7 +337,7 @@ class ZoneView:
             return
         if ground.record is None or ground.record.leaving:
             return
-        self._doubts[node] = (now_s + ground.config.doubt_s, tries)
+        self._doubts[node] = (now_s + ground.config.doubt_s * 2.0 ** (tries - 1), tries)
         out.send(node, Here(ground.record.raw, reply=True), self.candidates.entries[node].record.addresses)
 
     def _expect(self, node: NodeId, now_s: float) -> None:

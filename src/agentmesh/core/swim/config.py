@@ -47,9 +47,12 @@ class SwimConfig:
             Default 0.6 (guess: above a garbage collection or a busy core, below the shortest suspicion).
         greetings: After such a pause every member is pinged so many times, ``burst_interval_s`` apart, to be heard
             before anyone gives up on us. Default 3: at 25 % loss 98.4 % hear at least one.
-        strain_s, pace_max: A machine that sleeps thrice, each time within ``strain_s``, has more to do than it can. From then
-            on it asks suspects and helpers less, down to 1 / ``pace_max``, greets nobody, and is slower to declare a death.
-            Defaults 10 and 4: without it 200 nodes on two cores kept each other suspected and busy (docs/spec/swim.md §3.7).
+        strain_s: A machine that sleeps thrice, each time within so long, has more to do than it can. Default 10.
+        suspects_usual: With twice as many suspects at once answers are late rather than members dead. Default 4 (guess: a
+            zone of 16 rarely loses more at once).
+        slowness_max: Then, after such sleeps and with a low opinion of itself it asks suspects and helpers up to so many
+            times less, and takes as much longer to declare a death. Default 4: without it 200 nodes on two cores kept
+            each other suspected and busy (docs/spec/swim.md §3.7).
         relays_max: Probes run for others at once. Default 64; more are not answered.
         refute_interval_s: One accuser can make this node sign a new record once in so long. Default 5.0 (guess: shorter
             than a suspicion, so that an honest accuser is always refuted in time).
@@ -83,6 +86,7 @@ class SwimConfig:
     pause_s: float = 0.6
     greetings: int = 3
     strain_s: float = 10.0
-    pace_max: int = 4
+    suspects_usual: int = 4
+    slowness_max: int = 4
     relays_max: int = 64
     refute_interval_s: float = 5.0

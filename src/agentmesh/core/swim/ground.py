@@ -37,7 +37,7 @@ class Ground:
         rumours: What rides on the next packets.
         times_max: A rumour is sent so often (docs/spec/swim.md §4.1).
         awareness: How unsure this node is of itself (§3.4).
-        pace: How many times slower it asks than it might: more than 1 if this machine slept again and again (§3.7).
+        pace: More than 1 if this machine slept again and again lately (§3.7).
         slept_s, naps: When it last did, and how often lately.
         nonce: The one used last.
         round_due_s, wake_s: When the next round is due, and the next ``WAKE``; never = infinity.
@@ -128,13 +128,23 @@ class Ground:
             self.naps = 0
         self.naps += 1
         self.slept_s = now_s
-        self.pace = min(max(1, self.naps - 1), self.config.pace_max)
+        self.pace = min(max(1, self.naps - 1), self.config.slowness_max)
         self.raise_awareness()
 
     def ease(self, now_s: float) -> None:
         """Go back to the usual pace if this machine kept up for a while."""
         if self.pace > 1 and now_s - self.slept_s > self.config.strain_s:
             self.pace = 1
+
+    @property
+    def slowness(self) -> int:
+        """How many times slower than usual those are asked who do not answer, and how many fewer are told (§3.7).
+
+        Many suspects, a low opinion of itself and late timers are all signs that answers are late, not members dead.
+        """
+        config = self.config
+        slow = max(self.pace, 1 + self.awareness // 2, len(self.suspects) // config.suspects_usual)
+        return min(slow, config.slowness_max)
 
     # Time
 
@@ -176,7 +186,7 @@ class Ground:
         """Let helpers ask a member."""
         node = member.record.node_id
         request = PingReq(asked.nonce, member.key, int(wait_s * 1000))
-        for helper in self.pick_members(max(1, self.config.helpers // self.pace), node):
+        for helper in self.pick_members(max(1, self.config.helpers // self.slowness), node):
             asked.helpers.setdefault(helper, False)
             out.send(helper, request)
 

@@ -59,7 +59,7 @@ class Probing:
             member.probe is None
             and member.suspicion is None
             and ground.record is not None
-            and now_s - member.checked_s >= ground.config.check_interval_s * ground.pace
+            and now_s - member.checked_s >= ground.config.check_interval_s * ground.slowness
             and len(ground.probed) < ground.config.checks_max
         ):
             member.checked_s = now_s

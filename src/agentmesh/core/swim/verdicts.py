@@ -33,7 +33,7 @@ class Verdicts:
         out.emit(MemberSuspected(node))
         ground.rumours.doubt(node, member.key, member.record.seq, dead=False)
         told = Tell((), (Doubt(member.key, member.record.seq, False),))
-        for other in ground.pick_members(max(1, ground.config.tell_fanout // ground.pace), node):
+        for other in ground.pick_members(max(1, ground.config.tell_fanout // ground.slowness), node):
             out.send(other, told)
         self._pursue(member, suspicion, now_s, out)
 
@@ -76,13 +76,13 @@ class Verdicts:
             suspicion.burst_s = now_s
             suspicion.tries = 0
         if suspicion.burst_s is None:
-            suspicion.due_s = min(now_s + config.suspect_interval_s * ground.pace, deadline_s - config.burst_s)
+            suspicion.due_s = min(now_s + config.suspect_interval_s * ground.slowness, deadline_s - config.burst_s)
         else:
-            end_s = suspicion.burst_s + config.burst_s * ground.pace
+            end_s = suspicion.burst_s + config.burst_s * ground.slowness
             if now_s >= end_s - EARLY_S:
                 self._declare_dead(member, now_s, out)
                 return
-            suspicion.due_s = min(now_s + config.burst_interval_s * ground.pace, end_s)
+            suspicion.due_s = min(now_s + config.burst_interval_s * ground.slowness, end_s)
             if suspicion.tries % 2 == 0:
                 ground.ask_widely(member, suspicion, config.burst_interval_s, out)
         ground.ping(member, suspicion.nonce, now_s, out)
