@@ -1,7 +1,8 @@
 """The JWS container: protected header, payload, Ed25519 signature; nothing of JOSE beyond that.
 
 RFC 7515 with ``alg`` "EdDSA" (RFC 8037 §3.1), ``kid`` a did:key URL that is itself the key: no key is ever fetched, and
-``jku``, ``jwk`` or ``x5u`` in a header are not looked at. RFC 9864 renames the algorithm "Ed25519"; both names are read,
+``jku`` or ``x5u`` in a header are not looked at, nor is ``jwk`` but by ``public_of_jwk``, for proofs whose reader compares
+the key with an id (RFC 9449). RFC 9864 renames the algorithm "Ed25519"; both names are read,
 "EdDSA" is written because PyJWT, and with it the A2A SDK, knows only that (research: standards §1).
 
 Why not PyJWT: adr/0002. It and the A2A SDK are the test oracles.
@@ -11,8 +12,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
-from typing import Any
+from typing import Any, cast
 
 from agentmesh.codec.canonical import canonical, parse_strict
 from agentmesh.errors import DecodeError, SignatureError
@@ -60,11 +62,72 @@ def sign_detached(key: KeyPair, payload: bytes, *, typ: str) -> tuple[str, str]:
     return protected, b64url(key.sign(f"{protected}.{b64url(payload)}".encode("ascii")))
 
 
-def sign_compact(key: KeyPair, claims: dict[str, Any], *, typ: str) -> str:
-    """Return claims as a compact JWS ``header.payload.signature``; the payload is JCS. Raises LimitError."""
-    payload = canonical(claims)
-    protected, signature = sign_detached(key, payload, typ=typ)
-    return f"{protected}.{b64url(payload)}.{signature}"
+def sign_compact(key: KeyPair, claims: dict[str, Any], *, typ: str, with_jwk: bool = False) -> str:
+    """Return claims as a compact JWS ``header.payload.signature``; the payload is JCS.
+
+    Args:
+        key: Whose signature.
+        claims: The payload.
+        typ: Type of the signed thing, checked by the reader.
+        with_jwk: Put the public key itself into the header instead of ``kid`` (RFC 9449 §4.2).
+
+    Raises:
+        LimitError: the claims have no canonical form (codes "canonical.*"). Nothing was signed.
+    """
+    whose = {"jwk": jwk_of(key.public)} if with_jwk else {"kid": key_id(key.did)}
+    covered = f"{b64url(canonical({'alg': 'EdDSA', **whose, 'typ': typ}))}.{b64url(canonical(claims))}"
+    return f"{covered}.{b64url(key.sign(covered.encode('ascii')))}"
+
+
+def jwk_of(public: bytes) -> dict[str, str]:
+    """Return a public key as a JSON Web Key (RFC 8037 §2): the members that its thumbprint covers, no others."""
+    return {"crv": "Ed25519", "kty": "OKP", "x": b64url(public)}
+
+
+def thumbprint(public: bytes) -> str:
+    """Return ``jkt``, the RFC 7638 thumbprint of a public key: SHA-256, base64url, 43 characters."""
+    return b64url(hashlib.sha256(canonical(jwk_of(public))).digest())
+
+
+def public_of_jwk(jwk: object) -> bytes:
+    """Return the 32 raw bytes of a ``jwk`` header member. It proves nothing before it is compared with a known id.
+
+    Raises:
+        SignatureError: another key type or curve, a private key, or no 32 bytes (codes "signature.curve",
+            "signature.private", "signature.key_size").
+        DecodeError: ``x`` is not base64url (code "jws.base64").
+    """
+    members = cast("dict[str, Any]", jwk) if isinstance(jwk, dict) else {}
+    if members.get("kty") != "OKP" or members.get("crv") != "Ed25519":
+        raise SignatureError(
+            "the key in the header is no Ed25519 key",
+            code="signature.curve",
+            why="Ed448, X25519, P-256 and shared secrets are not accepted",
+            hint='sign with an Ed25519 key: {"kty": "OKP", "crv": "Ed25519", "x": ...}',
+        )
+    if "d" in members:
+        raise SignatureError(
+            "the key in the header is a private key",
+            code="signature.private",
+            why="the member d holds the secret, and now others have seen it",
+            hint="send the public members only, and replace this key",
+        )
+    x = members.get("x")
+    public = unb64url(x) if isinstance(x, str) else b""
+    if len(public) != 32:
+        raise SignatureError(f"a public key has 32 bytes, not {len(public)}", code="signature.key_size")
+    return public
+
+
+def verify_compact(token: str, public: bytes) -> None:
+    """Check the signature of a compact JWS over its own characters; ``parse_header`` and ``check_header`` come before.
+
+    Raises:
+        DecodeError: the signature is not base64url (code "jws.base64").
+        SignatureError: it does not hold (codes "signature.size", "signature.invalid").
+    """
+    covered, _, signature = token.rpartition(".")
+    verify(public, covered.encode("ascii", "replace"), unb64url(signature))
 
 
 def verify_detached(protected: str, payload: bytes, signature: str, *, did: str, typ: str, typ_required: bool) -> None:
@@ -83,7 +146,9 @@ def verify_detached(protected: str, payload: bytes, signature: str, *, did: str,
         SignatureError: another algorithm, type or key, a critical extension, or a signature that does not hold
             (codes "signature.*").
     """
-    _check_header(_header(protected), did=did, typ=typ, typ_required=typ_required)
+    header = parse_header(protected)
+    check_header(header, typ=typ, typ_required=typ_required)
+    check_kid(header, did)
     verify(public_key_of(did), f"{protected}.{b64url(payload)}".encode("ascii"), unb64url(signature))
 
 
@@ -95,7 +160,8 @@ def split_compact(token: str, *, payload_bytes_max: int) -> tuple[str, bytes, st
     return parts[0], unb64url(parts[1]), parts[2]
 
 
-def _header(protected: str) -> dict[str, Any]:
+def parse_header(protected: str) -> dict[str, Any]:
+    """Return the members of an encoded protected header, unjudged. Raises DecodeError (codes "jws.*", "json.*")."""
     if len(protected) > HEADER_CHARS_MAX:
         raise DecodeError(f"a protected header of {len(protected)} characters", code="jws.too_large")
     header = parse_strict(unb64url(protected), bytes_max=HEADER_CHARS_MAX, depth_max=4)
@@ -104,7 +170,8 @@ def _header(protected: str) -> dict[str, Any]:
     return header  # pyright: ignore[reportUnknownVariableType]
 
 
-def _check_header(header: dict[str, Any], *, did: str, typ: str, typ_required: bool) -> None:
+def check_header(header: dict[str, Any], *, typ: str, typ_required: bool = True) -> None:
+    """Raise SignatureError for another algorithm or type, or a critical extension (codes "signature.*")."""
     if header.get("alg") not in _ALGORITHMS:
         raise SignatureError(
             f"signature algorithm {str(header.get('alg'))[:40]!r} is not EdDSA", code="signature.algorithm"
@@ -113,5 +180,9 @@ def _check_header(header: dict[str, Any], *, did: str, typ: str, typ_required: b
         raise SignatureError("the header demands an extension that is not spoken here", code="signature.critical")
     if header.get("typ", None if typ_required else typ) != typ:
         raise SignatureError(f"the signed thing is no {typ}", code="signature.type")
+
+
+def check_kid(header: dict[str, Any], did: str) -> None:
+    """Raise SignatureError unless the header names this did:key's own key (code "signature.kid")."""
     if header.get("kid") != key_id(did):
         raise SignatureError("signed by another key than the agent's own", code="signature.kid")
