@@ -11,16 +11,14 @@ after it returned, or anybody could burn the ids of others with forged tokens (r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from agentmesh.codec.canonical import canonical
 from agentmesh.errors import DecodeError, LoopDetected, ReplayError, Unauthorized, UsageError
+from agentmesh.identity.budget import UNBOUNDED, Budget
 from agentmesh.identity.claims import (
-    AMOUNT_MAX,
-    amount_in,
-    amount_out,
     content_digest,
     count_in,
     did_in,
@@ -62,58 +60,6 @@ _CALLERS_MAX = 4096
 _CLOCKS = "compare the clocks of both machines (date -u) and set the wrong one"
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What a call may use at most, its own further calls included. None: the caller sets no bound, the callee's own hold.
-
-    Attributes:
-        calls: Further calls that the callee may make for it.
-        tokens: Tokens of language models, in and out together.
-        usd_micros: Millionths of a US dollar.
-        wall_ms: Milliseconds from acceptance to the last answer.
-
-    Raises:
-        UsageError: a value that is no integer from 0 to ``AMOUNT_MAX`` (code "token.budget").
-    """
-
-    calls: int | None = None
-    tokens: int | None = None
-    usd_micros: int | None = None
-    wall_ms: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in BUDGET_KEYS:
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or not 0 <= value <= AMOUNT_MAX):
-                raise UsageError(
-                    f"the budget's {name} is out of range",
-                    code="token.budget",
-                    why=f"{str(value)[:40]!r} is no integer from 0 to 10^15",
-                    hint="give money in millionths of a US dollar: 1.50 USD is usd_micros=1500000",
-                )
-
-    def to_claim(self) -> dict[str, int | str]:
-        """Return it as it travels: bounds that are not set are left out, money is a text."""
-        return {name: amount_out(name, value) for name in BUDGET_KEYS if (value := getattr(self, name)) is not None}
-
-    @classmethod
-    def from_claim(cls, members: dict[str, Any]) -> Budget:
-        """Read a budget. Raises DecodeError (codes "claims.amount", "token.budget_key")."""
-        for name in members:
-            if name not in BUDGET_KEYS:
-                raise DecodeError(
-                    f"the budget bounds {name[:40]!r}, which is not known here",
-                    code="token.budget_key",
-                    why="a bound that is not understood cannot be kept",
-                    hint=f"known are {', '.join(BUDGET_KEYS)}",
-                )
-        return cls(**{name: amount_in(members, name) for name in members})
-
-
-#: Names of what is bounded and counted, in their order.
-BUDGET_KEYS: tuple[str, ...] = tuple(field.name for field in fields(Budget))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallClaims:
     """What the caller signs.
@@ -148,7 +94,7 @@ class CallClaims:
     digest: str
     idem: str
     trace_id: str
-    budget: Budget = Budget()
+    budget: Budget = UNBOUNDED
     hops: tuple[str, ...] = ()
     depth_max: int = 16
     ath: str | None = None
@@ -270,6 +216,22 @@ def read_call_token(
             why="each token is good for one call",
             hint="sign a new token with the same idempotency key: the stored result comes back, nothing runs twice",
         )
+    verify_compact(raw, public)
+    return CallToken(signer, claims, token_hash(raw))
+
+
+def read_kept_token(raw: str) -> CallToken:
+    """Read a token kept as evidence, at any later time and by anybody: its shape and signature, not its time or target.
+
+    For receipts and audits only; a call is admitted by ``read_call_token``.
+
+    Raises:
+        DecodeError: oversized or malformed (codes as for ``read_call_token``).
+        SignatureError: another algorithm, type or curve, or a signature that does not hold (codes "signature.*").
+    """
+    protected, payload = _split(raw)
+    public, signer = _signer(protected)
+    claims = _read_claims(parse_claims(payload, bytes_max=TOKEN_CHARS_MAX))
     verify_compact(raw, public)
     return CallToken(signer, claims, token_hash(raw))
 
