@@ -623,6 +623,27 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in("e2e/test_cli_calls.py", "run_prints_the_answer_and_ends_with_the_trace"),
         ),
     ),
+    "call.token": Requirement(
+        "RQ0 §4.4, issue 4.1, docs/spec/tokens.md §7",
+        "Every call between nodes carries a token; one that is wrong in anything is refused before work, once used never again.",
+        (
+            *_in(
+                "e2e/test_hostile_peer.py",
+                "a_stranger_with_an_honest_token_is_served",
+                "the_same_call_sent_twice_runs_once_and_its_token_serves_no_other_task",
+                "a_token_that_is_wrong_in_one_thing_is_refused_and_nothing_runs",
+                "a_token_of_another_connection_is_worth_nothing",
+                "a_forged_token_is_refused_whatever_algorithm_it_names",
+                "a_call_that_comes_back_to_its_callee_is_refused_before_work",
+                "a_call_without_a_token_is_refused",
+            ),
+            *_in(
+                "unit/store/test_calls.py",
+                "a_token_is_noted_once_and_stays_noted_when_the_store_opens_again",
+                "a_full_store_forgets_what_is_over_and_nothing_that_is_still_good",
+            ),
+        ),
+    ),
     "call.failover": Requirement(
         "RQ2 failover, RQ1 recovery, issue 2.7",
         "An unreachable replica costs nothing but time; a task that began is never run twice.",
@@ -945,7 +966,7 @@ REQUIREMENTS: dict[str, Requirement] = {
             "forged_broken_and_oversized_records_are_dropped",
             "a_stranger_may_use_a_name_but_never_takes_the_calls_of_ones_own_agent",
             "a_malformed_request_gets_a_refusal_or_a_reset_and_costs_nothing",
-            "the_same_call_sent_twice_runs_once",
+            "the_same_call_sent_twice_runs_once_and_its_token_serves_no_other_task",
         ),
     ),
     "network.crash": Requirement(

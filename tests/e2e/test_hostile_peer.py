@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
+import secrets
 import socket
 import sys
 import time
@@ -22,9 +24,11 @@ from agentmesh.core.overlay.messages import Here, Join, Shuffle
 from agentmesh.core.plumtree.messages import Gossip
 from agentmesh.core.swim.messages import Ping
 from agentmesh.errors import MeshError
+from agentmesh.identity.jws import b64url, unb64url
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.manifest import build_card, sign_card
 from agentmesh.identity.node_record import node_body, sign_node_record
+from agentmesh.identity.token import CallClaims, digest_of, sign_call_token
 from agentmesh.net.addresses import parse_seed
 from agentmesh.net.base import Link, Stream
 from agentmesh.net.iroh import IrohTransport
@@ -234,26 +238,140 @@ async def test_a_flood_of_control_messages_is_throttled(victim: Daemon) -> None:
         await asyncio.to_thread(lives_on, victim)
 
 
-async def test_the_same_call_sent_twice_runs_once(victim: Daemon) -> None:
+# Calls and their tokens
+
+
+def agent_of(victim: Daemon) -> str:
     agents = victim.get("/api/v1/agents")["agents"]
-    agent_id = next(a["agent_id"] for a in agents if a["node_id"] == victim.node_id)
-    message = v1.encode(
-        v1.CallOpen(v=1, task_id="replayed-task", run_id="replayed-run", agent_id=agent_id, parts=[{"text": "once"}])
+    return next(a["agent_id"] for a in agents if a["node_id"] == victim.node_id)
+
+
+def opening(victim: Daemon, key: KeyPair, sign_with: KeyPair | None = None, **changes: Any) -> v1.CallOpen:
+    """Return a call with a token as an honest node would make it, but for the claims that are changed."""
+    now, task = int(time.time()), f"task-{secrets.token_hex(8)}"
+    message = v1.CallOpen(
+        v=1, task_id=task, run_id=f"run-{task}", agent_id=agent_of(victim), parts=[{"text": "once"}], caller=key.did
     )
-    async with attacker(victim) as (_, link):
+    claims: dict[str, Any] = {
+        "jti": secrets.token_hex(16),
+        "htm": "CALL",
+        "htu": f"mesh:{victim.node_id}/{key.did}",
+        "iat": now,
+        "exp": now + 60,
+        "aud": message.agent_id,
+        "purpose": "mischief",
+        "skill": "",
+        "digest": digest_of(message.parts, None, None),
+        "idem": task,
+        "trace_id": message.run_id,
+        **changes,
+    }
+    message.token = sign_call_token(sign_with or key, CallClaims(**claims))
+    return message
+
+
+async def outcome(link: Link, message: v1.CallOpen) -> v1.CallEnd:
+    """Send a call and return how it ended."""
+    stream = await link.open_stream()
+    await stream.send(v1.encode(message))
+    async with asyncio.timeout(10):
+        while (payload := await stream.recv()) is not None:
+            reply = v1.decode_call_reply(payload)
+            if isinstance(reply, v1.CallEnd):
+                return reply
+    raise AssertionError("the stream ended without an outcome")
+
+
+async def test_a_stranger_with_an_honest_token_is_served(victim: Daemon) -> None:
+    async with attacker(victim) as (key, link):
         await greet(link)
-        ends: list[v1.CallEnd] = []
-        for _ in range(2):
-            stream = await link.open_stream()
-            await stream.send(message)
-            async with asyncio.timeout(10):
-                while (payload := await stream.recv()) is not None:
-                    reply = v1.decode_call_reply(payload)
-                    if isinstance(reply, v1.CallEnd):
-                        ends.append(reply)
-        assert [e.state for e in ends] == ["completed", "rejected"]
-        assert ends[1].error is not None
-        assert ends[1].error["code"] == "call.replayed"
+        assert (await outcome(link, opening(victim, key))).state == "completed"
+
+
+async def test_the_same_call_sent_twice_runs_once_and_its_token_serves_no_other_task(victim: Daemon) -> None:
+    async with attacker(victim) as (key, link):
+        await greet(link)
+        message = opening(victim, key)
+        assert (await outcome(link, message)).state == "completed"
+        again = await outcome(link, message)
+        assert (again.state, (again.error or {})["code"]) == ("rejected", "call.replayed")
+        message.task_id = "another"
+        other = await outcome(link, message)
+        assert (other.state, (other.error or {})["code"]) == ("rejected", "token.replayed")
+
+
+OTHER = KeyPair.generate(b"\x77" * 32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"iat": int(time.time()) - 200, "exp": int(time.time()) - 140}, "token.expired"),
+        ({"iat": int(time.time()) + 4_000, "exp": int(time.time()) + 4_050}, "token.not_yet_valid"),
+        ({"aud": OTHER.did}, "token.audience"),
+        ({"htm": "POST"}, "token.method"),
+        ({"htu": "https://victim.example/a2a"}, "token.address"),
+        ({"digest": digest_of([{"text": "another body"}], None, None)}, "token.digest"),
+        ({"idem": "another-task"}, "token.task"),
+        ({"hops": (OTHER.did,)}, "token.hops"),
+        ({"sign_with": OTHER}, "token.caller"),
+    ],
+)
+async def test_a_token_that_is_wrong_in_one_thing_is_refused_and_nothing_runs(
+    victim: Daemon, changes: dict[str, Any], code: str
+) -> None:
+    async with attacker(victim) as (key, link):
+        await greet(link)
+        message = opening(victim, key, **changes)
+        end = await outcome(link, message)
+        assert (end.state, (end.error or {})["code"], end.events) == ("rejected", code, [])
+    status, _ = await asyncio.to_thread(victim.ask, "GET", f"/api/v1/runs/{message.run_id}/events", None)
+    assert status == 404
+
+
+async def test_a_token_of_another_connection_is_worth_nothing(victim: Daemon) -> None:
+    async with attacker(victim, 66) as (owner, link), attacker(victim, 67) as (thief, stolen_by):
+        await greet(link)
+        await greet(stolen_by)
+        message = opening(victim, owner)
+        end = await outcome(stolen_by, message)
+        assert (end.error or {})["code"] == "token.address"
+        message.caller = thief.did
+        assert (await outcome(stolen_by, message)).state == "rejected"
+        message.caller = owner.did
+        assert (await outcome(link, message)).state == "completed", "the thief did not use it up"
+
+
+@pytest.mark.parametrize("alg", ["none", "HS256", "ES256", "EdDSA", ""])
+async def test_a_forged_token_is_refused_whatever_algorithm_it_names(victim: Daemon, alg: str) -> None:
+    async with attacker(victim) as (key, link):
+        await greet(link)
+        message = opening(victim, key)
+        protected, payload, signature = message.token.split(".")
+        header = json.loads(unb64url(protected)) | {"alg": alg}
+        forged = b64url(json.dumps(header).encode())
+        message.token = f"{forged}.{payload}.{signature if alg != 'none' else ''}"
+        end = await outcome(link, message)
+        assert (end.state, end.events) == ("rejected", [])
+
+
+async def test_a_call_that_comes_back_to_its_callee_is_refused_before_work(victim: Daemon) -> None:
+    async with attacker(victim) as (key, link):
+        await greet(link)
+        hops = (OTHER.did, agent_of(victim))
+        message = opening(victim, key, hops=hops)
+        message.hops = list(hops)
+        end = await outcome(link, message)
+        assert (end.state, (end.error or {})["code"]) == ("rejected", "refused.loop")
+
+
+async def test_a_call_without_a_token_is_refused(victim: Daemon) -> None:
+    async with attacker(victim) as (key, link):
+        await greet(link)
+        message = opening(victim, key)
+        message.token = ""
+        end = await outcome(link, message)
+        assert (end.state, (end.error or {})["code"]) == ("rejected", "token.missing")
 
 
 def test_bytes_on_the_udp_port_that_are_no_quic_disturb_nobody(victim: Daemon) -> None:

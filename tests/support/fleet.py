@@ -31,6 +31,7 @@ from agentmesh.net.base import Transport
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.door import Door, Happening, Health, Invocation
 from agentmesh.node.node import Node
+from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.keyfile import load_or_create_key
 from agentmesh.store.state import StateStore
@@ -117,6 +118,8 @@ class Member:
         self._stack.push_async_callback(log.aclose)
         state = StateStore.open(self.home / "state.sqlite")
         self._stack.callback(state.close)
+        calls = CallStore.open(self.home / "calls.sqlite")
+        self._stack.callback(calls.close)
         node = Node(
             key,
             NodeConfig(name=self.name, version="0", health_interval_s=2.0, site=self.args.site),
@@ -125,6 +128,7 @@ class Member:
             self.kit,
             log,
             state,
+            calls,
             keys_dir=self.home / "keys",
             home=self.home,
             http_port=lambda: 1,

@@ -42,6 +42,7 @@ from agentmesh.node.door import Door
 from agentmesh.node.node import Node
 from agentmesh.obs.log import setup_logging
 from agentmesh.store.base import EventLogConfig
+from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.keyfile import load_or_create_key, load_or_create_token
 from agentmesh.store.state import StateStore
@@ -103,7 +104,9 @@ async def serve(settings: Settings) -> int:
         stack.push_async_callback(log.aclose)
         state = StateStore.open(home.state)
         stack.callback(state.close)
-        node = _node(settings, home, key, log, state, port)
+        calls = CallStore.open(home.calls)
+        stack.callback(calls.close)
+        node = _node(settings, home, key, log, state, calls, port)
         stack.push_async_callback(node.aclose)
         await node.open(settings.seeds)
         edge = A2AEdge(node, port_of=lambda: port)
@@ -156,7 +159,9 @@ async def _until_stopped(stop: Stop, app: Api, edge: A2AEdge, server: Server, se
     await serving
 
 
-def _node(settings: Settings, home: Home, key: KeyPair, log: EventLog, state: StateStore, port: int) -> Node:
+def _node(
+    settings: Settings, home: Home, key: KeyPair, log: EventLog, state: StateStore, calls: CallStore, port: int
+) -> Node:
     config = NodeConfig(
         name=settings.name,
         version=agentmesh.__version__,
@@ -184,6 +189,7 @@ def _node(settings: Settings, home: Home, key: KeyPair, log: EventLog, state: St
         Kit(),
         log,
         state,
+        calls,
         keys_dir=home.agent_keys,
         home=home.path,
         http_port=lambda: port,

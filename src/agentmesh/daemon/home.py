@@ -2,7 +2,7 @@
 
     config.toml  bootstrap.json            what people write
     identity/    api.token                 secrets, mode 0600 in a 0700 directory
-    events/      state.sqlite              what the node remembers
+    events/      state.sqlite  calls.sqlite  what the node remembers; tokens used, receipts
     daemon.json  daemon.lock  daemon.log   the running daemon
     home_version                           layout version, "1"
 
@@ -49,6 +49,7 @@ class Home:
         self.api_token = self.path / "api.token"
         self.events = self.path / "events"
         self.state = self.path / "state.sqlite"
+        self.calls = self.path / "calls.sqlite"
         self.runfile = self.path / "daemon.json"
         self.lock = self.path / "daemon.lock"
         self.log = self.path / "daemon.log"

@@ -149,6 +149,7 @@ class Calls:
             hops=hops,
             traceparent=request.traceparent,
             metadata=request.metadata,
+            purpose=request.purpose,
         )
         self._running[call.task_id] = call
         call.attach(self._scope.spawn(self._drive(call, candidates, message, timeout_s), "call", quiet=True))

@@ -25,6 +25,7 @@ from agentmesh.net.tasks import TaskScope
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.execute import execute, invocation_of
 from agentmesh.node.links import Peer
+from agentmesh.node.proof import Proofs
 from agentmesh.node.record import RunClocks, TaskStory
 from agentmesh.node.registry import LocalAgent, Registry
 from agentmesh.store.eventlog import EventLog
@@ -46,6 +47,7 @@ class Incoming:
         node_id: Own id.
         config: Limits.
         registry: The agents beside this node.
+        proofs: Checks call tokens.
         log: Where events go.
         scope: Owns the tasks that watch for a cancel.
         clocks: Logical time of the runs at this node.
@@ -56,6 +58,7 @@ class Incoming:
         node_id: NodeId,
         config: NodeConfig,
         registry: Registry,
+        proofs: Proofs,
         log: EventLog,
         scope: TaskScope,
         clocks: RunClocks,
@@ -63,6 +66,7 @@ class Incoming:
         self._node_id = node_id
         self._config = config
         self._registry = registry
+        self._proofs = proofs
         self._log = log
         self._scope = scope
         self._clocks = clocks
@@ -115,6 +119,7 @@ class Incoming:
             raise Busy(
                 f"agent {agent.manifest.name!r} is at its limit of {agent.limit} calls", extra={"untouched": True}
             )
+        self._proofs.admit(peer, message)
         while len(self._seen) >= _SEEN_MAX:
             del self._seen[next(iter(self._seen))]
         self._seen[peer, message.task_id] = None

@@ -29,6 +29,7 @@ from agentmesh.node.config import NodeConfig
 from agentmesh.node.incoming import Incoming
 from agentmesh.node.links import Peer
 from agentmesh.node.mesh import Callbacks, Mesh
+from agentmesh.node.proof import Proofs
 from agentmesh.node.record import RunClocks
 from agentmesh.node.registry import DoorKit, Registry
 from agentmesh.node.remote import Remote
@@ -37,6 +38,7 @@ from agentmesh.node.standing import place_of, standings
 from agentmesh.node.survey import Survey
 from agentmesh.node.traces import Traces
 from agentmesh.node.views import Standing, agent_view, cut_off_view, in_order, matching, peer_view
+from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.state import StateStore
 from agentmesh.wire import v1
@@ -71,7 +73,7 @@ class Node:
         transports: Ways to other nodes, preferred first.
         udp_listen: ``host:port`` for datagrams; "" = none.
         kit: Doors to agents.
-        log, state: Stores, open; the node does not close them.
+        log, state, call_store: Stores, open; the node does not close them.
         keys_dir: Where agent keys live.
         home: Home directory, for ``status``.
         http_port: Returns the API's port.
@@ -86,6 +88,7 @@ class Node:
         kit: DoorKit,
         log: EventLog,
         state: StateStore,
+        call_store: CallStore,
         *,
         keys_dir: Path,
         home: Path,
@@ -120,11 +123,13 @@ class Node:
             on_gone=self.mesh.local_gone,
         )
         clocks = RunClocks()
-        self._incoming = Incoming(self.node_id, config, self.registry, log, self._scope, clocks)
+        proofs = Proofs(key, config, self.registry, call_store)
+        self._incoming = Incoming(self.node_id, config, self.registry, proofs, log, self._scope, clocks)
         remote = Remote(
             config,
             self.links,
             log,
+            proofs,
             contact_of=self.mesh.contact_of,
             name_of=self.name_of,
             on_misbehaved=self.mesh.note_misbehaviour,

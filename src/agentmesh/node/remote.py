@@ -14,6 +14,7 @@ from agentmesh.net.base import Contact, Stream
 from agentmesh.node.call import Call, Untouched, unless_untouched
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.links import Links, Peer
+from agentmesh.node.proof import Proofs
 from agentmesh.store.eventlog import EventLog
 from agentmesh.wire import v1
 from agentmesh.wire.event import EventV1, check
@@ -32,6 +33,7 @@ class Remote:
         config: Limits.
         links: To peers.
         log: Keeps copies of the events that come back.
+        proofs: Signs the call token.
         contact_of: Returns where a node might be reached.
         name_of: Node id → name for people.
         on_misbehaved: Called with (peer, code, detail).
@@ -42,12 +44,13 @@ class Remote:
         config: NodeConfig,
         links: Links,
         log: EventLog,
+        proofs: Proofs,
         *,
         contact_of: Callable[[NodeId], Contact],
         name_of: Callable[[str], str],
         on_misbehaved: Callable[[NodeId, str, str], None],
     ) -> None:
-        self._config, self._links, self._log = config, links, log
+        self._config, self._links, self._log, self._proofs = config, links, log, proofs
         self._contact_of, self._name_of, self._on_misbehaved = contact_of, name_of, on_misbehaved
         self._silent_until_s: dict[str, float] = {}
 
@@ -99,6 +102,7 @@ class Remote:
     ) -> MeshError | None:
         accepted = False
         try:
+            message.token = self._proofs.sign(message, peer.link.peer)
             await stream.send(v1.encode(message))
             while True:
                 if accepted or is_last:

@@ -61,7 +61,12 @@ class Bye(msgspec.Struct, tag="bye", kw_only=True):
 
 
 class CallOpen(msgspec.Struct, tag="call", kw_only=True):
-    """First message of a call stream (see ``node.door.Invocation`` for the fields)."""
+    """First message of a call stream (see ``node.door.Invocation`` for the fields).
+
+    Attributes:
+        purpose: Why, in the caller's words.
+        token: Call token (``identity.token``); a call without one is refused.
+    """
 
     v: int
     task_id: str
@@ -78,6 +83,8 @@ class CallOpen(msgspec.Struct, tag="call", kw_only=True):
     hops: list[str] = []
     traceparent: str | None = None
     metadata: dict[str, Any] = {}
+    purpose: str = ""
+    token: str = ""
 
 
 class CallEvent(msgspec.Struct, tag="event", kw_only=True):
@@ -97,11 +104,15 @@ class CallCancel(msgspec.Struct, tag="cancel", kw_only=True):
 
 
 class CallEnd(msgspec.Struct, tag="end", kw_only=True):
-    """Last message of a call: the last events, the terminal state, and the error (``errors.to_wire``) if there was one."""
+    """Last message of a call: the last events, the terminal state, and the error (``errors.to_wire``) if there was one.
+
+    ``receipt`` is what the callee signs of it (``identity.receipt``); "" if no agent was reached.
+    """
 
     state: str
     error: dict[str, Any] | None = None
     events: list[msgspec.Raw] = []
+    receipt: str = ""
 
 
 class TraceQuery(msgspec.Struct, tag="trace", kw_only=True):

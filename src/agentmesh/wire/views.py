@@ -215,6 +215,7 @@ class CallRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         stream: True for an SSE answer of EventV1, False for one Reply.
         traceparent: W3C trace context.
         metadata: JSON object passed to the agent.
+        purpose: Why, in the caller's words; signed into the call token, for policies and audit. At most 512 characters.
     """
 
     to: str
@@ -233,6 +234,7 @@ class CallRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     stream: bool = False
     traceparent: str | None = None
     metadata: dict[str, Any] = {}
+    purpose: str = ""
 
 
 class Reply(msgspec.Struct, kw_only=True):

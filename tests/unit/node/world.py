@@ -16,6 +16,7 @@ from agentmesh.net.memory import MemoryHub, MemoryTransport
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.door import Door, Happening, Health, Invocation
 from agentmesh.node.node import Node
+from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.state import StateStore
 from agentmesh.wire.views import RegisterRequest
@@ -141,6 +142,8 @@ async def world(
             stack.push_async_callback(log.aclose)
             state = StateStore.open(home / "state.sqlite")
             stack.callback(state.close)
+            calls = CallStore.open(home / "calls.sqlite")
+            stack.callback(calls.close)
             kit = kits[i] if kits else FakeKit()
             node = Node(
                 key,
@@ -150,6 +153,7 @@ async def world(
                 kit,
                 log,
                 state,
+                calls,
                 keys_dir=home / "keys",
                 home=home,
                 http_port=lambda: 1,
