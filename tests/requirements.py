@@ -693,6 +693,19 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "call.receipt": Requirement(
+        "RQ0 §4.5, issue 4.2, docs/spec/tokens.md §7",
+        "Every outcome leaves a receipt that both sides keep, that is linked to the one before and that anybody can check.",
+        _in(
+            "unit/node/test_receipts.py",
+            "both_sides_keep_the_same_receipt_of_every_outcome_and_each_verifies_offline",
+            "a_refusal_leaves_a_receipt_too",
+            "receipts_of_one_callee_for_one_caller_are_linked_also_across_a_restart",
+            "a_call_that_stays_at_its_node_has_a_receipt_as_well",
+            "a_receipt_for_another_answer_is_not_kept_and_held_against_its_node",
+            "what_has_no_canonical_form_is_refused_before_it_is_sent",
+        ),
+    ),
     "call.failover": Requirement(
         "RQ2 failover, RQ1 recovery, issue 2.7",
         "An unreachable replica costs nothing but time; a task that began is never run twice.",

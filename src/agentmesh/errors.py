@@ -346,6 +346,10 @@ ERROR_TABLE: dict[type[MeshError], ErrorRow] = {
 _BY_WIRE: dict[str, type[MeshError]] = {row.wire: cls for cls, row in ERROR_TABLE.items()}
 
 
+#: ``type`` of a problem (RFC 9457) is a relative URI reference; its last segment is the wire name of the error.
+PROBLEM_PREFIX = "/problems/"
+
+
 def row_of(error: MeshError) -> ErrorRow:
     """Return the table row of an error's class or of its nearest ancestor that has one; (500, 1, "error") if none."""
     for cls in type(error).__mro__:
@@ -372,3 +376,8 @@ def from_wire(body: dict[str, Any]) -> MeshError:
     )
     error.extra.update({str(k)[:64]: v for k, v in list(body.items())[:32] if k not in known})
     return error
+
+
+def problem_type(error: MeshError) -> str:
+    """Return the ``type`` that names this kind of error in problem details and receipts."""
+    return PROBLEM_PREFIX + row_of(error).wire

@@ -9,9 +9,17 @@ from typing import Any
 import msgspec
 
 from agentmesh import __version__
-from agentmesh.api.problems import TYPE_PREFIX
 from agentmesh.api.table import Param, RouteRow
-from agentmesh.errors import ERROR_TABLE, DecodeError, LimitError, MeshError, Timeout, Unauthorized, UsageError
+from agentmesh.errors import (
+    ERROR_TABLE,
+    PROBLEM_PREFIX,
+    DecodeError,
+    LimitError,
+    MeshError,
+    Timeout,
+    Unauthorized,
+    UsageError,
+)
 from agentmesh.sdk.types import Problem
 from agentmesh.wire.event import EventV1
 
@@ -28,7 +36,7 @@ def build(rows: tuple[RouteRow, ...]) -> bytes:
         if "description" in schema:
             schema["description"] = inspect.cleandoc(schema["description"])
     components["Problem"]["properties"]["type"]["enum"] = sorted(
-        [TYPE_PREFIX + row.wire for row in ERROR_TABLE.values()] + [TYPE_PREFIX + "error"]
+        [PROBLEM_PREFIX + row.wire for row in ERROR_TABLE.values()] + [PROBLEM_PREFIX + "error"]
     )
     paths: dict[str, dict[str, Any]] = {}
     for row in rows:

@@ -8,13 +8,10 @@ import re
 import msgspec
 from starlette.types import Send
 
-from agentmesh.errors import Busy, MeshError, row_of
+from agentmesh.errors import PROBLEM_PREFIX, Busy, MeshError, problem_type, row_of
 from agentmesh.sdk.types import Problem
 
 CONTENT_TYPE = b"application/problem+json"
-#: ``type`` is a relative URI reference; its last segment is the wire name of the error.
-TYPE_PREFIX = "/problems/"
-
 _encode = msgspec.json.Encoder().encode
 _WORD_START = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
@@ -34,7 +31,7 @@ def problem_of(error: MeshError, *, status: int | None = None) -> Problem:
     row = row_of(error)
     run_id = error.extra.get("run_id")
     return Problem(
-        type=TYPE_PREFIX + row.wire,
+        type=problem_type(error),
         title=title_of(type(error)),
         status=row.http if status is None else status,
         detail=error.detail,
@@ -49,7 +46,7 @@ def problem_of(error: MeshError, *, status: int | None = None) -> Problem:
 def unexpected() -> Problem:
     """Describe a bug without its internals; the log has the traceback."""
     return Problem(
-        type=TYPE_PREFIX + "error",
+        type=PROBLEM_PREFIX + "error",
         title="Internal error",
         status=500,
         detail="the daemon hit a bug while answering",

@@ -43,6 +43,7 @@ class Call:
         self.node_id = ""
         self.path = "local"
         self.tried: list[str] = []
+        self.receipt = ""
         self.finished_s: float | None = None
         self.cancel_requested = False
         self._events_max, self._bytes_max = events_max, bytes_max
@@ -156,6 +157,7 @@ class Call:
             path=self.path,
             context_id=self.context_id,
             tried=self.tried,
+            receipt=self.receipt,
             lamport=self.story.lamport,
         )
 

@@ -31,6 +31,7 @@ from agentmesh.net.tasks import TaskScope
 from agentmesh.node.call import Call, Untouched, unless_untouched
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.execute import execute, invocation_of
+from agentmesh.node.proof import Proofs, Witness
 from agentmesh.node.record import RunClocks, TaskStory, new_id
 from agentmesh.node.registry import Registry
 from agentmesh.node.remote import Remote
@@ -56,6 +57,7 @@ class Calls:
         config: Limits.
         registry: Agents beside this node.
         remote: Carries calls to other nodes.
+        proofs: Signs tokens and receipts of calls that stay at this node.
         log: Where events go.
         scope: Owns the tasks of running calls.
         clocks: Logical time of the runs at this node.
@@ -69,6 +71,7 @@ class Calls:
         config: NodeConfig,
         registry: Registry,
         remote: Remote,
+        proofs: Proofs,
         log: EventLog,
         scope: TaskScope,
         clocks: RunClocks,
@@ -78,7 +81,8 @@ class Calls:
     ) -> None:
         self._node_id = node_id
         self._config = config
-        self._registry, self._remote, self._log, self._scope, self._clocks = registry, remote, log, scope, clocks
+        self._registry, self._remote, self._proofs = registry, remote, proofs
+        self._log, self._scope, self._clocks = log, scope, clocks
         self._directory, self._name_of = directory, name_of
         self._running: dict[str, Call] = {}
         self._finished: dict[str, Call] = {}
@@ -281,13 +285,17 @@ class Calls:
             raise Untouched(AgentNotFound.near(message.agent_id, []))
         if agent.active >= agent.limit:
             raise Untouched(Busy(f"agent {agent.manifest.name!r} is at its limit of {agent.limit} calls"))
+        story = Witness(self._proofs.sign(message, self._node_id))
         self._note(call, {"state": "working"})
 
         async def sink(event: EventV1) -> None:
             call.add(event)
+            story.add(event)
             self._log.append(event)
 
         agent.active += 1
+        error: MeshError | None = None
+        state = "canceled"  # unless it comes to an end of its own
         try:
             error = await execute(
                 agent.door,
@@ -297,8 +305,13 @@ class Calls:
                 events_max=self._config.call_events_max,
                 bytes_max=self._config.call_bytes_max,
             )
+            state = "completed" if error is None else "failed"
+        except MeshError as raised:
+            error, state = raised, "failed"
+            raise
         finally:
             agent.active -= 1
+            call.receipt = self._proofs.attest(agent, message, story, state, error)
         if isinstance(error, NoRoute | Closed):
             self._registry.check_soon(agent)
         return unless_untouched(call, error)

@@ -25,7 +25,7 @@ from agentmesh.net.tasks import TaskScope
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.execute import execute, invocation_of
 from agentmesh.node.links import Peer
-from agentmesh.node.proof import Proofs
+from agentmesh.node.proof import Proofs, Witness
 from agentmesh.node.record import RunClocks, TaskStory
 from agentmesh.node.registry import LocalAgent, Registry
 from agentmesh.store.eventlog import EventLog
@@ -76,22 +76,26 @@ class Incoming:
     async def serve(self, peer: Peer, stream: Stream, message: v1.CallOpen) -> None:
         """Serve one call stream to its end. Refusals are told to the caller before any work; nothing is raised but Closed."""
         try:
-            agent = self._admit(peer.link.peer, message)
+            agent = self._find(peer.link.peer, message)
+            story = Witness(self._proofs.admit(peer.link.peer, message))
         except MeshError as error:
-            with contextlib.suppress(Closed):
-                await stream.send(v1.encode(v1.CallEnd(state="rejected", error=to_wire(error))))
-                await stream.finish()
+            await _refuse(stream, error)
+            return
+        try:
+            self._admit(peer.link.peer, message, agent)
+        except MeshError as error:
+            await _refuse(stream, error, self._proofs.attest(agent, message, story, "rejected", error))
             return
         self.running += 1
         agent.active += 1
         try:
-            await self._run(peer, stream, message, agent)
+            await self._run(peer, stream, message, agent, story)
         finally:
             agent.active -= 1
             self.running -= 1
 
-    def _admit(self, peer: NodeId, message: v1.CallOpen) -> LocalAgent:
-        """Check a call, cheap checks first, and return its agent; raises what is told to the caller."""
+    def _find(self, peer: NodeId, message: v1.CallOpen) -> LocalAgent:
+        """Check the shape of a call, and return its agent; raises what is told to the caller."""
         for text in (message.task_id, message.run_id):
             if not text or len(text) > _ID_CHARS_MAX:
                 raise DecodeError("the call has no usable task_id or run_id", code="call.malformed")
@@ -107,6 +111,10 @@ class Incoming:
         agent = self._registry.get(message.agent_id)
         if agent is None:
             raise AgentNotFound.near(message.agent_id, [a.manifest.name for a in self._registry.agents()])
+        return agent
+
+    def _admit(self, peer: NodeId, message: v1.CallOpen, agent: LocalAgent) -> None:
+        """Let a call of a proven caller begin; raises what is told to it."""
         if agent.health is not None and agent.health.status != "healthy":
             self._registry.check_soon(agent)
             raise NoRoute(
@@ -119,13 +127,11 @@ class Incoming:
             raise Busy(
                 f"agent {agent.manifest.name!r} is at its limit of {agent.limit} calls", extra={"untouched": True}
             )
-        self._proofs.admit(peer, message)
         while len(self._seen) >= _SEEN_MAX:
             del self._seen[next(iter(self._seen))]
         self._seen[peer, message.task_id] = None
-        return agent
 
-    async def _run(self, peer: Peer, stream: Stream, message: v1.CallOpen, agent: LocalAgent) -> None:
+    async def _run(self, peer: Peer, stream: Stream, message: v1.CallOpen, agent: LocalAgent, witness: Witness) -> None:
         story = TaskStory(
             self._node_id,
             message.run_id,
@@ -138,6 +144,7 @@ class Incoming:
 
         async def sink(event: EventV1) -> None:
             self._log.append(event)
+            witness.add(event)
             await told.add(event)
 
         state, error = "failed", None
@@ -167,7 +174,7 @@ class Incoming:
         finally:
             watcher.cancel()
         with contextlib.suppress(Closed):
-            await told.end(state, error)
+            await told.end(state, error, self._proofs.attest(agent, message, witness, state, error))
 
     async def _watch(self, stream: Stream, running: asyncio.Task[Any]) -> None:
         """Cancel the call when its caller says so, resets the stream or goes away."""
@@ -176,6 +183,12 @@ class Incoming:
                 v1.decode_call_input(payload)
                 break
         running.cancel()
+
+
+async def _refuse(stream: Stream, error: MeshError, receipt: str = "") -> None:
+    with contextlib.suppress(Closed):
+        await stream.send(v1.encode(v1.CallEnd(state="rejected", error=to_wire(error), receipt=receipt)))
+        await stream.finish()
 
 
 class _Told:
@@ -221,8 +234,8 @@ class _Told:
         if events:
             await self._stream.send(v1.encode(v1.CallEvent(events=events)))
 
-    async def end(self, state: str, error: MeshError | None) -> None:
-        """Send what waits and the outcome, and finish. Raises Closed."""
-        end = v1.CallEnd(state=state, error=to_wire(error) if error else None, events=self._take())
+    async def end(self, state: str, error: MeshError | None, receipt: str) -> None:
+        """Send what waits, the outcome and its receipt, and finish. Raises Closed."""
+        end = v1.CallEnd(state=state, error=to_wire(error) if error else None, events=self._take(), receipt=receipt)
         await self._stream.send(v1.encode(end))
         await self._stream.finish()

@@ -139,6 +139,7 @@ class Node:
             config,
             self.registry,
             remote,
+            proofs,
             log,
             self._scope,
             clocks,

@@ -9,10 +9,24 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from typing import cast
 
-from agentmesh.errors import ReplayError, Unauthorized
+import msgspec
+
+from agentmesh.codec.canonical import canonical
+from agentmesh.errors import AgentFailed, LimitError, MeshError, ReplayError, Unauthorized, problem_type
+from agentmesh.identity.budget import Usage
+from agentmesh.identity.claims import hash_of
 from agentmesh.identity.jws import b64url
 from agentmesh.identity.keys import KeyPair
+from agentmesh.identity.receipt import (
+    Outcome,
+    ReceiptClaims,
+    ResponseDigest,
+    check_receipt,
+    read_receipt,
+    sign_receipt,
+)
 from agentmesh.identity.token import (
     LIFE_S_MAX,
     CallClaims,
@@ -22,14 +36,18 @@ from agentmesh.identity.token import (
     digest_of,
     read_call_token,
     sign_call_token,
+    token_hash,
 )
 from agentmesh.ids import NodeId
 from agentmesh.node.config import NodeConfig
-from agentmesh.node.registry import Registry
-from agentmesh.store.calls import CallStore
+from agentmesh.node.registry import LocalAgent, Registry
+from agentmesh.store.calls import CallStore, KeptReceipt
 from agentmesh.wire import v1
+from agentmesh.wire.event import EventV1, is_end, state_of
 
 METHOD = "CALL"
+#: Pairs of callee and caller whose last receipt is remembered; that of others is looked up.
+_PAIRS_MAX = 10_000
 
 
 class Proofs:
@@ -52,9 +70,10 @@ class Proofs:
         unix_s: Callable[[], float] = time.time,
     ) -> None:
         self._key, self._config, self._registry, self._store, self._unix_s = key, config, registry, store, unix_s
+        self._last: dict[tuple[str, str], str] = {}
 
-    def sign(self, message: v1.CallOpen, callee_node: NodeId) -> str:
-        """Return the token for a call that is about to be sent to a node; each try needs its own.
+    def sign(self, message: v1.CallOpen, callee_node: NodeId) -> CallToken:
+        """Put a token into a call that is about to be sent to a node, and return it; each try needs its own.
 
         Raises:
             UsageError: the call cannot be described in a token. Nothing was sent.
@@ -63,24 +82,23 @@ class Proofs:
         agent = self._registry.get(message.caller)
         key = self._key if agent is None or agent.key is None else agent.key
         now = int(self._unix_s())
-        return sign_call_token(
-            key,
-            CallClaims(
-                jti=b64url(os.urandom(16)),
-                htm=METHOD,
-                htu=_way(callee_node, self._key.did),
-                iat=now,
-                exp=now + LIFE_S_MAX,
-                aud=message.agent_id,
-                purpose=message.purpose,
-                skill=message.skill or "",
-                digest=digest_of(message.parts, message.skill, message.context_id),
-                idem=message.task_id,
-                trace_id=message.run_id,
-                hops=tuple(message.hops),
-                depth_max=self._config.hops_max,
-            ),
+        claims = CallClaims(
+            jti=b64url(os.urandom(16)),
+            htm=METHOD,
+            htu=_way(callee_node, self._key.did),
+            iat=now,
+            exp=now + LIFE_S_MAX,
+            aud=message.agent_id,
+            purpose=message.purpose,
+            skill=message.skill or "",
+            digest=digest_of(message.parts, message.skill, message.context_id),
+            idem=message.task_id,
+            trace_id=message.run_id,
+            hops=tuple(message.hops),
+            depth_max=self._config.hops_max,
         )
+        message.token = sign_call_token(key, claims)
+        return CallToken(key.did, claims, token_hash(message.token))
 
     def admit(self, peer: NodeId, message: v1.CallOpen) -> CallToken:
         """Check the token of a call that arrived over the link of ``peer``, and remember it.
@@ -123,6 +141,113 @@ class Proofs:
         if not self._store.note_token(token.caller, claims.jti, token.kept_until, now=now):
             raise ReplayError("this call token was used before", code="token.replayed")
         return token
+
+    # Receipts
+
+    def attest(
+        self, agent: LocalAgent, message: v1.CallOpen, story: Witness, state: str, error: MeshError | None
+    ) -> str:
+        """Sign what happened to a call at an agent beside this node, and keep it.
+
+        Args:
+            agent: The callee.
+            message: The call, with its token.
+            story: What was told to the caller.
+            state: How it ended; a terminal state that was told wins.
+            error: Why it was refused or failed.
+
+        Returns:
+            The receipt; "" if the agent keeps its key to itself, since nobody else can sign for it.
+
+        Raises:
+            StoreError: it cannot be kept. Nobody was told.
+        """
+        if agent.key is None:
+            return ""
+        token = story.token
+        outcome = story.ended or state
+        if outcome in ("failed", "rejected") and error is None:
+            error = AgentFailed("the agent failed")
+        if outcome in ("completed", "input-required"):
+            error = None
+        callee = agent.key.did
+        raw = sign_receipt(
+            agent.key,
+            ReceiptClaims(
+                aud=token.caller,
+                iat=int(self._unix_s()),
+                jti=b64url(os.urandom(16)),
+                txn=token.claims.trace_id,
+                proof=token.hash,
+                req_digest=token.claims.digest,
+                res_digest=story.digest,
+                outcome=cast("Outcome", outcome),
+                task_id=message.task_id,
+                usage=Usage(wall_ms=story.wall_ms),
+                problem=None if error is None else problem_type(error),
+                prev=self._last.get((callee, token.caller)) or self._store.last_hash(callee, token.caller),
+            ),
+        )
+        kept = hash_of(raw)
+        self._store.keep(KeptReceipt(kept, message.task_id, message.run_id, callee, token.caller, raw, message.token))
+        self._last.pop((callee, token.caller), None)
+        while len(self._last) >= _PAIRS_MAX:
+            del self._last[next(iter(self._last))]
+        self._last[callee, token.caller] = kept
+        return raw
+
+    def accept(self, raw: str, message: v1.CallOpen, story: Witness) -> None:
+        """Check a receipt that came with an outcome, and keep it.
+
+        Raises:
+            DecodeError, SignatureError, ReplayError: it is none, or about another call or answer. It was not kept.
+            StoreError: it cannot be kept.
+        """
+        receipt = read_receipt(raw, now=int(self._unix_s()))
+        check_receipt(receipt, story.token, res_digest=story.digest)
+        self._store.keep(
+            KeptReceipt(
+                receipt.hash, message.task_id, message.run_id, receipt.issuer, story.token.caller, raw, message.token
+            )
+        )
+
+
+class Witness:
+    """What was told of one call so far, as callee and caller both see it: the ground of its receipt.
+
+    Args:
+        token: The call's token.
+    """
+
+    __slots__ = ("_digest", "_started_s", "ended", "token")
+
+    def __init__(self, token: CallToken) -> None:
+        self.token = token
+        #: The state that ended the task, once it was told.
+        self.ended: str | None = None
+        self._digest = ResponseDigest()
+        self._started_s = time.perf_counter()
+
+    def add(self, event: EventV1) -> None:
+        """Take an event of the callee in the order in which it is told: its kind and payload count, as canonical JSON."""
+        said = {"kind": event.kind, "payload": event.payload}
+        try:
+            raw = canonical(said, floats=True)
+        except LimitError:  # an integer that JSON readers disagree on: still the same bytes at both ends
+            raw = msgspec.json.encode(said, order="deterministic")
+        self._digest.add(raw)
+        if event.kind == "status" and is_end(state := state_of(event.payload)):
+            self.ended = state
+
+    @property
+    def digest(self) -> str:
+        """Digest of all events so far (``identity.receipt.ResponseDigest``)."""
+        return self._digest.value
+
+    @property
+    def wall_ms(self) -> int:
+        """Milliseconds since the call was accepted."""
+        return int((time.perf_counter() - self._started_s) * 1000)
 
 
 def _way(callee_node: str, caller_node: str) -> str:

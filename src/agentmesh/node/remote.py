@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from agentmesh.errors import Closed, DecodeError, LimitError, MeshError, Timeout, from_wire
+from agentmesh.errors import Closed, DecodeError, LimitError, MeshError, PeerError, Timeout, from_wire
 from agentmesh.ids import NodeId, short
 from agentmesh.net.base import Contact, Stream
 from agentmesh.node.call import Call, Untouched, unless_untouched
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.links import Links, Peer
-from agentmesh.node.proof import Proofs
+from agentmesh.node.proof import Proofs, Witness
 from agentmesh.store.eventlog import EventLog
 from agentmesh.wire import v1
 from agentmesh.wire.event import EventV1, check
@@ -81,28 +81,29 @@ class Remote:
             Untouched: nothing says that work began there; a replica may be tried.
             Closed: the link broke after the call was taken; the outcome is unknown.
             DecodeError, LimitError: the peer broke the protocol, or sent too much.
+            UsageError, LimitError: the call cannot be described in a token. Nothing was sent.
         """
         try:
             peer = await self._links.connect(self._contact_of(node_id))
-            call.path = peer.link.path
+        except MeshError as error:
+            raise Untouched(error) from error
+        call.path = peer.link.path
+        story = Witness(self._proofs.sign(message, node_id))
+        try:
             stream = await peer.link.open_stream()
         except MeshError as error:
             raise Untouched(error) from error
         peer.calls += 1
         try:
-            return await self._converse(call, peer, stream, message, is_last=is_last)
-        except (asyncio.CancelledError, LimitError):
-            await self._cancel(call, peer, stream)
-            raise
+            return await self._converse(call, peer, stream, message, story, is_last=is_last)
         finally:
             peer.calls -= 1
 
     async def _converse(
-        self, call: Call, peer: Peer, stream: Stream, message: v1.CallOpen, *, is_last: bool
+        self, call: Call, peer: Peer, stream: Stream, message: v1.CallOpen, story: Witness, *, is_last: bool
     ) -> MeshError | None:
         accepted = False
         try:
-            message.token = self._proofs.sign(message, peer.link.peer)
             await stream.send(v1.encode(message))
             while True:
                 if accepted or is_last:
@@ -113,10 +114,11 @@ class Remote:
                 if payload is None:
                     raise Closed("the callee's node ended the call without an outcome")
                 reply = v1.decode_call_reply(payload)
-                self._take(call, peer, reply)
+                self._take(call, peer, reply, story)
                 if isinstance(reply, v1.CallEvent):
                     accepted = True
                 else:
+                    self._accept(call, peer, message, reply, story)
                     await stream.finish()  # A stream ends when both sides have said so; links allow only so many.
                     return self._outcome(call, reply)
         except (Closed, TimeoutError) as error:
@@ -131,6 +133,9 @@ class Remote:
                 why=f"{error}; whether the agent finished is unknown",
                 hint=f"agentmesh trace {call.run_id[:12]}   once the node is back",
             ) from error
+        except (asyncio.CancelledError, LimitError):
+            await self._cancel(call, peer, stream, message, story)
+            raise
         except DecodeError as error:
             stream.reset(3)
             self._on_misbehaved(peer.link.peer, error.code, str(error))
@@ -144,7 +149,16 @@ class Remote:
         error = from_wire(end.error)
         return unless_untouched(call, error)
 
-    def _take(self, call: Call, peer: Peer, reply: v1.CallReply) -> None:
+    def _accept(self, call: Call, peer: Peer, message: v1.CallOpen, end: v1.CallEnd, story: Witness) -> None:
+        """Keep the receipt of an outcome; one that does not fit is held against the peer, the outcome stays as it is."""
+        if end.receipt:
+            try:
+                self._proofs.accept(end.receipt, message, story)
+                call.receipt = end.receipt
+            except PeerError as error:
+                self._on_misbehaved(peer.link.peer, error.code, str(error))
+
+    def _take(self, call: Call, peer: Peer, reply: v1.CallReply, story: Witness) -> None:
         """Check, keep and pass on events of the callee's node; it may only tell what happened there, in this task."""
         for raw in reply.events:
             try:
@@ -153,19 +167,21 @@ class Remote:
                 raise DecodeError(f"not an event: {error}", code="event.malformed") from error
             if event.node_id != peer.link.peer or event.task_id != call.task_id or event.run_id != call.run_id:
                 raise DecodeError("the peer sent an event of another node, task or run", code="event.foreign")
+            story.add(event)
             event.seq = 0
             call.add(event, len(raw))
             self._log.append_copy(event)
 
-    async def _cancel(self, call: Call, peer: Peer, stream: Stream) -> None:
+    async def _cancel(self, call: Call, peer: Peer, stream: Stream, message: v1.CallOpen, story: Witness) -> None:
         """Tell the callee to stop and collect what it still says, for a moment."""
         try:
             async with asyncio.timeout(_CANCEL_GRACE_S):
                 await stream.send(v1.encode(v1.CallCancel(reason="canceled by the caller")))
                 while (payload := await stream.recv()) is not None:
                     reply = v1.decode_call_reply(payload)
-                    self._take(call, peer, reply)
+                    self._take(call, peer, reply, story)
                     if isinstance(reply, v1.CallEnd):
+                        self._accept(call, peer, message, reply, story)
                         break
         except (MeshError, TimeoutError):
             pass

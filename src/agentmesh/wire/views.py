@@ -251,6 +251,7 @@ class Reply(msgspec.Struct, kw_only=True):
         path: "local", "direct" or "relayed".
         tried: Node ids of replicas that could not be reached first.
         lamport: Logical time of the run after this call; an agent that goes on counts from here.
+        receipt: What the callee signed of this call (compact JWS), checked and kept here; "" if it signs none.
     """
 
     run_id: str
@@ -267,6 +268,7 @@ class Reply(msgspec.Struct, kw_only=True):
     context_id: str | None = None
     tried: list[str] = []
     lamport: int = 0
+    receipt: str = ""
 
     def __str__(self) -> str:
         return self.text
