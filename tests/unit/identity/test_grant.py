@@ -297,6 +297,10 @@ def test_a_chain_out_of_order_or_with_a_gap_is_refused() -> None:
     assert code_of(THREE * 3, holder=HOLDERS[2].did) == ("DecodeError", "grant.chain")
 
 
+def test_a_chain_without_its_beginning_is_refused_even_if_its_first_issuer_is_a_root() -> None:
+    assert code_of(THREE[1:], holder=HOLDERS[2].did, roots={HOLDERS[0].did}) == ("Unauthorized", "grant.broken")
+
+
 def test_a_grant_from_another_chain_is_refused() -> None:
     foreign = chain(2, jti="x", sub="acct:somebody@example.org")
     assert code_of([ONE[0], foreign[1]]) == ("Unauthorized", "grant.broken")
