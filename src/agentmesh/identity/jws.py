@@ -14,6 +14,7 @@ import base64
 import binascii
 import hashlib
 import re
+from functools import lru_cache
 from typing import Any, cast
 
 from agentmesh.codec.canonical import canonical, parse_strict
@@ -23,6 +24,8 @@ from agentmesh.ids import key_id, public_key_of
 
 #: Largest protected header, in base64url characters. Ours has about 200.
 HEADER_CHARS_MAX = 2048
+#: Headers remembered by ``kid_in``, at most 2 KB each.
+_HEADERS_MAX = 1024
 _ALGORITHMS = ("EdDSA", "Ed25519")
 _B64 = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
@@ -148,7 +151,7 @@ def verify_detached(protected: str, payload: bytes, signature: str, *, did: str,
     """
     header = parse_header(protected)
     check_header(header, typ=typ, typ_required=typ_required)
-    check_kid(header, did)
+    check_kid(header.get("kid"), did)
     verify(public_key_of(did), f"{protected}.{b64url(payload)}".encode("ascii"), unb64url(signature))
 
 
@@ -182,7 +185,16 @@ def check_header(header: dict[str, Any], *, typ: str, typ_required: bool = True)
         raise SignatureError(f"the signed thing is no {typ}", code="signature.type")
 
 
-def check_kid(header: dict[str, Any], did: str) -> None:
-    """Raise SignatureError unless the header names this did:key's own key (code "signature.kid")."""
-    if header.get("kid") != key_id(did):
+@lru_cache(maxsize=_HEADERS_MAX)
+def kid_in(protected: str, typ: str) -> object:
+    """Return the ``kid`` of a header that has passed ``check_header``; all headers of one signer are the same: remembered."""
+    header = parse_header(protected)
+    check_header(header, typ=typ)
+    kid = header.get("kid")
+    return kid if isinstance(kid, str) else None
+
+
+def check_kid(kid: object, did: str) -> None:
+    """Raise SignatureError unless a ``kid`` names this did:key's own key (code "signature.kid")."""
+    if kid != key_id(did):
         raise SignatureError("signed by another key than the agent's own", code="signature.kid")

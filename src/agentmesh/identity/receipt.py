@@ -31,7 +31,7 @@ from agentmesh.identity.claims import (
     seconds_in,
     text_in,
 )
-from agentmesh.identity.jws import check_header, check_kid, parse_header, sign_compact, split_compact, verify_compact
+from agentmesh.identity.jws import check_kid, kid_in, sign_compact, split_compact, verify_compact
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.token import SKEW_S, CallToken
 from agentmesh.ids import public_key_of
@@ -180,11 +180,10 @@ def read_receipt(raw: str, *, now: int | None = None) -> Receipt:
             why=f"at most {RECEIPT_CHARS_MAX} characters are read",
         )
     protected, payload, _ = split_compact(raw, payload_bytes_max=RECEIPT_CHARS_MAX)
-    header = parse_header(protected)
-    check_header(header, typ=RECEIPT_TYP)
+    kid = kid_in(protected, RECEIPT_TYP)
     members = parse_claims(payload, bytes_max=RECEIPT_CHARS_MAX)
     issuer = did_in(members, "iss")
-    check_kid(header, issuer)
+    check_kid(kid, issuer)
     claims = _read_claims(members)
     if now is not None and claims.iat - SKEW_S > now:
         raise ReplayError(
