@@ -15,6 +15,7 @@ from agentmesh.sdk.types import (
     NetNodeView,
     NetView,
     PeerView,
+    ReceiptView,
     RegisterRequest,
     Reply,
     RunView,
@@ -164,6 +165,11 @@ class FakeBackend:
                 call.ended.set()
                 return CancelResult(task_id=task_id, canceled=running)
         raise RunNotFound(f"no task {task_id}")
+
+    async def receipts(self, ref: str) -> list[ReceiptView]:
+        if ref != "last":
+            raise RunNotFound(f"no receipt of {ref!r}")
+        return [ReceiptView(hash="h", task_id="t", run_id="r", callee="b", caller="a", receipt="x.y.z", token="u.v.w")]
 
     async def trace(self, ref: str, after: int = 0, remote: bool = True) -> TraceView:
         self._ask("trace", ref, after, remote)

@@ -16,6 +16,7 @@ from agentmesh.sdk.types import (
     CancelResult,
     NetView,
     PeerView,
+    ReceiptView,
     RegisterRequest,
     Reply,
     RunView,
@@ -129,6 +130,18 @@ class Backend(Protocol):
         Raises:
             RunNotFound: no run matches.
             UsageError: the prefix fits more than one run.
+        """
+        ...
+
+    async def receipts(self, ref: str) -> list[ReceiptView]:
+        """Return the receipts kept here of a run or task, oldest first.
+
+        Args:
+            ref: As for ``trace``; a task or run that only its receipts remember is found too.
+
+        Raises:
+            RunNotFound: no receipt of it is kept here.
+            UsageError: the prefix is too short or fits more than one run.
         """
         ...
 

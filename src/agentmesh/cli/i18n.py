@@ -77,6 +77,10 @@ ZH: dict[str, str] = {
     "the survey stopped at its limit; there are more nodes": "调查已达上限;还有更多节点",
     "with {nodes} nodes, C, L and degrees say nothing yet": "只有 {nodes} 个节点,C、L 和度数还没有意义",
     "needs {nodes} nodes": "需要 {nodes} 个节点",
+    "Show and verify what callees signed of a call.": "显示并验证被调用方为一次调用签署的回执。",
+    "{count} receipts hold": "{count} 份回执有效",
+    "1 receipt holds": "1 份回执有效",
+    "other calls of the same agents lie between them, or receipts are missing": "其间有同一对智能体的其他调用,或缺少回执",
     # agents and calls
     "no agents yet": "还没有智能体",
     "no agent matches {query}": "没有智能体符合 {query}",

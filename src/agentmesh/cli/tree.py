@@ -45,6 +45,7 @@ VERBS: tuple[VerbRow, ...] = (
     VerbRow("mcp", _AGENTS, "Serve the mesh to an MCP client."),
     VerbRow("run", _CALLS, "Call an agent and stream its answer."),
     VerbRow("trace", _CALLS, "Show what happened in a run, on every node."),
+    VerbRow("receipt", _CALLS, "Show and verify what callees signed of a call."),
     VerbRow("demo", _HELP, "Try it: two nodes and three toy agents on this machine, no API key."),
     VerbRow("doctor", _HELP, "Check this installation; each finding names the next command."),
     VerbRow("cheat", _HELP, "Print a one-page cheat sheet."),

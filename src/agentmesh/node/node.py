@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agentmesh.core.brain import BrainConfig
-from agentmesh.errors import AgentNotFound, MeshError, UsageError
+from agentmesh.errors import AgentNotFound, MeshError, RunNotFound, UsageError
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.node_record import read_node_record
 from agentmesh.ids import AgentId, NodeId, capability_key, dht_key, is_name, node_id, public_key_of, short
@@ -50,6 +50,7 @@ from agentmesh.wire.views import (
     CancelResult,
     NetView,
     PeerView,
+    ReceiptView,
     RegisterRequest,
     RunView,
     StatusView,
@@ -61,6 +62,7 @@ _log = logging.getLogger("agentmesh.node")
 
 _SEEDS_MAX = 1_000
 _INGEST_MAX = 10_000
+_REF_CHARS_MIN = 4
 
 
 class Node:
@@ -98,6 +100,7 @@ class Node:
         self.node_id: NodeId = node_id(key.public)
         self.config = config
         self._log, self._state, self._home, self._http_port = log, state, home, http_port
+        self._call_store = call_store
         self._started_s = time.monotonic()
         self._scope = TaskScope("node")
         self.discovery: list[str] = []
@@ -324,6 +327,24 @@ class Node:
     async def trace(self, ref: str, after: int = 0, remote: bool = True) -> TraceView:
         """Return a run in order (see ``Traces.view``)."""
         return await self._traces.view(ref, after=after, remote=remote)
+
+    async def receipts(self, ref: str) -> list[ReceiptView]:
+        """Return the receipts kept here of a run or task, oldest first.
+
+        Raises:
+            RunNotFound: no receipt of it is kept here.
+            UsageError: the prefix is too short or fits more than one run.
+        """
+        with contextlib.suppress(RunNotFound):
+            ref = (await self._traces.view(ref, after=0, remote=False)).run_id
+        kept = self._call_store.of_call(ref) if len(ref) >= _REF_CHARS_MIN else []
+        if not kept:
+            raise RunNotFound(
+                f"no receipt of {ref[:64]!r} is kept here",
+                why="calls that reached no agent, and agents that keep their key to themselves, leave none",
+                hint="agentmesh trace last",
+            )
+        return [ReceiptView(**one._asdict()) for one in kept]
 
     async def runs(self, limit: int) -> list[RunView]:
         """Return the newest runs first."""

@@ -28,6 +28,7 @@ from agentmesh.sdk.types import (
     CancelResult,
     NetView,
     PeerView,
+    ReceiptView,
     RegisterRequest,
     Reply,
     RunView,
@@ -213,6 +214,10 @@ class Mesh:
     async def trace(self, ref: str = "last", *, after: int = 0, remote: bool = True) -> TraceView:
         """Return a run: by run or task id, unique prefix, "last" or "last~N". Raises RunNotFound, UsageError."""
         return await self._send(requests.trace(ref, after, remote))
+
+    async def receipts(self, ref: str = "last") -> list[ReceiptView]:
+        """Return the receipts kept at the node of a run or task, oldest first. Raises RunNotFound, UsageError."""
+        return (await self._send(requests.receipts(ref))).receipts
 
     async def runs(self, limit: int = 50) -> list[RunView]:
         """Return the newest runs first."""

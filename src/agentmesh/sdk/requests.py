@@ -26,6 +26,7 @@ from agentmesh.sdk.types import (
     NetView,
     PeerList,
     Problem,
+    ReceiptList,
     Registered,
     RegisterRequest,
     Renewed,
@@ -129,6 +130,11 @@ def trace(ref: str = "last", after: int = 0, remote: bool = True) -> Request[Tra
     """Ask for a run."""
     wanted = {"after": str(after) if after else "", "remote": "" if remote else "false"}
     return Request("GET", f"/api/v1/runs/{_segment(ref)}/events" + _query(wanted), TraceView)
+
+
+def receipts(ref: str = "last") -> Request[ReceiptList]:
+    """Ask for the receipts of a run or task."""
+    return Request("GET", f"/api/v1/receipts/{_segment(ref)}", ReceiptList)
 
 
 def store_events(events: list[EventV1]) -> Request[Stored]:

@@ -30,6 +30,7 @@ from agentmesh.sdk.types import (
     HealthView,
     NetView,
     PeerView,
+    ReceiptView,
     RegisterRequest,
     Reply,
     RunView,
@@ -168,6 +169,10 @@ class SyncMesh:
     def trace(self, ref: str = "last", *, after: int = 0, remote: bool = True) -> TraceView:
         """Return a run: by run or task id, unique prefix, "last" or "last~N". Raises RunNotFound, UsageError."""
         return self._send(requests.trace(ref, after, remote))
+
+    def receipts(self, ref: str = "last") -> list[ReceiptView]:
+        """Return the receipts kept at the node of a run or task, oldest first. Raises RunNotFound, UsageError."""
+        return (self._send(requests.receipts(ref))).receipts
 
     def runs(self, limit: int = 50) -> list[RunView]:
         """Return the newest runs first."""

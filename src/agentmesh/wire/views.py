@@ -295,6 +295,31 @@ class TraceView(msgspec.Struct, kw_only=True):
     complete: bool = False
 
 
+class ReceiptView(msgspec.Struct, kw_only=True):
+    """A receipt that is kept here, with the token of the call that it is about: enough to check both offline.
+
+    Attributes:
+        hash: SHA-256 of the receipt, base64url: what the next one of the same two names as ``prev``.
+        task_id, run_id: The call.
+        callee, caller: did:keys of who signed the receipt and who signed the token.
+        receipt, token: Compact JWS (docs/spec/tokens.md).
+    """
+
+    hash: str
+    task_id: str
+    run_id: str
+    callee: str
+    caller: str
+    receipt: str
+    token: str
+
+
+class ReceiptList(msgspec.Struct, kw_only=True):
+    """``GET /api/v1/receipts/{ref}``, oldest first."""
+
+    receipts: list[ReceiptView]
+
+
 class RunView(msgspec.Struct, kw_only=True):
     """One line of ``GET /api/v1/runs``, newest first."""
 

@@ -8,7 +8,7 @@ from agentmesh.api.sse import stream_of_log
 from agentmesh.api.table import Ask, EventStream, Param, RouteRow
 from agentmesh.errors import Busy, Corrupt, DecodeError, Full, LimitError, RunNotFound, UsageError
 from agentmesh.sdk.requests import EVENTS_BYTES_MAX
-from agentmesh.sdk.types import EventsRequest, RunList, Stored, TraceView
+from agentmesh.sdk.types import EventsRequest, ReceiptList, RunList, Stored, TraceView
 
 _FULL_RUN_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -21,6 +21,11 @@ async def list_runs(ask: Ask) -> RunList:
 async def trace_run(ask: Ask) -> TraceView:
     """Answer ``GET /api/v1/runs/{ref}/events``."""
     return await ask.site.backend.trace(ask.path["ref"], ask.query["after"], ask.query["remote"])
+
+
+async def list_receipts(ask: Ask) -> ReceiptList:
+    """Answer ``GET /api/v1/receipts/{ref}``."""
+    return ReceiptList(receipts=await ask.site.backend.receipts(ask.path["ref"]))
 
 
 async def follow_events(ask: Ask) -> EventStream:
@@ -65,6 +70,16 @@ ROWS = (
             Param("remote", "boolean", True, "Also ask the other nodes that took part."),
         ),
         path_params={"ref": "Run or task id, a unique prefix of 4 or more characters, last, or last~N."},
+    ),
+    RouteRow(
+        "GET",
+        "/api/v1/receipts/{ref}",
+        list_receipts,
+        "Show what callees signed of a run",
+        ReceiptList,
+        errors=(RunNotFound, UsageError, Corrupt),
+        path_params={"ref": "Run or task id, a unique prefix of 4 or more characters, last, or last~N."},
+        description="Receipts and the tokens of their calls, as kept at this node: enough to check both offline.",
     ),
     RouteRow(
         "GET",
