@@ -366,6 +366,20 @@ def test_a_candidate_that_others_hold_for_dead_is_asked_and_only_silence_buries_
     assert far[0].node_id not in bench.overlay.dead()
 
 
+@pytest.mark.parametrize("seq", [1, 2])
+def test_a_mate_that_lost_its_place_among_the_candidates_comes_back_with_its_newest_record(seq: int) -> None:
+    bench = Bench()
+    bench.feed(NodeHeard(record_of(KEYS[1], seq=1), A.node_id))
+    bench.run(1)
+    bench.feed(NodeHeard(record_of(KEYS[1], seq=2), A.node_id))
+    assert A.node_id in bench.overlay.zone()[2]
+    bench.overlay._zone.candidates.drop(A.node_id)  # pyright: ignore[reportPrivateUsage]
+    bench.feed(NodeHeard(record_of(KEYS[1], seq=seq), A.node_id))
+    known = bench.overlay.record_of(A.node_id)
+    assert known is not None
+    assert known.seq == 2
+
+
 def test_who_leaves_is_gone_until_a_higher_seq() -> None:
     for word in (NodeHeard(newer(1, leaving=True), B.node_id), MemberLeft(A.node_id, 2)):
         bench = Bench()

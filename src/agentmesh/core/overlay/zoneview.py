@@ -127,9 +127,14 @@ class ZoneView:
             bits = shared_bits(head(record.key), self.candidates.own_head)
             if self.candidates.is_spare(bits) and ground.rng.random() >= ground.config.far_share:
                 return False
+        member = ground.members.get(record.node_id)
+        if member is not None and member.seq >= record.seq:
+            record = member  # it lost its place among the candidates a moment ago
         new = self.candidates.put(record, via, met=met)
         if new is None:
             return False
+        if member is not None:
+            ground.members[record.node_id] = record
         if new.bits >= self.depth:
             self._zone_s = min(self._zone_s, now_s + ground.config.zone_gap_s)
         elif new.bits == self.depth - 1:
