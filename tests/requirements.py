@@ -425,6 +425,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "sim/test_many_seeds.py",
                 "a_hundred_nodes_keep_their_rules_through_every_fault_at_once",
                 "a_broadcast_reaches_all_of_a_thousand_nodes_over_bad_links",
+                "a_broadcast_reaches_all_of_ten_thousand_nodes_that_have_just_started",
             ),
             *_in("soak/test_simulator.py", "a_scenario_at_its_own_size_breaks_no_rule"),
         ),

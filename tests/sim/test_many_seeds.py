@@ -1,4 +1,4 @@
-"""Many worlds: 64 seeds of 100 nodes with every fault, and short ones of 1,000 (docs/spec/simulator.md §10).
+"""Many worlds: 64 seeds of 100 nodes with every fault, short ones of 1,000, one of 10,000 (docs/spec/simulator.md §10).
 
 Messages travel as objects here; worlds of real bytes are in ``test_scenarios``. A failing seed is replayed by
 ``python -m agentmesh.sim replay chaos --nodes 100 --seed N`` with the settings below as ``--set``.
@@ -41,3 +41,15 @@ def test_a_broadcast_reaches_all_of_a_thousand_nodes_over_bad_links(seed: int) -
     assert report.violations == []
     assert (report.figures["missed"], report.figures["false_deaths"]) == (0, 0)
     assert report.figures["latency_p99_ms"] < 1_000
+
+
+@pytest.mark.timeout(1_200)
+def test_a_broadcast_reaches_all_of_ten_thousand_nodes_that_have_just_started() -> None:
+    short = ("world.encoding=counted", "world.boot_s=0.8", "settle_s=2.5", "duration_s=2.5")
+    report = run(
+        "broadcast", 10_000, 1, *short, *(f"measures.0.{one}" for one in ("warmup=0", "count=1", "deadline_s=2"))
+    )
+    assert report.violations == []
+    assert report.figures["deliveries"] == 9_999
+    assert (report.figures["missed"], report.figures["false_deaths"]) == (0, 0)
+    assert report.figures["memory_kb_per_node"] < 800
