@@ -694,6 +694,18 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "call.receipt.people": Requirement(
+        "RQ0 §4.5, issue 4.2",
+        "People see receipts, take them elsewhere and find whatever was changed.",
+        _in(
+            "e2e/test_receipts.py",
+            "a_receipt_is_shown_with_who_asked_whom_for_what_and_how_it_ended",
+            "the_purpose_given_on_the_command_line_stands_on_the_receipt",
+            "a_file_of_receipts_verifies_on_a_machine_that_has_no_node_and_no_keys",
+            "whatever_is_changed_in_the_file_is_found",
+            "a_file_that_holds_no_receipts_is_said_to_be_none",
+        ),
+    ),
     "call.receipt": Requirement(
         "RQ0 §4.5, issue 4.2, docs/spec/tokens.md §7",
         "Every outcome leaves a receipt that both sides keep, that is linked to the one before and that anybody can check.",

@@ -61,6 +61,14 @@ def test_a_receipt_is_shown_with_who_asked_whom_for_what_and_how_it_ended(caller
     assert "receipt" in missing.err
 
 
+def test_the_purpose_given_on_the_command_line_stands_on_the_receipt(caller: Daemon) -> None:
+    assert caller.cli("run", "--to", "echo", "--purpose", "to check a contract", "hello").code == 0
+    assert "to check a contract" in caller.cli("receipt", "show", "last").out
+    refused = caller.cli("run", "--to", "echo", "--purpose", "two\nlines", "hello")
+    assert refused.code != 0
+    assert "purpose" in refused.err
+
+
 def test_a_file_of_receipts_verifies_on_a_machine_that_has_no_node_and_no_keys(caller: Daemon, tmp_path: Path) -> None:
     file = tmp_path / "receipts.json"
     file.write_text(json.dumps(exported(caller)), "utf-8")

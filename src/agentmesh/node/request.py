@@ -9,6 +9,7 @@ from agentmesh.wire.views import CallRequest
 
 _TIMEOUT_S_MIN, _TIMEOUT_S_MAX = 0.05, 86_400.0
 _ID_CHARS_MAX = 128
+_TEXT_CHARS_MAX = 512
 
 
 def parts_of(request: CallRequest) -> list[dict[str, Any]]:
@@ -24,6 +25,10 @@ def parts_of(request: CallRequest) -> list[dict[str, Any]]:
     for field in (request.run_id, request.task_id, request.parent_task_id, request.context_id):
         if field is not None and not (0 < len(field) <= _ID_CHARS_MAX):
             raise UsageError(f"ids have 1 to {_ID_CHARS_MAX} characters", code="call.bad_id")
+    if len(request.purpose) > _TEXT_CHARS_MAX or not request.purpose.isprintable():
+        raise UsageError(
+            f"the purpose is one line of at most {_TEXT_CHARS_MAX} printable characters", code="call.bad_purpose"
+        )
     if not 0 <= request.lamport <= 2**52:
         raise UsageError("lamport is out of range", code="call.bad_id")
     if request.text is not None:

@@ -96,6 +96,7 @@ class Mesh:
         context_id: str | None = None,
         task_id: str | None = None,
         metadata: dict[str, Any] | None = None,
+        purpose: str = "",
     ) -> Reply:
         """Call an agent and wait for its reply. Cancelling the awaiting task cancels the remote one.
 
@@ -107,6 +108,7 @@ class Mesh:
             context_id: Conversation to continue.
             task_id: For a safe retry: a repeated id returns the first result.
             metadata: JSON object passed to the agent.
+            purpose: Why; signed into the call token and shown with the receipt.
 
         Raises:
             AgentNotFound: no such agent; carries near names.
@@ -126,6 +128,7 @@ class Mesh:
             context_id=context_id,
             task_id=task_id,
             metadata=metadata,
+            purpose=purpose,
         )
         try:
             reply = await self._send(requests.call(request))
@@ -147,6 +150,7 @@ class Mesh:
         context_id: str | None = None,
         task_id: str | None = None,
         metadata: dict[str, Any] | None = None,
+        purpose: str = "",
     ) -> CallStream:
         """Call an agent and yield its events as they happen; arguments as in ``call``.
 
@@ -162,6 +166,7 @@ class Mesh:
             context_id=context_id,
             task_id=task_id,
             metadata=metadata,
+            purpose=purpose,
             stream=True,
         )
         return CallStream(self, request)

@@ -173,6 +173,7 @@ def call_request(
     context_id: str | None = None,
     task_id: str | None = None,
     metadata: dict[str, Any] | None = None,
+    purpose: str = "",
     stream: bool = False,
 ) -> CallRequest:
     """Describe a call. Inside an agent it becomes part of the run that the agent serves (``sdk.context``)."""
@@ -186,6 +187,7 @@ def call_request(
         context_id=context_id,
         task_id=task_id or secrets.token_hex(16),
         metadata=metadata or {},
+        purpose=purpose,
         stream=stream,
     )
     if (context := current()) is not None:

@@ -76,6 +76,7 @@ class SyncMesh:
         context_id: str | None = None,
         task_id: str | None = None,
         metadata: dict[str, Any] | None = None,
+        purpose: str = "",
     ) -> Reply:
         """Call an agent and wait for its reply. Ctrl-C cancels the remote task. Arguments and errors as ``Mesh.call``."""
         request = requests.call_request(
@@ -88,6 +89,7 @@ class SyncMesh:
             context_id=context_id,
             task_id=task_id,
             metadata=metadata,
+            purpose=purpose,
         )
         try:
             reply = self._send(requests.call(request))
@@ -109,6 +111,7 @@ class SyncMesh:
         context_id: str | None = None,
         task_id: str | None = None,
         metadata: dict[str, Any] | None = None,
+        purpose: str = "",
     ) -> SyncCallStream:
         """Call an agent and iterate over its events as they happen; closing the stream early cancels the call."""
         request = requests.call_request(
@@ -121,6 +124,7 @@ class SyncMesh:
             context_id=context_id,
             task_id=task_id,
             metadata=metadata,
+            purpose=purpose,
             stream=True,
         )
         return SyncCallStream(self, request)

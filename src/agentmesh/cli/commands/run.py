@@ -31,6 +31,9 @@ def run(
     file: Annotated[str | None, typer.Option("--file", help="Read the text from a file.")] = None,
     data: Annotated[str | None, typer.Option("--data", help="Structured input, as JSON.")] = None,
     context: Annotated[str | None, typer.Option("--context", help="Conversation to continue.")] = None,
+    purpose: Annotated[
+        str, typer.Option("--purpose", help="Why; signed into the call and shown with its receipt.")
+    ] = "",
     stream: Annotated[
         bool | None,
         typer.Option("--stream/--no-stream", help="Show the answer as it comes; with --json one event per line."),
@@ -53,7 +56,7 @@ def run(
         from agentmesh.sdk.requests import call_request
         from agentmesh.sdk.sync import SyncCallStream
 
-        request = call_request(to, skill=skill, context_id=context, stream=True, **given)
+        request = call_request(to, skill=skill, context_id=context, purpose=purpose, stream=True, **given)
         request.timeout_s = out.timeout_s or request.timeout_s
         request.from_agent = sender or request.from_agent
         return _Conversation(out, mesh, request, SyncCallStream(mesh, request), stream).run()
