@@ -40,6 +40,7 @@ GOOD: dict[tuple[str, str], tuple[str, bytes | None]] = {
     ("POST", "/api/v1/calls"): ("/api/v1/calls", CALL),
     ("POST", "/api/v1/tasks/{task_id}/cancel"): (f"/api/v1/tasks/{'t' * 32}/cancel", None),
     ("GET", "/api/v1/runs"): ("/api/v1/runs?limit=5", None),
+    ("GET", "/api/v1/receipts/{ref}"): ("/api/v1/receipts/last", None),
     ("GET", "/api/v1/runs/{ref}/events"): ("/api/v1/runs/last/events?after=0&remote=false", None),
     ("POST", "/api/v1/events"): ("/api/v1/events", EVENTS),
 }
