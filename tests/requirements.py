@@ -717,7 +717,9 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_call_that_stays_at_its_node_has_a_receipt_as_well",
             "a_receipt_for_another_answer_is_not_kept_and_held_against_its_node",
             "what_has_no_canonical_form_is_refused_before_it_is_sent",
-        ),
+            "work_that_is_done_is_told_although_its_receipt_cannot_be_kept",
+        )
+        + _in("unit/node/test_request.py", "what_no_token_or_header_could_carry_is_refused_by_name"),
     ),
     "call.failover": Requirement(
         "RQ2 failover, RQ1 recovery, issue 2.7",

@@ -33,20 +33,9 @@ from agentmesh.net.addresses import parse_seed
 from agentmesh.net.base import Link, Stream
 from agentmesh.net.iroh import IrohTransport
 from agentmesh.wire import v1
-from tests.support.daemons import Daemon, Mesh, script, sees_agent, wait_until
+from tests.support.daemons import ECHO, Daemon, Mesh, script, sees_agent, wait_until
 
 pytestmark = pytest.mark.e2e
-
-ECHO = """
-from agentmesh import agent, run
-
-@agent
-async def echo(text: str) -> str:
-    "Says what it hears."
-    return text
-
-run(echo)
-"""
 
 
 @pytest.fixture(scope="module")

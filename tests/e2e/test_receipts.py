@@ -10,20 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemons import Daemon, Mesh, run_cli, script, sees_agent, wait_until
+from tests.support.daemons import ECHO, Daemon, Mesh, run_cli, script, sees_agent, wait_until
 
 pytestmark = pytest.mark.e2e
-
-ECHO = """
-from agentmesh import agent, run
-
-@agent
-async def echo(text: str) -> str:
-    "Says what it hears."
-    return text
-
-run(echo)
-"""
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,18 @@ from agentmesh.daemon.home import Home
 from agentmesh.daemon.lock import process_start
 from agentmesh.daemon.settings import load
 
+#: An agent of one file, as the README shows it.
+ECHO = """
+from agentmesh import agent, run
+
+@agent
+async def echo(text: str) -> str:
+    "Says what it hears."
+    return text
+
+run(echo)
+"""
+
 
 class Done(NamedTuple):
     """Outcome of one command line."""

@@ -129,7 +129,6 @@ class Brain:
         self.plumtree = Plumtree(node_id, config.plumtree, rng, self.directory.judge)
         self.dht = Dht(node_id, config.dht, rng, reader, wall)
         self._guard = self.contacts_machine.guard
-        self._known = self.contacts_machine.book.known
         self._facts = self._routes()
         self._receivers = self._receiving()
         self._timers: dict[str, _Handle] = {}
@@ -276,8 +275,7 @@ class Brain:
 
     def addresses_of(self, node_id: NodeId) -> tuple[str, ...]:
         """Return where a node might be reached, best word first; empty if unknown."""
-        contact = self._known.get(node_id)  # asked for every datagram, hence by the shortest way
-        return (contact.addresses if contact is not None else ()) or self.overlay.addresses_of(node_id)
+        return self.contacts_machine.addresses_of(node_id) or self.overlay.addresses_of(node_id)
 
     def cut_off(self) -> CutOff | None:
         """Return how much of the mesh was lost, if that is much; None while all is well."""

@@ -6,6 +6,7 @@ A token names both nodes of the link it is made for, so that one that is stolen 
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import cast
 import msgspec
 
 from agentmesh.codec.canonical import canonical
-from agentmesh.errors import AgentFailed, LimitError, MeshError, ReplayError, Unauthorized, problem_type
+from agentmesh.errors import AgentFailed, LimitError, MeshError, ReplayError, StoreError, Unauthorized, problem_type
 from agentmesh.identity.budget import Usage
 from agentmesh.identity.claims import hash_of
 from agentmesh.identity.jws import b64url
@@ -44,6 +45,8 @@ from agentmesh.node.registry import LocalAgent, Registry
 from agentmesh.store.calls import CallStore, KeptReceipt
 from agentmesh.wire import v1
 from agentmesh.wire.event import EventV1, is_end, state_of
+
+_log = logging.getLogger("agentmesh.proof")
 
 METHOD = "CALL"
 #: Pairs of callee and caller whose last receipt is remembered; that of others is looked up.
@@ -157,10 +160,8 @@ class Proofs:
             error: Why it was refused or failed.
 
         Returns:
-            The receipt; "" if the agent keeps its key to itself, since nobody else can sign for it.
-
-        Raises:
-            StoreError: it cannot be kept. Nobody was told.
+            The receipt; "" if the agent keeps its key to itself, since nobody else can sign for it, or if it cannot be kept:
+            the work is done, so its outcome is told without one, and the log says why.
         """
         if agent.key is None:
             return ""
@@ -171,25 +172,31 @@ class Proofs:
         if outcome in ("completed", "input-required"):
             error = None
         callee = agent.key.did
-        raw = sign_receipt(
-            agent.key,
-            ReceiptClaims(
-                aud=token.caller,
-                iat=int(self._unix_s()),
-                jti=b64url(os.urandom(16)),
-                txn=token.claims.trace_id,
-                proof=token.hash,
-                req_digest=token.claims.digest,
-                res_digest=story.digest,
-                outcome=cast("Outcome", outcome),
-                task_id=message.task_id,
-                usage=Usage(wall_ms=story.wall_ms),
-                problem=None if error is None else problem_type(error),
-                prev=self._last.get((callee, token.caller)) or self._store.last_hash(callee, token.caller),
-            ),
-        )
-        kept = hash_of(raw)
-        self._store.keep(KeptReceipt(kept, message.task_id, message.run_id, callee, token.caller, raw, message.token))
+        try:
+            raw = sign_receipt(
+                agent.key,
+                ReceiptClaims(
+                    aud=token.caller,
+                    iat=int(self._unix_s()),
+                    jti=b64url(os.urandom(16)),
+                    txn=token.claims.trace_id,
+                    proof=token.hash,
+                    req_digest=token.claims.digest,
+                    res_digest=story.digest,
+                    outcome=cast("Outcome", outcome),
+                    task_id=message.task_id,
+                    usage=Usage(wall_ms=story.wall_ms),
+                    problem=None if error is None else problem_type(error),
+                    prev=self._last.get((callee, token.caller)) or self._store.last_hash(callee, token.caller),
+                ),
+            )
+            kept = hash_of(raw)
+            self._store.keep(
+                KeptReceipt(kept, message.task_id, message.run_id, callee, token.caller, raw, message.token)
+            )
+        except StoreError as failure:
+            _log.error("the receipt of task %s cannot be kept, so none is given: %s", message.task_id, failure)
+            return ""
         self._last.pop((callee, token.caller), None)
         while len(self._last) >= _PAIRS_MAX:
             del self._last[next(iter(self._last))]
@@ -197,19 +204,27 @@ class Proofs:
         return raw
 
     def accept(self, raw: str, message: v1.CallOpen, story: Witness) -> None:
-        """Check a receipt that came with an outcome, and keep it.
+        """Check a receipt that came with an outcome, and keep it; if the store is full, the log says so.
 
         Raises:
             DecodeError, SignatureError, ReplayError: it is none, or about another call or answer. It was not kept.
-            StoreError: it cannot be kept.
         """
         receipt = read_receipt(raw, now=int(self._unix_s()))
         check_receipt(receipt, story.token, res_digest=story.digest)
-        self._store.keep(
-            KeptReceipt(
-                receipt.hash, message.task_id, message.run_id, receipt.issuer, story.token.caller, raw, message.token
+        try:
+            self._store.keep(
+                KeptReceipt(
+                    receipt.hash,
+                    message.task_id,
+                    message.run_id,
+                    receipt.issuer,
+                    story.token.caller,
+                    raw,
+                    message.token,
+                )
             )
-        )
+        except StoreError as failure:
+            _log.error("the receipt of task %s came and cannot be kept: %s", message.task_id, failure)
 
 
 class Witness:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from agentmesh.errors import UsageError
@@ -10,6 +11,7 @@ from agentmesh.wire.views import CallRequest
 _TIMEOUT_S_MIN, _TIMEOUT_S_MAX = 0.05, 86_400.0
 _ID_CHARS_MAX = 128
 _TEXT_CHARS_MAX = 512
+_ID = re.compile(r"[!-~]+", re.ASCII)
 
 
 def parts_of(request: CallRequest) -> list[dict[str, Any]]:
@@ -25,10 +27,14 @@ def parts_of(request: CallRequest) -> list[dict[str, Any]]:
     for field in (request.run_id, request.task_id, request.parent_task_id, request.context_id):
         if field is not None and not (0 < len(field) <= _ID_CHARS_MAX):
             raise UsageError(f"ids have 1 to {_ID_CHARS_MAX} characters", code="call.bad_id")
-    if len(request.purpose) > _TEXT_CHARS_MAX or not request.purpose.isprintable():
-        raise UsageError(
-            f"the purpose is one line of at most {_TEXT_CHARS_MAX} printable characters", code="call.bad_purpose"
-        )
+    for field in (request.run_id, request.task_id):  # they stand in the call token, and so in headers elsewhere
+        if field is not None and not _ID.fullmatch(field):
+            raise UsageError("ids of runs and tasks are printable ASCII without spaces", code="call.bad_id")
+    for name, text in (("purpose", request.purpose), ("skill", request.skill or "")):
+        if len(text) > _TEXT_CHARS_MAX or not text.isprintable():
+            raise UsageError(
+                f"the {name} is one line of at most {_TEXT_CHARS_MAX} printable characters", code=f"call.bad_{name}"
+            )
     if not 0 <= request.lamport <= 2**52:
         raise UsageError("lamport is out of range", code="call.bad_id")
     if request.text is not None:

@@ -77,13 +77,7 @@ class Ether:
 
     def delay_us(self, a: SimNode, b: SimNode) -> int:
         """Return how long a packet takes from ``a`` to ``b``, microseconds."""
-        low, high = (a.index, b.index) if a.index < b.index else (b.index, a.index)
-        mixed = (
-            low * 0x9E3779B1 + high * 0x85EBCA77 + self._salt
-        ) & 0xFFFFFFFF  # ``base_us``, which would be a call more
-        mixed = ((mixed ^ (mixed >> 15)) * 0x2C1B3C6D) & 0xFFFFFFFF
-        mixed = ((mixed ^ (mixed >> 12)) * 0x297A2D39) & 0xFFFFFFFF
-        base = self._table[(mixed ^ (mixed >> 15)) >> 22] * (1 + self._spread * (2 * self._random() - 1))
+        base = self.base_us(a, b) * (1 + self._spread * (2 * self._random() - 1))
         return int(base * a.slow * b.slow) + b.lag_us
 
     def is_lost(self) -> bool:

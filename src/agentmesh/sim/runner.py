@@ -118,21 +118,11 @@ class Run:
         began_s = clock()
         end_s = self.end_s if until_s is None else min(until_s, self.end_s)
         gc.disable()  # millions of objects live till the end, and cycles are few: do not walk them again and again
-        measured: tuple[float, float, int] | None = None
-        while self.world.now_s < end_s:
-            if measured is None and self.world.now_s >= self.scenario.settle_s:
-                gc.collect()
-                gc.freeze()
-                measured = (clock(), _cpu_s(), self.world.events)
-            try:
-                self.world.run(min(self.world.now_s + _STEP_S, end_s))
-            except StuckError as error:
-                self.world.violate(f"stuck: {error}")
-                break
-            if progress is not None:
-                progress(self.world.now_s, self.world.events)
-        gc.unfreeze()
-        gc.enable()
+        try:
+            measured = self._run(clock, progress, end_s)
+        finally:
+            gc.unfreeze()
+            gc.enable()
         if until_s is None:
             checks.verify(self)
         figures = self._figures()
@@ -152,6 +142,25 @@ class Run:
             notes=self.world.notes,
             traffic=self._traffic(),
         )
+
+    def _run(
+        self, clock: Callable[[], float], progress: Callable[[float, int], None] | None, end_s: float
+    ) -> tuple[float, float, int] | None:
+        """Let the world run; return real seconds, CPU seconds and events at the end of settling, None if it is not over."""
+        measured: tuple[float, float, int] | None = None
+        while self.world.now_s < end_s:
+            if measured is None and self.world.now_s >= self.scenario.settle_s:
+                gc.collect()
+                gc.freeze()
+                measured = (clock(), _cpu_s(), self.world.events)
+            try:
+                self.world.run(min(self.world.now_s + _STEP_S, end_s))
+            except StuckError as error:
+                self.world.violate(f"stuck: {error}")
+                break
+            if progress is not None:
+                progress(self.world.now_s, self.world.events)
+        return measured
 
     def _figures(self) -> dict[str, float | int]:
         figures: dict[str, float | int] = {}

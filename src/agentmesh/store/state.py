@@ -6,17 +6,15 @@ contacts and counters may lose their last seconds with the machine, never with t
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from agentmesh.errors import ConfigError, Corrupt, Full, LimitError, MeshError, StateError
+from agentmesh.errors import Corrupt, LimitError
 from agentmesh.store.base import ContactRow
+from agentmesh.store.database import Database
 from agentmesh.store.index import remove_files
 from agentmesh.store.jsonl import full_error
 
@@ -45,11 +43,11 @@ class StateStore:
         report: Sentences for ``status.warnings``: what was found damaged at opening.
     """
 
-    def __init__(self, path: Path, db: sqlite3.Connection, report: list[str]) -> None:
-        self.path = path
+    def __init__(self, db: Database, report: list[str]) -> None:
+        self.path = db.path
         self.report = report
-        self._db: sqlite3.Connection | None = db
-        self._contacts = int(db.execute("SELECT count(*) FROM contacts").fetchone()[0])
+        self._db = db
+        self._contacts = int(db.read("SELECT count(*) FROM contacts")[0][0])
 
     @classmethod
     def open(cls, path: Path) -> StateStore:
@@ -61,23 +59,17 @@ class StateStore:
         """
         report: list[str] = []
         try:
+            db = _open(path)
+        except Corrupt as error:
             try:
-                db = _connect(path)
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError) and not path.is_file():
-                    raise
-                if _reason(error):
-                    raise
                 aside = _move_aside(path)
-                report.append(
-                    f"state.sqlite was damaged ({error}) and was moved to {aside}; agents must be registered again"
-                )
-                db = _connect(path)
-            return cls(path, db, report)
-        except sqlite3.Error as error:
-            raise _store_error(error, path) from error
-        except OSError as error:
-            raise full_error(error, path.parent) from error
+            except OSError as failed:
+                raise full_error(failed, path.parent) from failed
+            report.append(
+                f"state.sqlite was damaged ({error}) and was moved to {aside}; agents must be registered again"
+            )
+            db = _open(path)
+        return cls(db, report)
 
     # Registrations
 
@@ -88,16 +80,16 @@ class StateStore:
             LimitError: larger than VALUE_BYTES_MAX. No state changed.
             StoreError: it cannot be written. No state changed.
         """
-        self._write("INSERT OR REPLACE INTO registrations VALUES (?,?)", name, _packed(registration), durable=True)
+        self._db.write("INSERT OR REPLACE INTO registrations VALUES (?,?)", name, _packed(registration), durable=True)
 
     def registrations(self) -> dict[str, dict[str, Any]]:
         """Return every registration by agent name. Raises StoreError."""
-        rows = self._read("SELECT name,body FROM registrations ORDER BY name")
+        rows = self._db.read("SELECT name,body FROM registrations ORDER BY name")
         return {str(name): msgspec.json.decode(body) for name, body in rows}
 
     def delete_registration(self, name: str) -> bool:
         """Forget a registration; say whether there was one. Durable when this returns. Raises StoreError."""
-        return self._write("DELETE FROM registrations WHERE name=?", name, durable=True) > 0
+        return self._db.write("DELETE FROM registrations WHERE name=?", name, durable=True) > 0
 
     # Contacts
 
@@ -114,7 +106,7 @@ class StateStore:
             StoreError: it cannot be written. No state changed.
         """
         kept = [address for address in addresses if len(address) <= _TEXT_MAX][:ADDRESSES_MAX]
-        self._write(
+        self._db.write(
             "INSERT OR REPLACE INTO contacts VALUES (?,?,?,?)",
             node_id[:_TEXT_MAX],
             msgspec.json.encode(kept),
@@ -124,15 +116,15 @@ class StateStore:
         self._contacts += 1
         if self._contacts > CONTACTS_MAX:
             # An upper bound until now, replacing rows counts too; trim a tenth so that it is rare.
-            self._write(
+            self._db.write(
                 "DELETE FROM contacts WHERE node_id NOT IN (SELECT node_id FROM contacts ORDER BY last_seen DESC LIMIT ?)",
                 CONTACTS_MAX * 9 // 10,
             )
-            self._contacts = int(self._read("SELECT count(*) FROM contacts")[0][0])
+            self._contacts = int(self._db.read("SELECT count(*) FROM contacts")[0][0])
 
     def contacts(self, limit: int = 1000) -> list[ContactRow]:
         """Return known nodes, last seen first. Raises StoreError."""
-        rows = self._read(
+        rows = self._db.read(
             "SELECT node_id,addresses,source,last_seen FROM contacts ORDER BY last_seen DESC,node_id LIMIT ?", limit
         )
         return [
@@ -142,7 +134,7 @@ class StateStore:
 
     def delete_contact(self, node_id: str) -> bool:
         """Forget a node; say whether it was known. Raises StoreError."""
-        return self._write("DELETE FROM contacts WHERE node_id=?", node_id) > 0
+        return self._db.write("DELETE FROM contacts WHERE node_id=?", node_id) > 0
 
     # Counters and values
 
@@ -156,14 +148,14 @@ class StateStore:
         Raises:
             StoreError: it cannot be written. The number was not used.
         """
-        row = self._read("SELECT value FROM counters WHERE name=?", agent_id)
+        row = self._db.read("SELECT value FROM counters WHERE name=?", agent_id)
         value = max(int(row[0][0]) + 1 if row else 1, min(now_ms, _SEQ_MAX))
-        self._write("INSERT OR REPLACE INTO counters VALUES (?,?)", agent_id, value)
+        self._db.write("INSERT OR REPLACE INTO counters VALUES (?,?)", agent_id, value)
         return value
 
     def get(self, key: str) -> Any:
         """Return the value under a key, or None. Raises StoreError."""
-        rows = self._read("SELECT value FROM kv WHERE key=?", key)
+        rows = self._db.read("SELECT value FROM kv WHERE key=?", key)
         return msgspec.json.decode(rows[0][0]) if rows else None
 
     def set(self, key: str, value: Any) -> None:
@@ -174,64 +166,18 @@ class StateStore:
             StoreError: it cannot be written. No state changed.
         """
         if value is None:
-            self._write("DELETE FROM kv WHERE key=?", key, durable=True)
+            self._db.write("DELETE FROM kv WHERE key=?", key, durable=True)
         else:
-            self._write("INSERT OR REPLACE INTO kv VALUES (?,?)", key, _packed(value), durable=True)
+            self._db.write("INSERT OR REPLACE INTO kv VALUES (?,?)", key, _packed(value), durable=True)
 
     def close(self) -> None:
         """Close; further calls raise StateError. Idempotent."""
-        if self._db is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.close()
-            self._db = None
-
-    def _open_db(self) -> sqlite3.Connection:
-        if self._db is None:
-            raise StateError("the state store is closed", code="state.closed")
-        return self._db
-
-    def _write(self, sql: str, *values: Any, durable: bool = False) -> int:
-        db = self._open_db()
-        try:
-            db.execute("PRAGMA synchronous=FULL" if durable else "PRAGMA synchronous=NORMAL")
-            return db.execute(sql, values).rowcount
-        except sqlite3.Error as error:
-            raise _store_error(error, self.path) from error
-
-    def _read(self, sql: str, *values: Any) -> list[Any]:
-        try:
-            return self._open_db().execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise _store_error(error, self.path) from error
+        self._db.close()
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    """Open, check and if need be make the tables. Raises sqlite3.Error, OSError, ConfigError."""
-    if not path.exists():
-        remove_files(path)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=32)
-    try:
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA cache_size=-500")
-        version = int(db.execute("PRAGMA user_version").fetchone()[0])
-        if version > STATE_VERSION:
-            raise ConfigError(
-                f"{path} was written by a newer agentmesh",
-                code="state.newer",
-                hint="upgrade agentmesh here, or use another home:   export AGENTMESH_HOME=~/agentmesh-old",
-            )
-        if version == 0:
-            db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={STATE_VERSION};COMMIT;")
-        checked = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
-        if checked != "ok":
-            raise sqlite3.DatabaseError(checked.splitlines()[-1][:200])
-        for table in ("registrations", "contacts", "counters", "kv"):
-            db.execute(f"SELECT 1 FROM {table} LIMIT 1")  # noqa: S608
-    except BaseException:
-        db.close()
-        raise
-    return db
+def _open(path: Path) -> Database:
+    damaged = "restart the daemon: a damaged file is moved aside"
+    return Database(path, _SCHEMA, STATE_VERSION, name="state", damaged=damaged, check=True)
 
 
 def _move_aside(path: Path) -> str:
@@ -253,18 +199,3 @@ def _packed(value: Any) -> bytes:
     if len(body) > VALUE_BYTES_MAX:
         raise LimitError(f"a value of {len(body)} bytes, at most {VALUE_BYTES_MAX} are stored", code="state.too_large")
     return body
-
-
-def _reason(error: sqlite3.Error) -> str:
-    """Return "full" or "read_only" when the disk is to blame rather than the file's content, else ""."""
-    text = str(error)
-    if "full" in text:
-        return "full"
-    return "read_only" if "readonly" in text or "unable to open" in text else ""
-
-
-def _store_error(error: sqlite3.Error, path: Path) -> MeshError:
-    reason = _reason(error)
-    if reason:
-        return Full(f"cannot write {path}: {error}", code=f"store.{reason}", hint=f"df -h {path.parent}; ls -l {path}")
-    return Corrupt(f"{path} cannot be read: {error}", hint="restart the daemon: a damaged file is moved aside")

@@ -517,6 +517,21 @@ def test_what_this_node_sees_itself_outweighs_reports() -> None:
     assert bench.entry().healthy
 
 
+def test_a_dead_node_that_the_overlay_takes_in_again_by_hearsay_is_back_only_when_it_answers() -> None:
+    for death in (lambda bench: bench.feed(MemberDead(OWNER, 5)), lambda bench: bench.feed(NeighbourDown(OWNER))):
+        bench = Bench(OWNER, OTHER)
+        bench.give(OWNER, record(AGENT1, OWNER))
+        death(bench)
+        bench.feed(NeighbourDown(OWNER))
+        bench.deliver("zone", report(THIRD, (OWNER, 5, DEAD)))
+        bench.feed(NeighbourUp(OWNER, zone=True))
+        assert bench.entry().healthy is False
+        bench.feed(MemberAlive(OWNER))
+        assert bench.entry().healthy
+        bench.deliver("zone", report(THIRD, (OWNER, 5, DEAD), seq=EPOCH + 5))
+        assert bench.entry().healthy, "it answers this node"
+
+
 def test_a_node_that_nobody_speaks_of_is_taken_for_dead_after_fifteen_minutes() -> None:
     bench = Bench(OTHER)
     bench.give(OTHER, record(AGENT1, OWNER), record(key(2), THIRD))

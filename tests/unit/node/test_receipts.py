@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agentmesh.errors import AgentCanceled, AgentFailed, Busy, MeshError
+from agentmesh.errors import AgentCanceled, AgentFailed, Busy, Full, MeshError
 from agentmesh.identity.receipt import Receipt, check_links, check_receipt, read_receipt
 from agentmesh.identity.token import read_kept_token
 from agentmesh.node.door import Happening, Invocation
@@ -138,3 +138,20 @@ async def test_an_answer_of_numbers_that_json_readers_disagree_on_still_has_a_re
         async with asyncio.timeout(10):
             reply = await (await a.node.call(CallRequest(to="large", text="hello"))).reply()
         assert reply.receipt
+
+
+async def test_work_that_is_done_is_told_although_its_receipt_cannot_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(receipt: KeptReceipt) -> None:
+        raise Full("no space left on device", code="store.full")
+
+    async with world(tmp_path, 2) as (a, b):
+        await b.serve("echo", echo)
+        await until(lambda: knows(a, "echo"))
+        for name in ("a", "b"):
+            monkeypatch.setattr((a if name == "a" else b).node._calls._proofs._store, "keep", full)
+            reply = await (await a.node.call(CallRequest(to="echo", text=name))).reply()
+            assert (reply.text, bool(reply.receipt)) == (name, name == "a")
+            assert "no space left" in caplog.text
+            caplog.clear()

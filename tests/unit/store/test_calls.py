@@ -77,7 +77,7 @@ def test_a_damaged_or_newer_file_is_left_as_it_is_and_said_so(tmp_path: Path) ->
     assert path.read_bytes().startswith(b"no database")
     path.unlink()
     store = CallStore.open(path)
-    store._write("PRAGMA user_version=99")  # pyright: ignore[reportPrivateUsage]
+    store._db.write("PRAGMA user_version=99")  # pyright: ignore[reportPrivateUsage]
     store.close()
     with pytest.raises(ConfigError) as newer:
         CallStore.open(path)

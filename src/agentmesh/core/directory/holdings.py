@@ -159,9 +159,11 @@ class Holdings:
         self._expect(now_s + max(0, report.exp - self.wall.unix_s(now_s)) + 1)
 
     def watch(self, node: NodeId, now_s: float, out: Outbox) -> None:
-        """Note that a node became a neighbour."""
+        """Note that a node became a neighbour, which may be hearsay: one that is not up must answer first (``see``)."""
         self.watched[node] = None
-        self.see(node, now_s, out, up=True)
+        state = self.nodes.get(node)
+        if state is not None and state.up:
+            self.see(node, now_s, out, up=True)
 
     def unwatch(self, node: NodeId, now_s: float, out: Outbox) -> None:
         """Note that a node is no neighbour any longer, which says nothing of its life; what others say counts now."""
