@@ -304,11 +304,9 @@ def stop(
         StateError: the lock is held by a process we cannot identify, or that belongs to another user. Nothing was signalled.
     """
     begin = time.monotonic()
-    holder = live_holder(home)
+    holder = _await_holder(home)
     if holder is None:
-        if not is_held(home):
-            return Stopped(None, False, 0.0)
-        holder = _await_holder(home)
+        return Stopped(None, False, time.monotonic() - begin)
     killed = False
     _signal(holder.pid, signal.SIGTERM)
     deadline = begin + grace_s
@@ -330,11 +328,11 @@ def stop(
     return Stopped(holder.pid, killed, time.monotonic() - begin)
 
 
-def _await_holder(home: Home) -> Holder:
-    """Give a process that has just taken the lock a moment to write its note."""
+def _await_holder(home: Home) -> Holder | None:
+    """Give a process that has just taken the lock, or is giving it up, a moment; None once nobody holds it."""
     for _ in range(25):
         holder = live_holder(home)
-        if holder is not None:
+        if holder is not None or not is_held(home):
             return holder
         time.sleep(_POLL_S)
     raise StateError(

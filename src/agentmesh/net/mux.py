@@ -178,6 +178,7 @@ class MuxLink:
         self._core = MuxCore(dialed, limits)
         self._early = early
         self._reason: str | None = None
+        self._goodbye: str | None = None
         self._violation: DecodeError | None = None
         self._accepters: deque[asyncio.Future[None]] = deque()
         self._writer_idle: asyncio.Future[None] | None = None
@@ -285,8 +286,10 @@ class MuxLink:
         async with self._closing:
             if self._reason is None:
                 self._core.goaway(0, reason or "closed by the peer")
+                # The peer may hang up before the last words are known to be out: that is no broken connection then.
+                self._goodbye = reason or "closed here"
                 await self._last_words()
-                self._shut(reason or "closed here")
+                self._shut(self._goodbye)
                 # The peer hangs up when it has read that. Hanging up first could take the words out of its hands: QUIC and
                 # TCP both drop what a closed end has not delivered.
                 if self._reader is not None:
@@ -475,7 +478,7 @@ class MuxLink:
         """Mark the link gone and wake everyone who waits on it. Idempotent; the first reason stands."""
         if self._reason is not None:
             return
-        self._reason = reason
+        self._reason = self._goodbye or reason
         self._keepalive.cancel()
         if self._lazy_flush is not None:
             self._lazy_flush.cancel()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,6 +148,16 @@ def test_stop_refuses_when_the_lock_is_held_by_someone_it_cannot_name(home: Home
             stop(home)
         assert caught.value.code == "daemon.unknown_holder"
         assert first.poll() is None
+
+
+def test_stop_is_content_when_a_dying_holder_lets_go_while_it_looks(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.lock.touch()
+    dying = os.open(home.lock, os.O_RDWR)
+    fcntl.flock(dying, fcntl.LOCK_EX)
+    monkeypatch.setattr(time, "sleep", lambda _s: os.close(dying))
+    assert stop(home).pid is None
 
 
 def test_stop_ends_the_holder_and_removes_its_note(home: Home) -> None:

@@ -68,6 +68,20 @@ async def test_a_silent_peer_is_given_up_after_three_unanswered_pings() -> None:
     await link.aclose()
 
 
+async def test_a_peer_that_hangs_up_before_the_goodbye_is_out_does_not_change_why_the_link_closed() -> None:
+    one, other = MemoryPipe.pair()
+    link = MuxLink(one, PEER, "memory", dialed=True)
+    stream = await link.open_stream()
+    sending = asyncio.gather(stream.send(bytes(1 << 20)), return_exceptions=True)
+    assert await other.read()  # so the pipe was filled, and is filled again
+    closing = asyncio.gather(link.aclose("we are done"))
+    await asyncio.sleep(0)
+    await other.aclose()
+    assert await link.wait_closed() == "we are done"
+    await closing
+    assert isinstance((await sending)[0], Closed)
+
+
 async def test_an_idle_link_between_two_living_ends_stays_open() -> None:
     near, far, _ = pair(ping_interval_s=0.01)
     with pytest.raises(asyncio.TimeoutError):
