@@ -706,6 +706,19 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_file_that_holds_no_receipts_is_said_to_be_none",
         ),
     ),
+    "call.once": Requirement(
+        "RQ0 §4.4, issue 4.1, docs/spec/tokens.md §7.3",
+        "The same idempotency key returns the stored result, never a second run.",
+        _in(
+            "unit/node/test_callee.py",
+            "a_task_that_ended_is_told_again_and_never_run_twice_even_after_a_restart",
+            "a_failure_is_told_again_as_the_same_failure",
+            "a_task_id_that_was_used_for_another_call_is_refused",
+            "a_task_that_is_running_is_not_begun_a_second_time",
+            "a_task_that_was_refused_or_never_reached_the_agent_may_be_sent_again",
+            "of_two_at_once_one_runs",
+        ),
+    ),
     "call.receipt": Requirement(
         "RQ0 §4.5, issue 4.2, docs/spec/tokens.md §7",
         "Every outcome leaves a receipt that both sides keep, that is linked to the one before and that anybody can check.",

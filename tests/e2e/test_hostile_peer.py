@@ -283,7 +283,7 @@ async def test_the_same_call_sent_twice_runs_once_and_its_token_serves_no_other_
         message = opening(victim, key)
         assert (await outcome(link, message)).state == "completed"
         again = await outcome(link, message)
-        assert (again.state, (again.error or {})["code"]) == ("rejected", "call.replayed")
+        assert (again.state, (again.error or {})["code"]) == ("rejected", "token.replayed")
         message.task_id = "another"
         other = await outcome(link, message)
         assert (other.state, (other.error or {})["code"]) == ("rejected", "token.replayed")

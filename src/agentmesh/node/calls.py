@@ -18,7 +18,6 @@ from agentmesh.errors import (
     AgentCanceled,
     AgentNotFound,
     Busy,
-    Closed,
     LoopDetected,
     MeshError,
     NoRoute,
@@ -29,8 +28,8 @@ from agentmesh.errors import (
 from agentmesh.ids import NodeId, short
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.call import Call, Untouched, unless_untouched
+from agentmesh.node.callee import Callee, Visit
 from agentmesh.node.config import NodeConfig
-from agentmesh.node.execute import execute, invocation_of
 from agentmesh.node.proof import Proofs, Witness
 from agentmesh.node.record import RunClocks, TaskStory, new_id
 from agentmesh.node.registry import Registry
@@ -57,7 +56,8 @@ class Calls:
         config: Limits.
         registry: Agents beside this node.
         remote: Carries calls to other nodes.
-        proofs: Signs tokens and receipts of calls that stay at this node.
+        callee: Serves those that stay here.
+        proofs: Signs tokens of calls that stay at this node.
         log: Where events go.
         scope: Owns the tasks of running calls.
         clocks: Logical time of the runs at this node.
@@ -71,6 +71,7 @@ class Calls:
         config: NodeConfig,
         registry: Registry,
         remote: Remote,
+        callee: Callee,
         proofs: Proofs,
         log: EventLog,
         scope: TaskScope,
@@ -81,7 +82,7 @@ class Calls:
     ) -> None:
         self._node_id = node_id
         self._config = config
-        self._registry, self._remote, self._proofs = registry, remote, proofs
+        self._registry, self._remote, self._callee, self._proofs = registry, remote, callee, proofs
         self._log, self._scope, self._clocks = log, scope, clocks
         self._directory, self._name_of = directory, name_of
         self._running: dict[str, Call] = {}
@@ -283,38 +284,19 @@ class Calls:
         agent = self._registry.get(message.agent_id)
         if agent is None:
             raise Untouched(AgentNotFound.near(message.agent_id, []))
-        if agent.active >= agent.limit:
-            raise Untouched(Busy(f"agent {agent.manifest.name!r} is at its limit of {agent.limit} calls"))
-        story = Witness(self._proofs.sign(message, self._node_id))
-        self._note(call, {"state": "working"})
+        visit = Visit(agent, message, Witness(self._proofs.sign(message, self._node_id)), self._node_id)
 
         async def sink(event: EventV1) -> None:
             call.add(event)
-            story.add(event)
-            self._log.append(event)
+            visit.witness.add(event)
+            if event.seq == 0:  # else it is told again, from the log
+                self._log.append(event)
 
-        agent.active += 1
-        error: MeshError | None = None
-        state = "canceled"  # unless it comes to an end of its own
         try:
-            error = await execute(
-                agent.door,
-                invocation_of(message, agent.manifest.name),
-                call.story,
-                sink,
-                events_max=self._config.call_events_max,
-                bytes_max=self._config.call_bytes_max,
-            )
-            state = "completed" if error is None else "failed"
-        except MeshError as raised:
-            error, state = raised, "failed"
-            raise
+            ended = await self._callee.serve(visit, call.story, sink)
         finally:
-            agent.active -= 1
-            call.receipt = self._proofs.attest(agent, message, story, state, error)
-        if isinstance(error, NoRoute | Closed):
-            self._registry.check_soon(agent)
-        return unless_untouched(call, error)
+            call.receipt = "" if visit.ended is None else visit.ended.receipt
+        return unless_untouched(call, ended.error)
 
     def cancel(self, task_id: str) -> bool:
         """Ask a running task to stop; False if it is over already.

@@ -8,33 +8,20 @@ from typing import Any
 
 import msgspec
 
-from agentmesh.errors import (
-    AgentNotFound,
-    Busy,
-    Closed,
-    DecodeError,
-    LoopDetected,
-    MeshError,
-    NoRoute,
-    ReplayError,
-    to_wire,
-)
+from agentmesh.errors import Closed, DecodeError, MeshError, to_wire
 from agentmesh.ids import NodeId
 from agentmesh.net.base import Stream
 from agentmesh.net.tasks import TaskScope
-from agentmesh.node.config import NodeConfig
-from agentmesh.node.execute import execute, invocation_of
+from agentmesh.node.callee import Callee, Ended, Visit
 from agentmesh.node.links import Peer
 from agentmesh.node.proof import Proofs, Witness
 from agentmesh.node.record import RunClocks, TaskStory
-from agentmesh.node.registry import LocalAgent, Registry
 from agentmesh.store.eventlog import EventLog
 from agentmesh.wire import v1
 from agentmesh.wire.event import EventV1, is_end, state_of
 
 _ID_CHARS_MAX = 128
 _PARTS_MAX = 1_000
-_SEEN_MAX = 20_000
 #: How long, in seconds, and how many bytes of events may wait to be sent together.
 _TOLD_LATER_S, _TOLD_BYTES_MAX = 0.003, 64 * 1024
 _encoder = msgspec.msgpack.Encoder()
@@ -45,8 +32,7 @@ class Incoming:
 
     Args:
         node_id: Own id.
-        config: Limits.
-        registry: The agents beside this node.
+        callee: Serves them at the agents beside this node.
         proofs: Checks call tokens.
         log: Where events go.
         scope: Owns the tasks that watch for a cancel.
@@ -54,84 +40,24 @@ class Incoming:
     """
 
     def __init__(
-        self,
-        node_id: NodeId,
-        config: NodeConfig,
-        registry: Registry,
-        proofs: Proofs,
-        log: EventLog,
-        scope: TaskScope,
-        clocks: RunClocks,
+        self, node_id: NodeId, callee: Callee, proofs: Proofs, log: EventLog, scope: TaskScope, clocks: RunClocks
     ) -> None:
-        self._node_id = node_id
-        self._config = config
-        self._registry = registry
-        self._proofs = proofs
-        self._log = log
-        self._scope = scope
-        self._clocks = clocks
-        self._seen: dict[tuple[str, str], None] = {}
-        self.running = 0
+        self._node_id, self._callee, self._proofs, self._log = node_id, callee, proofs, log
+        self._scope, self._clocks = scope, clocks
 
     async def serve(self, peer: Peer, stream: Stream, message: v1.CallOpen) -> None:
         """Serve one call stream to its end. Refusals are told to the caller before any work; nothing is raised but Closed."""
+        node = peer.link.peer
         try:
-            agent = self._find(peer.link.peer, message)
-            story = Witness(self._proofs.admit(peer.link.peer, message))
+            _check_shape(message)
+            agent = self._callee.find(message)
+            visit = Visit(agent, message, Witness(self._proofs.admit(node, message)), node)
         except MeshError as error:
-            await _refuse(stream, error)
+            await self._callee.turn_away(node, message, error)
+            with contextlib.suppress(Closed):
+                await stream.send(v1.encode(v1.CallEnd(state="rejected", error=to_wire(error))))
+                await stream.finish()
             return
-        try:
-            self._admit(peer.link.peer, message, agent)
-        except MeshError as error:
-            await _refuse(stream, error, self._proofs.attest(agent, message, story, "rejected", error))
-            return
-        self.running += 1
-        agent.active += 1
-        try:
-            await self._run(peer, stream, message, agent, story)
-        finally:
-            agent.active -= 1
-            self.running -= 1
-
-    def _find(self, peer: NodeId, message: v1.CallOpen) -> LocalAgent:
-        """Check the shape of a call, and return its agent; raises what is told to the caller."""
-        for text in (message.task_id, message.run_id):
-            if not text or len(text) > _ID_CHARS_MAX:
-                raise DecodeError("the call has no usable task_id or run_id", code="call.malformed")
-        if not message.parts or len(message.parts) > _PARTS_MAX or message.deadline_ms <= 0 or message.lamport < 0:
-            raise DecodeError("the call has no parts, too many, or a deadline that is over", code="call.malformed")
-        if len(message.hops) > self._config.hops_max or message.agent_id in message.hops:
-            raise LoopDetected(
-                f"the chain of calls is too long or comes back to this agent ({len(message.hops)} hops)",
-                hint="agentmesh trace last   shows the chain",
-            )
-        if (peer, message.task_id) in self._seen:
-            raise ReplayError("this task was already received", code="call.replayed")
-        agent = self._registry.get(message.agent_id)
-        if agent is None:
-            raise AgentNotFound.near(message.agent_id, [a.manifest.name for a in self._registry.agents()])
-        return agent
-
-    def _admit(self, peer: NodeId, message: v1.CallOpen, agent: LocalAgent) -> None:
-        """Let a call of a proven caller begin; raises what is told to it."""
-        if agent.health is not None and agent.health.status != "healthy":
-            self._registry.check_soon(agent)
-            raise NoRoute(
-                f"agent {agent.manifest.name!r} does not answer its health check",
-                code="agent.unhealthy",
-                why=agent.health.detail or None,
-                extra={"untouched": True},
-            )
-        if self.running >= self._config.calls_max or agent.active >= agent.limit:
-            raise Busy(
-                f"agent {agent.manifest.name!r} is at its limit of {agent.limit} calls", extra={"untouched": True}
-            )
-        while len(self._seen) >= _SEEN_MAX:
-            del self._seen[next(iter(self._seen))]
-        self._seen[peer, message.task_id] = None
-
-    async def _run(self, peer: Peer, stream: Stream, message: v1.CallOpen, agent: LocalAgent, witness: Witness) -> None:
         story = TaskStory(
             self._node_id,
             message.run_id,
@@ -143,38 +69,25 @@ class Incoming:
         told = _Told(stream, self._scope)
 
         async def sink(event: EventV1) -> None:
-            self._log.append(event)
-            witness.add(event)
+            if event.seq == 0:  # else it is told again, from the log
+                self._log.append(event)
+            visit.witness.add(event)
             await told.add(event)
 
-        state, error = "failed", None
         running = asyncio.current_task()
         assert running is not None
         watcher = self._scope.spawn(self._watch(stream, running), "watch-call", quiet=True)
         try:
-            await sink(story.event("status", {"state": "working"}, {"caller_node": peer.link.peer}))
-            error = await execute(
-                agent.door,
-                invocation_of(message, agent.manifest.name),
-                story,
-                sink,
-                events_max=self._config.call_events_max,
-                bytes_max=self._config.call_bytes_max,
-            )
-            state = "completed" if error is None else "failed"
-            if isinstance(error, NoRoute | Closed):
-                self._registry.check_soon(agent)
+            await self._callee.serve(visit, story, sink)
         except asyncio.CancelledError:
-            state = "canceled"
             if not watcher.done():
                 raise  # Cancelled by our own shutdown, not by the caller.
             running.uncancel()
-        except MeshError as failure:
-            error = failure
         finally:
             watcher.cancel()
-        with contextlib.suppress(Closed):
-            await told.end(state, error, self._proofs.attest(agent, message, witness, state, error))
+        if visit.ended is not None:
+            with contextlib.suppress(Closed):
+                await told.end(visit.ended)
 
     async def _watch(self, stream: Stream, running: asyncio.Task[Any]) -> None:
         """Cancel the call when its caller says so, resets the stream or goes away."""
@@ -185,10 +98,12 @@ class Incoming:
         running.cancel()
 
 
-async def _refuse(stream: Stream, error: MeshError, receipt: str = "") -> None:
-    with contextlib.suppress(Closed):
-        await stream.send(v1.encode(v1.CallEnd(state="rejected", error=to_wire(error), receipt=receipt)))
-        await stream.finish()
+def _check_shape(message: v1.CallOpen) -> None:
+    for text in (message.task_id, message.run_id):
+        if not text or len(text) > _ID_CHARS_MAX:
+            raise DecodeError("the call has no usable task_id or run_id", code="call.malformed")
+    if not message.parts or len(message.parts) > _PARTS_MAX or message.deadline_ms <= 0 or message.lamport < 0:
+        raise DecodeError("the call has no parts, too many, or a deadline that is over", code="call.malformed")
 
 
 class _Told:
@@ -234,8 +149,9 @@ class _Told:
         if events:
             await self._stream.send(v1.encode(v1.CallEvent(events=events)))
 
-    async def end(self, state: str, error: MeshError | None, receipt: str) -> None:
+    async def end(self, ended: Ended) -> None:
         """Send what waits, the outcome and its receipt, and finish. Raises Closed."""
-        end = v1.CallEnd(state=state, error=to_wire(error) if error else None, events=self._take(), receipt=receipt)
+        error = to_wire(ended.error) if ended.error else None
+        end = v1.CallEnd(state=ended.state, error=error, events=self._take(), receipt=ended.receipt)
         await self._stream.send(v1.encode(end))
         await self._stream.finish()

@@ -24,9 +24,11 @@ from agentmesh.net.addresses import format_seed, parse_seed
 from agentmesh.net.base import Stream, Transport
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.call import Call
+from agentmesh.node.callee import Callee
 from agentmesh.node.calls import Calls
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.incoming import Incoming
+from agentmesh.node.limits import Limits
 from agentmesh.node.links import Peer
 from agentmesh.node.mesh import Callbacks, Mesh
 from agentmesh.node.proof import Proofs
@@ -127,7 +129,8 @@ class Node:
         )
         clocks = RunClocks()
         proofs = Proofs(key, config, self.registry, call_store)
-        self._incoming = Incoming(self.node_id, config, self.registry, proofs, log, self._scope, clocks)
+        callee = Callee(config, self.registry, proofs, call_store, log, checks=(Limits(self.registry),))
+        self._incoming = Incoming(self.node_id, callee, proofs, log, self._scope, clocks)
         remote = Remote(
             config,
             self.links,
@@ -142,6 +145,7 @@ class Node:
             config,
             self.registry,
             remote,
+            callee,
             proofs,
             log,
             self._scope,

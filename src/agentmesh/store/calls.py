@@ -120,6 +120,14 @@ class CallStore:
         )
         return str(rows[0][0]) if rows else None
 
+    def receipt_of(self, task_id: str, callee: str, caller: str) -> str | None:
+        """Return the newest receipt of one task between two. Raises StoreError."""
+        rows = self._db.read(
+            "SELECT receipt FROM receipts WHERE task_id=? AND callee=? AND caller=? ORDER BY number DESC LIMIT 1",
+            task_id, callee, caller,
+        )  # fmt: skip
+        return str(rows[0][0]) if rows else None
+
     def of_call(self, ref: str, limit: int = 1_000) -> list[KeptReceipt]:
         """Return the receipts of a task or run, given its id or the beginning of one, oldest first. Raises StoreError."""
         end = ref + "\U0010ffff"

@@ -1,0 +1,263 @@
+"""A call at the agent beside this node, whoever makes it: checks before any work, the work, its receipt and its record.
+
+``Incoming`` brings calls that came over a link, ``Calls`` those that start and stay here; from here on they are treated alike.
+Each ``Check`` may refuse a call before its agent hears of it; each ``Recorder`` is told how every call ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from agentmesh.errors import AgentNotFound, Busy, Closed, LoopDetected, MeshError, NoRoute, ReplayError, from_wire
+from agentmesh.identity.receipt import read_receipt
+from agentmesh.identity.token import CallToken
+from agentmesh.ids import NodeId
+from agentmesh.node.config import NodeConfig
+from agentmesh.node.execute import Sink, execute, invocation_of
+from agentmesh.node.proof import Proofs, Witness
+from agentmesh.node.record import TaskStory
+from agentmesh.node.registry import LocalAgent, Registry
+from agentmesh.store.calls import CallStore
+from agentmesh.store.eventlog import EventLog
+from agentmesh.wire import v1
+from agentmesh.wire.event import state_of
+
+#: Tasks of agents without receipts that are remembered, so that none of them runs twice.
+_DONE_MAX = 20_000
+#: Problems of a call that never reached its agent: the same task may be sent again and is then run.
+_NOT_BEGUN = frozenset({"/problems/no_route", "/problems/busy"})
+
+
+class Ended(NamedTuple):
+    """How a call ended.
+
+    Attributes:
+        state: Terminal state or "input-required"; "rejected" if it was refused before any work.
+        error: Why it was refused or failed.
+        receipt: What the agent signed of it; "" if nobody could.
+    """
+
+    state: str
+    error: MeshError | None = None
+    receipt: str = ""
+
+
+class Visit:
+    """One call at one agent beside this node, with a token that holds.
+
+    Args:
+        agent: The callee.
+        message: The call.
+        witness: Its token, and what was told of it so far.
+        peer: The node it came from; this node for calls that stay here.
+    """
+
+    __slots__ = ("agent", "ended", "message", "peer", "witness")
+
+    def __init__(self, agent: LocalAgent, message: v1.CallOpen, witness: Witness, peer: NodeId) -> None:
+        self.agent, self.message, self.witness, self.peer = agent, message, witness, peer
+        #: Set when the call is over.
+        self.ended: Ended | None = None
+
+    @property
+    def token(self) -> CallToken:
+        """Who asks, for what, and within which budget; verified."""
+        return self.witness.token
+
+
+class Check(Protocol):
+    """One ground on which a call may be refused before any work."""
+
+    async def enter(self, visit: Visit) -> None:
+        """Let the call pass, perhaps after a wait, and take what it needs.
+
+        Raises:
+            MeshError: it may not pass; the error is told to the caller. Nothing was taken. ``extra["untouched"] = True`` on
+                Busy and NoRoute lets the caller try another replica.
+            CancelledError: the caller gave up while it waited. Nothing was taken.
+        """
+        ...
+
+    def leave(self, visit: Visit, ended: Ended) -> None:
+        """Give back what the call took. Called once for each call that entered, however it ended. Never raises."""
+        ...
+
+
+class Recorder(Protocol):
+    """Is told of every call at an agent beside this node before its caller hears the outcome."""
+
+    async def ended(self, visit: Visit, ended: Ended) -> None:
+        """Take note of an outcome; the caller hears it when this returns. Never raises."""
+        ...
+
+    async def turned_away(self, peer: NodeId, message: v1.CallOpen, error: MeshError) -> None:
+        """Take note of a call whose token does not hold, or that names no agent here. Never raises."""
+        ...
+
+
+class Callee:
+    """Serve calls at the agents beside this node.
+
+    Args:
+        config: Limits.
+        registry: The agents.
+        proofs: Signs receipts.
+        store: Knows the receipts of earlier calls.
+        log: Knows their events.
+        checks: In their order, cheap ones first.
+        recorders: Told of every outcome, in their order.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        registry: Registry,
+        proofs: Proofs,
+        store: CallStore,
+        log: EventLog,
+        *,
+        checks: Sequence[Check] = (),
+        recorders: Sequence[Recorder] = (),
+    ) -> None:
+        self._config, self._registry, self._proofs, self._store, self._log = config, registry, proofs, store, log
+        self._checks, self._recorders = tuple(checks), tuple(recorders)
+        self._running: set[tuple[str, str, str]] = set()
+        self._done: dict[tuple[str, str, str], None] = {}
+
+    @property
+    def running(self) -> int:
+        """Number of calls that are being served, those that wait included."""
+        return len(self._running)
+
+    def find(self, message: v1.CallOpen) -> LocalAgent:
+        """Return the agent that a call is for.
+
+        Raises:
+            LoopDetected: the agent is in the chain already, or the chain is too long.
+            AgentNotFound: it is not beside this node.
+        """
+        if len(message.hops) > self._config.hops_max or message.agent_id in message.hops:
+            raise LoopDetected(
+                f"the chain of calls is too long or comes back to this agent ({len(message.hops)} hops)",
+                hint="agentmesh trace last   shows the chain",
+            )
+        agent = self._registry.get(message.agent_id)
+        if agent is None:
+            raise AgentNotFound.near(message.agent_id, [a.manifest.name for a in self._registry.agents()])
+        return agent
+
+    async def turn_away(self, peer: NodeId, message: v1.CallOpen, error: MeshError) -> None:
+        """Record a call that is refused because of its token or its callee."""
+        for recorder in self._recorders:
+            await recorder.turned_away(peer, message, error)
+
+    async def serve(self, visit: Visit, story: TaskStory, sink: Sink) -> Ended:
+        """Serve one call to its end, which also stands in ``visit.ended``, even if this raises.
+
+        Args:
+            visit: The call.
+            story: Makes the events.
+            sink: Takes them for the caller; it must add each to ``visit.witness``.
+
+        Returns:
+            How it ended. A call that ended before is not run again: its events are told again.
+
+        Raises:
+            CancelledError: the caller gave up, or the node shuts down; the agent was told.
+        """
+        entered: list[Check] = []
+        ended = Ended("canceled")
+        try:
+            ended = await self._serve(visit, story, sink, entered)
+        finally:
+            receipt = self._proofs.attest(visit.agent, visit.message, visit.witness, ended.state, ended.error)
+            visit.ended = ended = Ended(visit.witness.ended or ended.state, ended.error, receipt)
+            for check in reversed(entered):
+                check.leave(visit, ended)
+            for recorder in self._recorders:
+                await recorder.ended(visit, ended)
+        return ended
+
+    async def _serve(self, visit: Visit, story: TaskStory, sink: Sink, entered: list[Check]) -> Ended:
+        message, agent = visit.message, visit.agent
+        key = (visit.token.caller, message.agent_id, message.task_id)
+        if key in self._running:
+            return Ended(
+                "rejected", Busy("this task is running", code="call.running", hint="wait for its outcome, or cancel it")
+            )
+        if len(self._running) >= self._config.calls_max:
+            busy = Busy(f"{self._config.calls_max} calls are running on this node", extra={"untouched": True})
+            return Ended("rejected", busy)
+        self._running.add(key)
+        try:
+            if (told := await self._tell_again(visit, sink, key)) is not None:
+                self._running.discard(key)
+                return told
+            for check in self._checks:
+                await check.enter(visit)
+                entered.append(check)
+        except MeshError as refused:
+            self._running.discard(key)
+            return Ended("rejected", refused)
+        except BaseException:
+            self._running.discard(key)
+            raise
+        agent.active += 1
+        if agent.key is None:
+            while len(self._done) >= _DONE_MAX:
+                del self._done[next(iter(self._done))]
+            self._done[key] = None
+        try:
+            came_from = {} if visit.peer == story.node_id else {"caller_node": visit.peer}
+            await sink(story.event("status", {"state": "working"}, came_from))
+            error = await execute(
+                agent.door,
+                invocation_of(message, agent.manifest.name),
+                story,
+                sink,
+                events_max=self._config.call_events_max,
+                bytes_max=self._config.call_bytes_max,
+            )
+        except MeshError as failure:
+            error = failure
+        finally:
+            agent.active -= 1
+            self._running.discard(key)
+        if isinstance(error, NoRoute | Closed):
+            self._registry.check_soon(agent)
+        return Ended("completed" if error is None else "failed", error)
+
+    async def _tell_again(self, visit: Visit, sink: Sink, key: tuple[str, str, str]) -> Ended | None:
+        """Tell the outcome of a task that ended before, if it is one; None for a new task.
+
+        Raises:
+            ReplayError: it was another call, or its outcome is not kept any longer. It is not run again.
+        """
+        raw = self._store.receipt_of(visit.message.task_id, visit.message.agent_id, visit.token.caller)
+        if raw is None and key not in self._done:
+            return None
+        if raw is not None:
+            claims = read_receipt(raw).claims
+            if claims.outcome == "rejected" or claims.problem in _NOT_BEGUN:
+                return None
+            if claims.req_digest != visit.token.claims.digest or claims.txn != visit.message.run_id:
+                raise ReplayError(
+                    "this task id was used for another call",
+                    code="call.replayed",
+                    hint="give each new call a task id of its own; leave it out to have one made",
+                )
+            error: MeshError | None = None
+            for event in await self._log.task_events(visit.message.task_id):
+                if event.agent_id != visit.message.agent_id or state_of(event.payload) == "submitted":
+                    continue  # told by the caller
+                if event.kind == "error":
+                    error = from_wire(event.payload)
+                await sink(event)
+            if visit.witness.digest == claims.res_digest:
+                return Ended(claims.outcome, error)
+        raise ReplayError(
+            "this task was done already, and what it answered is not kept any longer",
+            code="call.replayed",
+            hint="agentmesh receipt show TASK   says how it ended",
+        )
