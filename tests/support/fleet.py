@@ -236,7 +236,7 @@ class Worker:
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         while line := await reader.readline():
             try:
-                async with asyncio.timeout(300):
+                async with asyncio.timeout(1_200):
                     answer: dict[str, Any] = {"ok": await self.do(json.loads(line))}
             except (MeshError, AssertionError, TimeoutError, KeyError) as error:
                 answer = {"error": f"{type(error).__name__}: {error}"}

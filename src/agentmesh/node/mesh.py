@@ -185,8 +185,8 @@ class Mesh:
         """Leave: tell neighbours, close links. Idempotent."""
         self._driver.feed(Leaving("shutting down"))
         await asyncio.sleep(0)
+        self._driver.close()  # first: a timer or datagram now would ask for links that are closing
         await self.links.aclose()
-        self._driver.close()
         if self.udp is not None:
             await self.udp.aclose()
         await self._scope.aclose()
