@@ -719,6 +719,11 @@ REQUIREMENTS: dict[str, Requirement] = {
             "of_two_at_once_one_runs",
         ),
     ),
+    "store.transaction": Requirement(
+        "issue 4.3",
+        "What belongs together is written together, or not at all.",
+        _in("unit/store/test_database.py", "a_transaction_holds_all_that_was_written_in_it_or_nothing"),
+    ),
     "call.receipt": Requirement(
         "RQ0 §4.5, issue 4.2, docs/spec/tokens.md §7",
         "Every outcome leaves a receipt that both sides keep, that is linked to the one before and that anybody can check.",

@@ -78,14 +78,15 @@ class Database:
         Args:
             sql: The statement.
             values: For its question marks.
-            durable: On disk when this returns, which costs an fsync.
+            durable: On disk when this returns, which costs an fsync; within a transaction, that one decides.
 
         Raises:
             StoreError: it cannot be written. No state changed.
         """
         db = self._open()
         try:
-            db.execute("PRAGMA synchronous=FULL" if durable else "PRAGMA synchronous=NORMAL")
+            if not db.in_transaction:  # SQLite refuses to change it there
+                db.execute("PRAGMA synchronous=FULL" if durable else "PRAGMA synchronous=NORMAL")
             return db.execute(sql, values).rowcount
         except sqlite3.Error as error:
             raise self._error(error) from error
@@ -98,9 +99,13 @@ class Database:
             raise self._error(error) from error
 
     @contextlib.contextmanager
-    def transaction(self) -> Generator[None]:
-        """Run what is written within as one: all of it, or nothing if anything raises. Raises StoreError."""
-        self.write("BEGIN IMMEDIATE")
+    def transaction(self, *, durable: bool = False) -> Generator[None]:
+        """Run what is written within as one: all of it, or nothing if anything raises; ``durable`` as in ``write``.
+
+        Raises:
+            StoreError: it cannot be written. No state changed.
+        """
+        self.write("BEGIN IMMEDIATE", durable=durable)
         try:
             yield
             self.write("COMMIT")
