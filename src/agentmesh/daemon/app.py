@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import agentmesh
 from agentmesh.adapters.base import Adapter, Discovered
@@ -46,6 +46,9 @@ from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.keyfile import load_or_create_key, load_or_create_token
 from agentmesh.store.state import StateStore
+
+if TYPE_CHECKING:
+    from agentmesh.net.tlsca import CaNetwork
 
 _log = logging.getLogger("agentmesh.daemon")
 
@@ -106,7 +109,10 @@ async def serve(settings: Settings) -> int:
         stack.callback(state.close)
         calls = CallStore.open(home.calls)
         stack.callback(calls.close)
-        node = _node(settings, home, key, log, state, calls, port)
+        ca = _ca_network(settings)
+        node = _node(settings, home, key, log, state, calls, port, ca)
+        if ca is not None:
+            stop.on_hup.append(ca.refresh)
         stack.push_async_callback(node.aclose)
         await node.open(settings.seeds)
         edge = A2AEdge(node, port_of=lambda: port)
@@ -159,8 +165,25 @@ async def _until_stopped(stop: Stop, app: Api, edge: A2AEdge, server: Server, se
     await serving
 
 
+def _ca_network(settings: Settings) -> CaNetwork | None:
+    """Return the network whose CA admits nodes, if one is set. Raises ConfigError."""
+    if not settings.tls_ca:
+        return None
+    from agentmesh.net.tlsca import CaFiles, CaNetwork
+
+    cert = Path(settings.tls_cert)
+    return CaNetwork(CaFiles(Path(settings.tls_ca), cert, Path(settings.tls_key) if settings.tls_key else cert))
+
+
 def _node(
-    settings: Settings, home: Home, key: KeyPair, log: EventLog, state: StateStore, calls: CallStore, port: int
+    settings: Settings,
+    home: Home,
+    key: KeyPair,
+    log: EventLog,
+    state: StateStore,
+    calls: CallStore,
+    port: int,
+    ca: CaNetwork | None,
 ) -> Node:
     config = NodeConfig(
         name=settings.name,
@@ -180,7 +203,9 @@ def _node(
         ),
     )
     taken: set[int] = set()
-    transports = [_transport(scheme, settings, home, key, taken) for scheme in settings.transports]
+    transports = [_transport(scheme, settings, home, key, taken, ca) for scheme in settings.transports]
+    # A datagram is signed by a node's key but shows no certificate.
+    has_udp = settings.listen_udp and not (ca is not None and settings.tls_ca_only)
     node = Node(
         key,
         config,
@@ -193,13 +218,17 @@ def _node(
         keys_dir=home.agent_keys,
         home=home.path,
         http_port=lambda: port,
-        udp_listen=_free(settings.listen_udp, socket.SOCK_DGRAM, taken) if settings.listen_udp else "",
+        udp_listen=_free(settings.listen_udp, socket.SOCK_DGRAM, taken) if has_udp else "",
     )
+    if ca is not None:
+        node.watches.append(ca.warnings)
     node.discovery = ["static", "gossip", "dht"]
     return node
 
 
-def _transport(scheme: str, settings: Settings, home: Home, key: KeyPair, taken: set[int]) -> Transport:
+def _transport(
+    scheme: str, settings: Settings, home: Home, key: KeyPair, taken: set[int], ca: CaNetwork | None
+) -> Transport:
     if scheme == "iroh":
         from agentmesh.net.iroh import IrohTransport
 
@@ -207,7 +236,7 @@ def _transport(scheme: str, settings: Settings, home: Home, key: KeyPair, taken:
     if scheme == "tls":
         from agentmesh.net.tls import TlsTransport
 
-        return TlsTransport(key, _free(settings.listen_tls, socket.SOCK_STREAM, taken), cert_path=home.tls_pem)
+        return TlsTransport(key, _free(settings.listen_tls, socket.SOCK_STREAM, taken), cert_path=home.tls_pem, ca=ca)
     from agentmesh.net.ws import WsTransport
 
     return WsTransport(
@@ -215,6 +244,7 @@ def _transport(scheme: str, settings: Settings, home: Home, key: KeyPair, taken:
         _free(settings.listen_ws, socket.SOCK_STREAM, taken),
         cert_path=home.tls_pem,
         public_url=settings.ws_public_url or None,
+        ca=ca,
     )
 
 

@@ -127,6 +127,39 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             origin="empty: most nodes have no proxy",
         ),
     ] = ""
+    tls_ca: Annotated[
+        str,
+        Knob(
+            effect="PEM file of CA certificates, and revocation lists if any: only nodes with a certificate issued by one of "
+            "them come in, over tls and ws. Read again when it changes.",
+            when="When an organisation runs its own CA; set tls_cert and tls_key too, and transports to tls,ws.",
+            origin="empty: the node's key is its identity, no CA is needed",
+        ),
+    ] = ""
+    tls_cert: Annotated[
+        str,
+        Knob(
+            effect="PEM file of this node's certificate and of those between it and its CA; good for client and server.",
+            when="With tls_ca. Read again when it changes, and on SIGHUP.",
+            origin="empty, as tls_ca is",
+        ),
+    ] = ""
+    tls_key: Annotated[
+        str,
+        Knob(
+            effect="PEM file of the private key of tls_cert, without passphrase; empty: it stands in tls_cert.",
+            when="With tls_ca. Others must not be able to read it.",
+            origin="empty, as tls_ca is",
+        ),
+    ] = ""
+    tls_ca_only: Annotated[
+        bool,
+        Knob(
+            effect="With tls_ca: refuse iroh in transports and open no UDP port, since neither can ask for certificates.",
+            when="Off while a network moves over to its CA; until then any node can come in by iroh.",
+            origin="on: a door beside the guarded one is no guard",
+        ),
+    ] = True
     mdns: Annotated[
         bool,
         Knob(

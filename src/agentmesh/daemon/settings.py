@@ -243,6 +243,8 @@ def _convert(row: Row, value: Any, where: str) -> Any:
                 check_seed(seed)
         elif row.key in ("listen", "listen_tls", "listen_ws", "listen_udp"):
             parse_listen(result)
+        elif row.key in ("tls_ca", "tls_cert", "tls_key") and result:
+            result = _absolute(result)
         elif row.key == "transports" and (not result or len(set(result)) != len(result)):
             raise ConfigError("name at least one transport, each once")
         elif row.key == "site" and not _SITE.fullmatch(result):
@@ -259,6 +261,14 @@ def _convert(row: Row, value: Any, where: str) -> Any:
             extra={"key": row.key},
         ) from error
     return result
+
+
+def _absolute(text: str) -> str:
+    """Return a path that means the same wherever the daemon is started from. Raises ConfigError."""
+    path = os.path.expanduser(text)
+    if not os.path.isabs(path):
+        raise ConfigError("a path here begins with / or ~", hint=os.path.abspath(path))
+    return path
 
 
 def _bool(value: Any) -> Any:
@@ -283,6 +293,28 @@ def _check_together(settings: Settings) -> None:
             code="config.value",
             hint="write wss://host/path",
             extra={"key": "ws_public_url"},
+        )
+    _check_tls(settings)
+
+
+def _check_tls(settings: Settings) -> None:
+    """Refuse half a CA network: what is set would guard nothing."""
+    if bool(settings.tls_ca) != bool(settings.tls_cert) or (settings.tls_key and not settings.tls_cert):
+        missing = "tls_cert" if not settings.tls_cert else "tls_ca"
+        raise ConfigError(
+            f"{missing} is not set",
+            code="config.tls_incomplete",
+            why="tls_ca and tls_cert belong together: who asks for certificates must show one",
+            hint=f"agentmesh config explain {missing}",
+            extra={"key": missing},
+        )
+    if settings.tls_ca and settings.tls_ca_only and "iroh" in settings.transports:
+        raise ConfigError(
+            "tls_ca is set, but transports has iroh",
+            code="config.tls_iroh",
+            why="iroh cannot ask a peer for a certificate, so any node could come in by it",
+            hint="agentmesh config set transports tls,ws    or, to let it be open: agentmesh config set tls_ca_only off",
+            extra={"key": "transports"},
         )
 
 

@@ -1,7 +1,7 @@
 """Signals of the daemon: the first SIGTERM or SIGINT asks for an orderly stop, the second one ends it at once.
 
-SIGHUP is ignored when the daemon was started in the background (a closed terminal must not take it down); SIGUSR1 writes
-the stack of every thread to stderr, which is daemon.log, for bug reports about a hang.
+SIGHUP asks a daemon without a terminal to read its certificates again (a closed terminal must not take one in the background
+down); SIGUSR1 writes the stack of every thread to stderr, which is daemon.log, for bug reports about a hang.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import faulthandler
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 from agentmesh.errors import EXIT_INTERRUPTED
 
@@ -25,6 +26,8 @@ class Stop:
     def __init__(self) -> None:
         self._event = asyncio.Event()
         self.reason = ""
+        #: Called on SIGHUP, each in turn.
+        self.on_hup: list[Callable[[], object]] = []
 
     def install(self) -> None:
         """Route SIGTERM and SIGINT to this object on the running loop."""
@@ -34,7 +37,7 @@ class Stop:
                 loop.add_signal_handler(number, self._signalled, number)
         if not sys.stderr.isatty() and hasattr(signal, "SIGHUP"):
             with contextlib.suppress(NotImplementedError):
-                loop.add_signal_handler(signal.SIGHUP, lambda: None)
+                loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         if hasattr(signal, "SIGUSR1"):
             with contextlib.suppress(ValueError, OSError):
                 faulthandler.register(signal.SIGUSR1, all_threads=True)
@@ -49,6 +52,10 @@ class Stop:
         """Wait until someone asks and return the reason."""
         await self._event.wait()
         return self.reason
+
+    def _hung_up(self) -> None:
+        for call in self.on_hup:
+            call()
 
     def _signalled(self, number: signal.Signals) -> None:
         if self._event.is_set():

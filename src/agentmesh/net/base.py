@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, Protocol
 
 from agentmesh.ids import NodeId
+from agentmesh.net.certificate import PeerCertificate
 
 #: Largest message a stream carries, in bytes. Senders split, receivers refuse what is larger.
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
@@ -87,6 +88,11 @@ class Link(Protocol):
         ...
 
     @property
+    def certificate(self) -> PeerCertificate | None:
+        """By which an organisation's CA admitted the peer; None where certificates are not judged."""
+        ...
+
+    @property
     def rtt_s(self) -> float | None:
         """Last measured round trip in seconds."""
         ...
@@ -156,6 +162,7 @@ class Transport(Protocol):
             NoRoute: nothing answered there.
             Timeout: no answer in time.
             DecodeError: what answered does not speak our protocol.
+            Unauthorized: it admits only nodes with a certificate of its organisation's CA, and ours is none.
         """
         ...
 

@@ -159,10 +159,10 @@ async def admit(
     make_link: Callable[[NodeId, bytes], MuxLink],
     binding: bytes,
 ) -> MuxLink | None:
-    """Prove a client and offer its link; on failure close the pipe, count, log, and return None."""
+    """Prove a client and offer its link; on failure, also of ``make_link``, close the pipe, count, log, and return None."""
     try:
         async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-            peer, early = await prove(pipe, "server", key, binding=binding)
+            link = make_link(*await prove(pipe, "server", key, binding=binding))
     except (OSError, MeshError) as error:  # TimeoutError is an OSError.
         inbound.note_refused(remote, error)
         await pipe.aclose()
@@ -170,7 +170,6 @@ async def admit(
     except asyncio.CancelledError:
         await pipe.aclose()
         raise
-    link = make_link(peer, early)
     inbound.offer(link)
     return link
 

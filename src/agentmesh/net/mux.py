@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 from agentmesh.errors import Closed, DecodeError, LimitError, MeshError, StateError
 from agentmesh.ids import NodeId
 from agentmesh.net.base import PathKind
+from agentmesh.net.certificate import PeerCertificate
 from agentmesh.net.mux_core import (
     RESET_BUFFER_FULL,
     RESET_TOO_MANY_STREAMS,
@@ -190,6 +191,8 @@ class MuxLink:
         self._pings = self._silent_pings = 0
         self._ping_sent_s = 0.0
         self._ping_interval_s = ping_interval_s
+        #: By which a CA admitted the peer; the transport sets it.
+        self.certificate: PeerCertificate | None = None
         self._scope = TaskScope(f"link:{scheme}", tasks_max=16)
         self._reader: asyncio.Task[None] | None = self._scope.spawn(self._read(), "read")
         self._writer: asyncio.Task[None] | None = self._scope.spawn(self._write(), "write")

@@ -1,6 +1,7 @@
 """Links over TLS 1.3 and TCP: the fallback where the iroh engine has no wheel or UDP is blocked.
 
-Both node keys are proven by ``net.handshake`` inside the TLS channel (docs/spec/wire.md §3).
+Both node keys are proven by ``net.handshake`` inside the TLS channel (docs/spec/wire.md §3). Where an organisation's CA admits
+nodes, both sides show its certificates before that (``net.tlsca``).
 """
 
 from __future__ import annotations
@@ -9,16 +10,21 @@ import asyncio
 import errno
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agentmesh.errors import MeshError, StateError
 from agentmesh.identity.keys import KeyPair
 from agentmesh.ids import NodeId
 from agentmesh.net.addresses import join_host_port, parse_address, parse_bind, reachable_at
 from agentmesh.net.base import Link
+from agentmesh.net.certificate import check_named_key
 from agentmesh.net.handshake import HANDSHAKE_TIMEOUT_S
 from agentmesh.net.inbound import Inbound, admit, check_dialable, prove, raise_dial_error
 from agentmesh.net.mux import MuxLink
 from agentmesh.net.tlspipe import Certificate, TlsPipe, Tunnel, binding_of, client_context, load_certificate
+
+if TYPE_CHECKING:
+    from agentmesh.net.tlsca import CaNetwork
 
 #: Bytes the socket may hold unsent before a write waits.
 _SOCKET_HIGH_WATER = 512 * 1024
@@ -67,23 +73,42 @@ class TcpTunnel:
 
 
 async def dial_over(
-    connect: Callable[[], Awaitable[Tunnel]], key: KeyPair, peer: NodeId, scheme: str, address: str, timeout_s: float
+    connect: Callable[[], Awaitable[Tunnel]],
+    key: KeyPair,
+    peer: NodeId,
+    scheme: str,
+    address: str,
+    timeout_s: float,
+    ca: CaNetwork | None = None,
 ) -> MuxLink:
     """Connect a tunnel and build an authenticated link on it, as the client; whatever fails, the tunnel is closed.
 
+    Args:
+        connect: Makes the tunnel.
+        key: This node's key.
+        peer: Who must answer.
+        scheme: Of the transport.
+        address: For messages.
+        timeout_s: For all of it.
+        ca: Who admits nodes; None: any node may come.
+
     Raises:
-        SignatureError, NoRoute, Timeout, DecodeError: as ``net.base.Transport.dial``.
+        SignatureError, NoRoute, Timeout, DecodeError, Unauthorized: as ``net.base.Transport.dial``.
     """
     tunnel: Tunnel | None = None
     link: MuxLink | None = None
     try:
         async with asyncio.timeout(timeout_s):
             tunnel = await connect()
-            pipe = TlsPipe(tunnel, client_context(), server=False)
+            pipe = TlsPipe(tunnel, client_context() if ca is None else ca.client, server=False)
             await pipe.shake_hands()
-            proven, early = await prove(pipe, "client", key, binding=binding_of(pipe.server_certificate), expected=peer)
+            certificate = pipe.certificate
+            check_named_key(certificate, peer)
+            binding = pipe.binding(binding_of(pipe.server_certificate))
+            proven, early = await prove(pipe, "client", key, binding=binding, expected=peer)
             pipe.lift_allowance()
             link = MuxLink(pipe, proven, scheme, dialed=True, remote_address=address, early=early)
+            link.certificate = certificate
             return link
     except (OSError, MeshError) as error:
         raise_dial_error(error, address, timeout_s, connected=tunnel is not None)
@@ -102,8 +127,12 @@ async def serve_over(
     pipe = TlsPipe(tunnel, certificate.context, server=True)
 
     def make_link(peer: NodeId, early: bytes) -> MuxLink:
+        shown = pipe.certificate
+        check_named_key(shown, peer)
         pipe.lift_allowance()
-        return MuxLink(pipe, peer, scheme, dialed=False, remote_address=remote, early=early)
+        link = MuxLink(pipe, peer, scheme, dialed=False, remote_address=remote, early=early)
+        link.certificate = shown
+        return link
 
     try:
         async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
@@ -115,7 +144,7 @@ async def serve_over(
     except asyncio.CancelledError:
         await pipe.aclose()
         raise
-    return await admit(inbound, pipe, key, remote, make_link, certificate.binding)
+    return await admit(inbound, pipe, key, remote, make_link, pipe.binding(certificate.binding))
 
 
 def bind_error(error: OSError, bind: str) -> MeshError:
@@ -137,12 +166,16 @@ class TlsTransport:
         key: This node's key.
         bind: Where to listen, ``host:port``; port 0 for any free one, "" to only dial.
         cert_path: PEM file of the self-signed certificate, made if missing; None for one that lives in this process.
+        ca: The organisation's CA that admits nodes, whose certificates are shown instead; None: any node may come.
     """
 
-    def __init__(self, key: KeyPair, bind: str = "0.0.0.0:0", cert_path: Path | None = None) -> None:
+    def __init__(
+        self, key: KeyPair, bind: str = "0.0.0.0:0", cert_path: Path | None = None, ca: CaNetwork | None = None
+    ) -> None:
         self._key = key
         self._bind = bind
         self._cert_path = cert_path
+        self._ca = ca
         self._inbound = Inbound("tls")
         self._server: asyncio.Server | None = None
         self._certificate: Certificate | None = None
@@ -168,7 +201,8 @@ class TlsTransport:
         """Listen. Raises StateError (codes "port.taken", "port.unusable"), ConfigError for a bad certificate file."""
         if self._bind:
             host, port = parse_bind(self._bind)
-            self._certificate = load_certificate(self._cert_path)
+            if self._ca is None:
+                self._certificate = load_certificate(self._cert_path)
             try:
                 self._server = await asyncio.start_server(
                     self._on_connection, host, port, limit=_SOCKET_READ_LIMIT, backlog=128
@@ -187,7 +221,7 @@ class TlsTransport:
         async def connect() -> Tunnel:
             return TcpTunnel(*await asyncio.open_connection(target.host, target.port, limit=_SOCKET_READ_LIMIT))
 
-        link = await dial_over(connect, self._key, peer, "tls", address, timeout_s)
+        link = await dial_over(connect, self._key, peer, "tls", address, timeout_s, self._ca)
         self._inbound.keep(link)
         return link
 
@@ -210,9 +244,10 @@ class TlsTransport:
         self._inbound.scope.spawn(self._serve(TcpTunnel(reader, writer)), "serve")
 
     async def _serve(self, tunnel: TcpTunnel) -> None:
-        assert self._certificate is not None
+        certificate = self._certificate if self._ca is None else self._ca.server
+        assert certificate is not None
         try:
             remote = f"tls:{tunnel.remote}"
-            await serve_over(tunnel, self._key, self._certificate, self._inbound, "tls", remote)
+            await serve_over(tunnel, self._key, certificate, self._inbound, "tls", remote)
         finally:
             self._inbound.leave()

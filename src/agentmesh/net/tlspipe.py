@@ -2,7 +2,8 @@
 
 The TLS of the standard library runs on memory buffers here, so that over WebSocket it lies *inside* the WebSocket and
 stays end to end even when a proxy or an HTTPS front ends the outer one. The certificate is self-signed and says nothing;
-its hash binds the node-key handshake (``net.handshake``) to this very channel.
+its hash binds the node-key handshake (``net.handshake``) to this very channel. Where a CA admits nodes (``net.tlsca``) both
+sides show a certificate, and the binding is to the connection itself: machines may share a certificate.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import tempfile
 from pathlib import Path
 from typing import Protocol
 
-from agentmesh.errors import Closed, ConfigError, DecodeError
+from agentmesh.errors import Closed, ConfigError, DecodeError, MeshError, SignatureError, Unauthorized
+from agentmesh.net.certificate import PeerCertificate, peer_certificate
 from agentmesh.net.handshake import PREAUTH_BYTES_MAX
 
 #: Plain bytes collected before they are handed up.
 _READ_BYTES_MAX = 256 * 1024
 #: What a client reads before the server is proven: certificate and handshake have about 2 KB.
 _CLIENT_PREAUTH_BYTES_MAX = 16 * 1024
+#: What either side reads before the proof where both show a certificate of a CA: three RSA-4096 ones have about 6 KB.
+PREAUTH_CA_BYTES_MAX = 16 * 1024
 _TUNNEL_READ_BYTES = 256 * 1024
 _ALPN = "agentmesh/1"
 
@@ -48,7 +52,7 @@ class TlsPipe:
 
     Args:
         tunnel: What carries the records.
-        context: From ``server_context`` or ``client_context``.
+        context: From ``load_certificate``, ``client_context`` or ``net.tlsca``.
         server: Whether this side is the TLS server.
     """
 
@@ -57,14 +61,18 @@ class TlsPipe:
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._in, self._out, server_side=server)
+        self._is_mutual = context.verify_mode == ssl.CERT_REQUIRED
+        stranger_max = PREAUTH_BYTES_MAX if server else _CLIENT_PREAUTH_BYTES_MAX
         #: Bytes the peer may still send unproven; None once it is proven.
-        self._allowance: int | None = PREAUTH_BYTES_MAX if server else _CLIENT_PREAUTH_BYTES_MAX
+        self._allowance: int | None = PREAUTH_CA_BYTES_MAX if self._is_mutual else stranger_max
 
     async def shake_hands(self) -> None:
         """Run the TLS handshake.
 
         Raises:
             DecodeError: the other side does not speak TLS 1.3.
+            SignatureError: it has no certificate of our CA (codes "tls.certificate", "tls.no_certificate").
+            Unauthorized: it does not take ours (code "refused.certificate").
             Closed: it hung up.
         """
         while True:
@@ -77,7 +85,7 @@ class TlsPipe:
                     raise Closed("hung up in the TLS handshake", code="unreached.closed.handshake") from None
             except ssl.SSLError as error:
                 await self._flush()
-                raise DecodeError(f"no TLS 1.3 peer: {error.reason or error}", code="tls.handshake") from error
+                raise _handshake_error(error) from error
         await self._flush()
         if self._tls.selected_alpn_protocol() != _ALPN:
             raise DecodeError("the TLS peer does not speak agentmesh/1", code="tls.alpn")
@@ -90,6 +98,27 @@ class TlsPipe:
     def server_certificate(self) -> bytes:
         """On the client: the DER certificate the server proved to own."""
         return self._tls.getpeercert(binary_form=True) or b""
+
+    @property
+    def certificate(self) -> PeerCertificate | None:
+        """The certificate by which a CA admitted the other side; None where certificates are not judged."""
+        return peer_certificate(self._tls)
+
+    def binding(self, certificate: bytes) -> bytes:
+        """Return what the node-key handshake is bound to.
+
+        Args:
+            certificate: ``binding_of`` the server's certificate.
+
+        Returns:
+            The same, or, where a CA admits nodes, SHA-256 of it and the client's Finished message (RFC 8446 §4.4.4), a MAC over
+            this handshake: else whoever shares the server's certificate could sit in between.
+        """
+        if not self._is_mutual:
+            return certificate
+        finished = self._tls.get_channel_binding("tls-unique")
+        assert finished
+        return hashlib.sha256(certificate + finished).digest()
 
     async def read(self) -> bytes:
         """Return decrypted bytes, or b"" at the end."""
@@ -108,7 +137,10 @@ class TlsPipe:
             except ssl.SSLZeroReturnError:
                 return b"".join(pieces)
             except ssl.SSLError as error:
-                raise Closed(f"the TLS channel broke: {error.reason or error}", code="unreached.closed.tls") from error
+                # In TLS 1.3 a client has finished its handshake before the server judges its certificate.
+                raise _refusal_in(error) or Closed(
+                    f"the TLS channel broke: {error.reason or error}", code="unreached.closed.tls"
+                ) from error
             if pieces:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
             if not await self._fill():
@@ -144,7 +176,7 @@ class TlsPipe:
 
 
 class Certificate:
-    """This node's self-signed certificate: TLS context and the hash that binds handshakes to it."""
+    """This node's certificate: TLS context and the hash that binds handshakes to it."""
 
     def __init__(self, context: ssl.SSLContext, der: bytes) -> None:
         self.context = context
@@ -165,7 +197,7 @@ def client_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    return _tighten(context)
+    return tighten(context)
 
 
 def load_certificate(path: Path | None) -> Certificate:
@@ -233,10 +265,9 @@ def make_certificate() -> bytes:
 def _load(path: Path) -> Certificate:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
-    context.num_tickets = 0  # No resumption: every connection runs the whole handshake.
     text = path.read_text("ascii")
     begin = text.index("-----BEGIN CERTIFICATE-----")
-    return Certificate(_tighten(context), ssl.PEM_cert_to_DER_cert(text[begin:]))
+    return Certificate(tighten(context), ssl.PEM_cert_to_DER_cert(text[begin:]))
 
 
 def _store(path: Path, pem: bytes) -> None:
@@ -255,8 +286,42 @@ def _store(path: Path, pem: bytes) -> None:
         raise
 
 
-def _tighten(context: ssl.SSLContext) -> ssl.SSLContext:
+def tighten(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Set what every context of the mesh has in common, and return it."""
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.options |= ssl.OP_NO_COMPRESSION
     context.set_alpn_protocols([_ALPN])
+    if context.protocol == ssl.PROTOCOL_TLS_SERVER:
+        context.num_tickets = 0  # No resumption: every connection runs the whole handshake.
     return context
+
+
+def _handshake_error(error: ssl.SSLError) -> MeshError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return SignatureError(
+            f"the peer's TLS certificate is refused: {error.verify_message}",
+            code="tls.certificate",
+            why="this node admits only peers with a valid certificate of a CA in tls_ca",
+            hint="agentmesh config explain tls_ca",
+        )
+    if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return SignatureError(
+            "the peer showed no TLS certificate",
+            code="tls.no_certificate",
+            why="this node admits only peers with a certificate of a CA in tls_ca",
+        )
+    return _refusal_in(error) or DecodeError(f"no TLS 1.3 peer: {error.reason or error}", code="tls.handshake")
+
+
+def _refusal_in(error: ssl.SSLError) -> Unauthorized | None:
+    """Return the error for an alert by which the peer refuses our certificate (RFC 8446 §6.2), None for any other."""
+    reason = error.reason or ""
+    if "ALERT" not in reason or not ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
+        return None
+    alert = reason.partition("ALERT_")[2].lower().replace("_", " ")
+    return Unauthorized(
+        "the peer does not admit this node's TLS certificate",
+        code="refused.certificate",
+        why=f"it answered: {alert}",
+        hint="set tls_ca, tls_cert and tls_key to those of the peer's organisation",
+    )

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from websockets.asyncio.server import Server, ServerConnection
     from websockets.http11 import Request, Response
 
+    from agentmesh.net.tlsca import CaNetwork
+
 #: Last segment of the path that is served; whatever stands before it belongs to the HTTPS front.
 PATH = "/mesh"
 #: Largest WebSocket message, both ways. What a stranger can make us hold is this times ``_QUEUE_MAX``.
@@ -93,6 +95,7 @@ class WsTransport:
         proxy: True takes the proxy from the environment (HTTPS_PROXY, ALL_PROXY, NO_PROXY), a URL names one
             (``http://host:port`` or ``socks5://…``), None or False uses none.
         wss_cert: PEM file with certificate chain and key to serve wss instead of ws.
+        ca: As in ``TlsTransport``; its certificates are shown inside the WebSocket.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class WsTransport:
         public_url: str | None = None,
         proxy: str | bool | None = True,
         wss_cert: Path | None = None,
+        ca: CaNetwork | None = None,
     ) -> None:
         self._key = key
         self._bind = bind
@@ -110,6 +114,7 @@ class WsTransport:
         self._public_url = public_url
         self._proxy = proxy
         self._wss_cert = wss_cert
+        self._ca = ca
         self._inbound = Inbound("ws")
         self._server: Server | None = None
         self._certificate: Certificate | None = None
@@ -143,7 +148,8 @@ class WsTransport:
             from websockets.asyncio.server import serve
 
             host, port = parse_bind(self._bind)
-            self._certificate = load_certificate(self._cert_path)
+            if self._ca is None:
+                self._certificate = load_certificate(self._cert_path)
             outer = _outer_context(self._wss_cert)
             try:
                 self._server = await serve(
@@ -176,7 +182,7 @@ class WsTransport:
         async def connect() -> Tunnel:
             return WsTunnel(await self._connect(url, timeout_s))
 
-        link = await dial_over(connect, self._key, peer, "ws", address, timeout_s)
+        link = await dial_over(connect, self._key, peer, "ws", address, timeout_s, self._ca)
         self._inbound.keep(link)
         return link
 
@@ -233,11 +239,12 @@ class WsTransport:
             ) from error
 
     async def _serve(self, socket: ServerConnection) -> None:
-        assert self._certificate is not None
+        certificate = self._certificate if self._ca is None else self._ca.server
+        assert certificate is not None
         remote = ""
         if address := socket.remote_address:
             remote = f"ws:{join_host_port(address[0], address[1])}"
-        link = await serve_over(WsTunnel(socket), self._key, self._certificate, self._inbound, "ws", remote)
+        link = await serve_over(WsTunnel(socket), self._key, certificate, self._inbound, "ws", remote)
         leave: Any = getattr(socket, "leave_gate", None)
         if leave is not None:
             leave()

@@ -106,6 +106,8 @@ class Node:
         self._started_s = time.monotonic()
         self._scope = TaskScope("node")
         self.discovery: list[str] = []
+        #: Asked for sentences to show in ``status``, each time.
+        self.watches: list[Callable[[], list[str]]] = []
         self.mesh = Mesh(
             key,
             config,
@@ -240,6 +242,8 @@ class Node:
             *self.registry.warnings,
         ]
         warnings += self.mesh.peer_warnings(self.name_of)
+        for watch in self.watches:
+            warnings += watch()
         return warnings
 
     def _view(self, entry: Any) -> AgentView:
