@@ -305,6 +305,40 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in("unit/net/test_tls.py", "tls_1_2_is_not_spoken", "a_man_in_the_middle_who_ends_the_tls_is_refused"),
         ),
     ),
+    "transport.ca": Requirement(
+        "RQ0 optional mTLS, RQ2 mTLS, issue 4.7",
+        "An organisation's CA admits nodes on tls and ws: both sides show certificates, judged before our protocol.",
+        (
+            *_in(
+                "unit/net/test_tlsca.py",
+                "nodes_of_one_ca_meet_and_each_knows_what_the_ca_says_of_the_other",
+                "a_client_with_a_bad_certificate_is_turned_away_before_our_protocol",
+                "a_server_with_a_bad_certificate_is_not_told_who_we_are",
+                "a_node_without_a_ca_neither_gets_in_nor_is_dialled",
+                "who_shares_the_servers_certificate_cannot_sit_in_between",
+                "a_certificate_that_names_a_node_key_is_good_for_that_key_alone",
+                "files_that_would_not_work_are_refused_with_the_reason",
+            ),
+            *_in(
+                "e2e/test_mtls.py",
+                "calls_cross_a_network_that_a_ca_guards_and_outsiders_stay_out",
+                "a_guarded_network_leaves_no_other_door_open",
+            ),
+        ),
+    ),
+    "transport.ca_reload": Requirement(
+        "issue 4.7",
+        "Certificates change without a restart; broken ones leave the old in force and are named; old links go on.",
+        (
+            *_in(
+                "unit/net/test_tlsca.py",
+                "changed_files_hold_for_new_links_and_old_links_go_on",
+                "broken_new_files_leave_the_old_in_force_and_are_named",
+                "an_end_that_is_near_is_named",
+            ),
+            *_in("e2e/test_mtls.py", "certificates_change_without_a_restart"),
+        ),
+    ),
     "transport.hostile": Requirement(
         "issue 2 bad input",
         "Wrong, truncated or oversized frames cost a bounded amount and hurt nobody else.",

@@ -33,6 +33,10 @@ OTHERS = {
     "echo",
     "export",
     "git",
+    "grep",
+    "mkdir",
+    "mv",
+    "openssl",
     "python",
     "python3",
     "pip",
@@ -142,7 +146,7 @@ class Machine:
 
     def script(self, text: str) -> list[str]:
         """Return the command line that runs a block in this machine's shell."""
-        text = text.replace("/tmp/seed.txt", str(self.shared / "seed.txt"))
+        text = re.sub(r"/tmp/(?=seed\.txt|mesh-ca)", f"{self.shared}/", text)
         restore = f"[ ! -f {self.state} ] || . {self.state}; set -euo pipefail"
         return ["bash", "-c", f"{restore}\n{text}\nexport -p > {self.state}\n"]
 

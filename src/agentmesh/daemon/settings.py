@@ -93,6 +93,7 @@ def load(
         sources.setdefault(row.key, "default")
     settings = _settings(values)
     _check_together(settings)
+    _check_tls(settings)
     return Loaded(settings, sources)
 
 
@@ -294,11 +295,10 @@ def _check_together(settings: Settings) -> None:
             hint="write wss://host/path",
             extra={"key": "ws_public_url"},
         )
-    _check_tls(settings)
 
 
 def _check_tls(settings: Settings) -> None:
-    """Refuse half a CA network: what is set would guard nothing."""
+    """Refuse half a CA network: what is set would guard nothing. Not judged while ``config set`` fills it in, one by one."""
     if bool(settings.tls_ca) != bool(settings.tls_cert) or (settings.tls_key and not settings.tls_cert):
         missing = "tls_cert" if not settings.tls_cert else "tls_ca"
         raise ConfigError(
