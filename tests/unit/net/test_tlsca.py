@@ -302,7 +302,7 @@ def test_files_that_would_not_work_are_refused_with_the_reason(
     if kind == "garbage bundle":
         files.ca.write_bytes(b"\xff\x00 nothing of the kind")
     elif kind == "damaged bundle":
-        files.ca.write_bytes(authority.pem + authority.pem.replace(b"MII", b"XXX", 1))
+        files.ca.write_bytes(authority.pem + authority.pem.replace(b"MII", b"AAA", 1))
     elif kind == "empty bundle":
         files.ca.write_bytes(b"")
     elif kind == "leaf in the bundle":
