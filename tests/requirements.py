@@ -223,6 +223,32 @@ REQUIREMENTS: dict[str, Requirement] = {
             "the_guard_holds_on_a_real_socket",
         ),
     ),
+    "daemon.keys": Requirement(
+        "RQ2 access control, RQ3 fine-grained authorisation, issue 4.9",
+        "Programs have keys of their own, each with scopes that every route checks; a revoked key opens and keeps open nothing.",
+        (
+            *_in(
+                "api/test_keys.py",
+                "a_key_opens_the_routes_of_its_scope_and_no_other",
+                "every_route_says_what_it_needs_in_the_description_and_in_the_reference",
+                "no_handler_goes_around_what_whoever_asks_may_see",
+                "a_key_for_one_agent_calls_no_other_however_it_is_spelled",
+                "a_key_is_told_once_and_never_again",
+                "a_key_is_good_until_it_is_revoked_and_not_one_request_longer",
+                "a_stream_ends_when_its_key_is_revoked_and_the_others_go_on",
+                "two_authorization_headers_are_refused_whatever_they_hold",
+                "a_key_in_an_address_is_refused_even_beside_the_right_token",
+                "the_sdk_takes_its_key_from_the_environment_before_the_file",
+            ),
+            *_in(
+                "unit/store/test_keys.py",
+                "a_key_is_kept_by_its_hash_and_is_there_again_after_a_restart",
+                "a_file_that_others_can_open_is_refused_and_left_as_it_is",
+                "a_damaged_file_is_an_error_that_says_what_to_do_and_stays_as_it_is",
+            ),
+            *_in("e2e/test_keys.py", "a_key_made_on_the_command_line_opens_what_it_says_and_ends_when_it_is_revoked"),
+        ),
+    ),
     "daemon.openapi": Requirement(
         "issue 2.3",
         "OpenAPI is generated from the types and describes every route.",

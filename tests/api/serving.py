@@ -12,11 +12,32 @@ from typing import Any
 import msgspec
 import uvicorn
 
+from agentmesh.api.access import Access
 from agentmesh.api.app import Api, create_app
+from agentmesh.errors import StateError
 from agentmesh.sdk.types import Problem
+from agentmesh.store.keys import KeptKey
 from tests.api.node_double import FakeBackend
 
 TOKEN = "test-token-of-forty-three-characters-in-all"
+
+
+class Shelf:
+    """Keeps keys in memory."""
+
+    def __init__(self, *kept: KeptKey) -> None:
+        self.kept = {one.name: one for one in kept}
+
+    def all(self) -> list[KeptKey]:
+        return list(self.kept.values())
+
+    def add(self, key: KeptKey) -> None:
+        if key.name in self.kept:
+            raise StateError("taken", code="keys.exists")
+        self.kept[key.name] = key
+
+    def remove(self, name: str) -> bool:
+        return self.kept.pop(name, None) is not None
 
 
 @dataclass
@@ -78,7 +99,8 @@ class Served:
 def build(backend: FakeBackend, shutdowns: list[str] | None = None, port: int = 6374, **options: Any) -> Api:
     """Make the application on a double."""
     calls = shutdowns if shutdowns is not None else []
-    return create_app(backend, token=TOKEN, port_of=lambda: port, on_shutdown=lambda: calls.append("now"), **options)
+    options.setdefault("access", Access(TOKEN, Shelf()))
+    return create_app(backend, port_of=lambda: port, on_shutdown=lambda: calls.append("now"), **options)
 
 
 def _config(app: Api) -> uvicorn.Config:

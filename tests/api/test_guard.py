@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from agentmesh.api.app import create_app
+from agentmesh.api.access import Access
 from agentmesh.api.routes import ROWS
 from agentmesh.errors import ConfigError, LoopDetected
 from tests.api.node_double import FakeBackend
@@ -20,7 +20,7 @@ BEARER = (b"authorization", f"Bearer {TOKEN}".encode())
 HOST = (b"host", b"127.0.0.1:6374")
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.auth], ids=lambda r: f"{r.method} {r.path}")
+@pytest.mark.parametrize("row", [row for row in ROWS if row.scope], ids=lambda r: f"{r.method} {r.path}")
 async def test_no_route_of_the_api_opens_without_the_token(row: Any) -> None:
     backend = FakeBackend()
     answer = await ask_app(
@@ -102,7 +102,7 @@ async def test_other_pages_are_refused_even_with_the_token(origin: bytes) -> Non
 
 async def test_an_empty_token_is_no_token() -> None:
     with pytest.raises(ConfigError):
-        create_app(FakeBackend(), token="", port_of=lambda: 1, on_shutdown=lambda: None)
+        Access("")
 
 
 async def _hello(request: Request) -> PlainTextResponse:

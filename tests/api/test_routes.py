@@ -42,6 +42,9 @@ GOOD: dict[tuple[str, str], tuple[str, bytes | None]] = {
     ("GET", "/api/v1/runs"): ("/api/v1/runs?limit=5", None),
     ("GET", "/api/v1/receipts/{ref}"): ("/api/v1/receipts/last", None),
     ("GET", "/api/v1/runs/{ref}/events"): ("/api/v1/runs/last/events?after=0&remote=false", None),
+    ("GET", "/api/v1/keys"): ("/api/v1/keys", None),
+    ("POST", "/api/v1/keys"): ("/api/v1/keys", b'{"name":"ci","scopes":["read"],"expires_s":60}'),
+    ("DELETE", "/api/v1/keys/{name}"): ("/api/v1/keys/ci", None),
     ("POST", "/api/v1/events"): ("/api/v1/events", EVENTS),
 }
 

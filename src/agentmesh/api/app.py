@@ -18,25 +18,28 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from agentmesh.api import openapi, problems
+from agentmesh.api.access import Access
 from agentmesh.api.backend import Backend
 from agentmesh.api.endpoint import Endpoint
-from agentmesh.api.guard import Guard
+from agentmesh.api.guard import RIGHTS, Guard
 from agentmesh.api.routes import ROWS
 from agentmesh.api.sse import HEARTBEAT_S, STREAMS_MAX, Streams
 from agentmesh.api.table import Site
-from agentmesh.errors import MeshError, RecordNotFound, UsageError
+from agentmesh.errors import MeshError, RecordNotFound, Unauthorized, UsageError
 
 _log = logging.getLogger("agentmesh.api")
 
 CALLS_PATH = "/api/v1/calls"
-#: Paths that need no token besides the rows that say so: what A2A clients of this machine use.
+#: Paths whose rows say what scope they need; what else is not public is the operator's.
+SCOPED_PREFIX = "/api/v1/"
+#: Paths that need no credential besides the rows that say so: what A2A clients of this machine use.
 PUBLIC_PREFIXES = ("/a2a/",)
 
 
 def create_app(
     backend: Backend,
     *,
-    token: str,
+    access: Access,
     port_of: Callable[[], int],
     on_shutdown: Callable[[], None],
     extra_routes: Sequence[BaseRoute] = (),
@@ -47,18 +50,15 @@ def create_app(
 
     Args:
         backend: The node.
-        token: The API token; never empty.
+        access: Who may use it.
         port_of: Returns the port in use, known only once the server listens.
         on_shutdown: Called after ``POST /api/v1/shutdown`` was answered; returns at once.
         extra_routes: Routes of other rooms (the A2A edge); they sit behind the same guard.
         streams_max: Most event streams open at once.
         heartbeat_s: Seconds between comments on an idle stream.
-
-    Raises:
-        ConfigError: the token is empty.
     """
     return Api(
-        backend, token, port_of, on_shutdown, extra_routes, Streams(streams_max=streams_max, heartbeat_s=heartbeat_s)
+        backend, access, port_of, on_shutdown, extra_routes, Streams(streams_max=streams_max, heartbeat_s=heartbeat_s)
     )
 
 
@@ -68,7 +68,7 @@ class Api:
     def __init__(
         self,
         backend: Backend,
-        token: str,
+        access: Access,
         port_of: Callable[[], int],
         on_shutdown: Callable[[], None],
         extra_routes: Sequence[BaseRoute],
@@ -76,7 +76,7 @@ class Api:
     ) -> None:
         self.streams = streams
         describe = functools.cache(lambda: openapi.build(ROWS))
-        site = Site(backend, port_of, on_shutdown, describe)
+        site = Site(backend, access, port_of, on_shutdown, describe)
         endpoints = [Endpoint(row, site, streams) for row in ROWS]
         self._calls = next(e for e in endpoints if e.row.path == CALLS_PATH)
         self._inner = Starlette(
@@ -86,8 +86,8 @@ class Api:
             ],
             exception_handlers={HTTPException: _http_problem, MeshError: _mesh_problem, Exception: _bug_problem},
         )
-        self._public = frozenset(row.path for row in ROWS if not row.auth)
-        self._guard = Guard(self._dispatch, token=token, is_public=self._is_public)
+        self._public = frozenset(row.path for row in ROWS if not row.scope)
+        self._guard = Guard(self._dispatch, access=access, is_public=self._is_public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
@@ -104,6 +104,16 @@ class Api:
         if scope["type"] == "http" and scope["path"] == CALLS_PATH and scope["method"] == "POST":
             await self._calls(scope, receive, send)
             return
+        if (
+            scope["type"] == "http"
+            and not scope["path"].startswith(SCOPED_PREFIX)
+            and not self._is_public(scope["path"])
+        ):
+            try:
+                scope[RIGHTS].require("admin")
+            except Unauthorized as error:
+                await problems.send_problem(send, error)
+                return
         if not scope.get("query_string", b"").isascii():
             # Starlette would fall over it; RFC 3986 allows ASCII only.
             await problems.send_problem(send, UsageError("the query string is not ASCII", code="query.invalid"))

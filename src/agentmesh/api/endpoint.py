@@ -13,7 +13,10 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from agentmesh.api.body import JSON_DEPTH_MAX, decode_body, read_body
+from agentmesh.api.guard import RIGHTS
+from agentmesh.api.limited import view_of
 from agentmesh.api.problems import send_prepared, send_problem, unexpected
+from agentmesh.api.scopes import Rights
 from agentmesh.api.sse import Streams
 from agentmesh.api.table import Ask, EventStream, Param, RouteRow, Site
 from agentmesh.errors import Closed, LimitError, MeshError, UsageError
@@ -38,8 +41,10 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
+        rights: Rights = scope[RIGHTS]
         try:
-            ask = await self._read(scope, receive)
+            rights.require(self.row.scope)
+            ask = await self._read(scope, receive, rights)
             answer = await self.row.handler(ask)
             body = answer if isinstance(answer, bytes | EventStream) else _encode(answer)
         except Closed as error:
@@ -77,7 +82,7 @@ class Endpoint:
         if ask.afterwards is not None:
             ask.afterwards()
 
-    async def _read(self, scope: Scope, receive: Receive) -> Ask:
+    async def _read(self, scope: Scope, receive: Receive, rights: Rights) -> Ask:
         raw_query: bytes = scope["query_string"]
         query = parse_query(raw_query, self._params) if raw_query or self._params else {}
         path: dict[str, str] = scope.get("path_params") or {}
@@ -91,7 +96,7 @@ class Endpoint:
         last_event_id = _last_event_id(scope) if self.row.stream == "always" else None
         if self.row.stream == "always" or (self.row.stream == "asked" and body.stream):
             self._streams.check_room()
-        return Ask(self._site, path, query, body, last_event_id)
+        return Ask(self._site, rights, view_of(self._site.backend, rights), path, query, body, last_event_id)
 
 
 def parse_query(raw: bytes, params: dict[str, Param]) -> dict[str, Any]:

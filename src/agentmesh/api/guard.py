@@ -1,24 +1,30 @@
 """Who may speak to the HTTP API: programs of this user on this machine, and no web page.
 
-Three checks before any byte of a body is read:
+Four checks before any byte of a body is read:
 - ``Host`` must name loopback, so that a web page cannot reach us by rebinding its DNS name to 127.0.0.1.
 - ``Origin``, which browsers add, must be loopback too.
-- The bearer token of ``$AGENTMESH_HOME/api.token`` must be given, except on the public paths.
+- A key in the query string is refused: it stands in logs and histories by now.
+- One ``Authorization`` header must open something (``api.access``), except on the public paths. What it opens goes on with the
+  request, as ``rights``; each route says what it needs.
 
 A plain ASGI callable: it runs on every call and must cost microseconds.
 """
 
 from __future__ import annotations
 
-import hmac
 import re
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from agentmesh.api.access import KEY_PREFIX, Access
 from agentmesh.api.problems import send_problem
-from agentmesh.errors import ConfigError, Unauthorized
+from agentmesh.api.scopes import ANONYMOUS, OPERATOR, Rights
+from agentmesh.api.sse import Progress
+from agentmesh.errors import Unauthorized
 
+#: Where the rights of a request are in its ASGI scope.
+RIGHTS = "agentmesh.rights"
 _HOST = re.compile(rb"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 _ORIGIN = re.compile(rb"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 #: Most distinct Host values remembered as good; clients use one or two.
@@ -30,19 +36,13 @@ class Guard:
 
     Args:
         app: The application behind.
-        token: The API token; compared in constant time.
-        is_public: Says of a path whether it needs no token.
-
-    Raises:
-        ConfigError: the token is empty.
+        access: Says what credentials open.
+        is_public: Says of a path whether it needs none.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str, is_public: Callable[[str], bool]) -> None:
-        if not token:
-            raise ConfigError("an empty API token would let everyone in", code="config.token")
+    def __init__(self, app: ASGIApp, *, access: Access, is_public: Callable[[str], bool]) -> None:
         self._app = app
-        self._bearer = b"Bearer " + token.encode()
-        self._token = token.encode()
+        self._access = access
         self._is_public = is_public
         self._good_hosts: set[bytes] = set()
 
@@ -58,22 +58,69 @@ class Guard:
         host: bytes | None = None
         origin: bytes | None = None
         credentials: bytes | None = None
-        hosts = origins = 0
+        hosts = origins = given = 0
         for name, value in scope["headers"]:
             if name == b"host":
                 host, hosts = value, hosts + 1
             elif name == b"authorization":
-                credentials = value
+                credentials, given = value, given + 1
             elif name == b"origin":
                 origin, origins = value, origins + 1
         if hosts != 1 or host is None or not self._host_is_ours(host):
             await send_problem(send, _refused_host(), status=403)
-        elif origins and (origins > 1 or origin is None or not _ORIGIN.fullmatch(origin)):
+            return
+        if origins and (origins > 1 or origin is None or not _ORIGIN.fullmatch(origin)):
             await send_problem(send, _refused_origin(), status=403)
-        elif not self._knows_token(credentials) and not self._is_public(scope["path"]):
-            await send_problem(send, _no_token(credentials is not None))
-        else:
+            return
+        try:
+            if scope["query_string"]:
+                _refuse_secret_in(scope["query_string"])
+            rights = self._rights(credentials, given, scope["path"])
+        except Unauthorized as error:
+            await send_problem(send, error)
+            return
+        scope[RIGHTS] = rights
+        if rights is OPERATOR or rights is ANONYMOUS:
             await self._app(scope, receive, send)
+        else:
+            await self._while_good(rights, scope, receive, send)
+
+    def _rights(self, credentials: bytes | None, given: int, path: str) -> Rights:
+        """Return what a request may do. Raises Unauthorized."""
+        if given > 1:
+            raise Unauthorized(
+                f"{given} Authorization headers were given",
+                code="refused.credentials",
+                why="whoever stands between could read one and we the other",
+                hint="send exactly one",
+            )
+        if credentials is None:
+            if self._is_public(path):
+                return ANONYMOUS
+            raise _no_token()
+        try:
+            return self._access.rights_of(credentials)
+        except Unauthorized as error:
+            # A2A clients may carry credentials for others; a key of ours that is good no more must not pass for none.
+            if error.code == "refused.token" and self._is_public(path):
+                return ANONYMOUS
+            raise
+
+    async def _while_good(self, rights: Rights, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request for as long as its credential is good: a stream ends when the key is revoked."""
+        progress = Progress(send)
+        with self._access.lasting(rights) as clock:
+            try:
+                async with clock:
+                    await self._app(scope, receive, progress)
+            except TimeoutError:
+                await progress.finish(
+                    Unauthorized(
+                        f"{rights.who} is good no more",
+                        code="refused.key",
+                        why="it was revoked, or its time was over, while it was being served",
+                    )
+                )
 
     def _host_is_ours(self, host: bytes) -> bool:
         if host in self._good_hosts:
@@ -83,14 +130,6 @@ class Guard:
         if len(self._good_hosts) < _HOSTS_MAX:
             self._good_hosts.add(host)
         return True
-
-    def _knows_token(self, credentials: bytes | None) -> bool:
-        if credentials is None:
-            return False
-        if hmac.compare_digest(credentials, self._bearer):
-            return True
-        scheme, _, value = credentials.partition(b" ")
-        return scheme.lower() == b"bearer" and hmac.compare_digest(value.strip(), self._token)
 
 
 def _refused_host() -> Unauthorized:
@@ -110,10 +149,23 @@ def _refused_origin() -> Unauthorized:
     )
 
 
-def _no_token(was_given: bool) -> Unauthorized:
+def _no_token() -> Unauthorized:
     return Unauthorized(
-        "the API token is wrong" if was_given else "no API token was given",
+        "no API token was given",
         code="refused.token",
         why="every request carries 'Authorization: Bearer TOKEN'",
         hint="the token is in the file api.token of the home directory (agentmesh config explain)",
     )
+
+
+_SECRETS = (KEY_PREFIX.encode(), b"access_token=")
+
+
+def _refuse_secret_in(query: bytes) -> None:
+    if any(secret in query for secret in _SECRETS):
+        raise Unauthorized(
+            "a key does not belong into an address",
+            code="refused.query",
+            why="addresses stand in logs and histories, and this one does by now",
+            hint="send it as 'Authorization: Bearer KEY', and replace it:   agentmesh keys revoke NAME",
+        )

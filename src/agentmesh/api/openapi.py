@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from agentmesh import __version__
+from agentmesh.api.scopes import SCOPES
 from agentmesh.api.table import Param, RouteRow
 from agentmesh.errors import (
     ERROR_TABLE,
@@ -58,7 +59,7 @@ def build(rows: tuple[RouteRow, ...]) -> bytes:
                 "token": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The content of api.token in the home directory.",
+                    "description": "The content of api.token in the home directory, or an API key (agentmesh keys add).",
                 }
             },
         },
@@ -72,8 +73,8 @@ def _operation(row: RouteRow) -> dict[str, Any]:
         "summary": row.summary,
         "responses": {"200": _success(row), **_failures(row)},
     }
-    if row.description:
-        operation["description"] = row.description
+    needs = f"Needs the scope {row.scope}: {SCOPES[row.scope]}." if row.scope else "Public."
+    operation["description"] = f"{row.description}\n\n{needs}" if row.description else needs
     parameters = [_path_parameter(name, summary) for name, summary in row.path_params.items()]
     parameters.extend(_query_parameter(param) for param in row.params)
     if row.stream == "always":
@@ -93,8 +94,7 @@ def _operation(row: RouteRow) -> dict[str, Any]:
             "description": f"At most {row.body_bytes_max} bytes.",
             "content": {"application/json": {"schema": _ref(row.request)}},
         }
-    if not row.auth:
-        operation["security"] = []
+    operation["security"] = [{"token": [row.scope]}] if row.scope else []
     return operation
 
 
@@ -122,7 +122,7 @@ def _failures(row: RouteRow) -> dict[str, Any]:
         errors += [DecodeError, UsageError, LimitError, Timeout]
     if row.params or row.path_params:
         errors.append(UsageError)
-    if row.auth:
+    if row.scope:
         errors.append(Unauthorized)
     by_status: dict[int, set[str]] = {403: {"unauthorized"}, 500: {"error"}}
     for error in errors:

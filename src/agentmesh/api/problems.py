@@ -8,6 +8,7 @@ import re
 import msgspec
 from starlette.types import Send
 
+from agentmesh.api.scopes import FORBIDDEN
 from agentmesh.errors import PROBLEM_PREFIX, Busy, MeshError, problem_type, row_of
 from agentmesh.sdk.types import Problem
 
@@ -26,14 +27,15 @@ def problem_of(error: MeshError, *, status: int | None = None) -> Problem:
 
     Args:
         error: What happened.
-        status: Overrides the HTTP status of the table (403 and 405 have no error class of their own).
+        status: Overrides the HTTP status of the table (405 and some 403 have no error class of their own).
     """
-    row = row_of(error)
+    if status is None:
+        status = 403 if error.code in FORBIDDEN else row_of(error).http
     run_id = error.extra.get("run_id")
     return Problem(
         type=problem_type(error),
         title=title_of(type(error)),
-        status=row.http if status is None else status,
+        status=status,
         detail=error.detail,
         code=error.code,
         why=error.why,
@@ -70,6 +72,8 @@ def headers_of(error: MeshError, status: int) -> dict[str, str]:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     if status == 401:
         headers["www-authenticate"] = "Bearer"
+    elif error.code == "refused.scope":
+        headers["www-authenticate"] = f'Bearer error="insufficient_scope", scope="{error.extra.get("scope", "")}"'
     if error.code == "body.too_large":
         # The rest of the body is not wanted on this connection.
         headers["connection"] = "close"

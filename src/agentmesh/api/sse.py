@@ -123,7 +123,7 @@ class Streams:
         # Loaded with the first stream: a daemon that serves none does not pay for it.
         from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 
-        progress = _Progress(send)
+        progress = Progress(send)
         clock = asyncio.timeout(0 if self._ended else None)
         self._open.append(clock)
         try:
@@ -135,7 +135,7 @@ class Streams:
         except SendTimeoutError:
             _log.info("dropped an event stream whose client took nothing for %g s", SEND_TIMEOUT_S)
         except TimeoutError:
-            await progress.finish()
+            await progress.finish(Closed("the daemon is stopping", code="daemon.stopping"))
         finally:
             self._open.remove(clock)
             # Whatever ended the stream, the call behind it is given up; a cancellation of this task waits for that.
@@ -143,7 +143,7 @@ class Streams:
                 await stream.close()
 
 
-class _Progress:
+class Progress:
     """An ASGI ``send`` that knows how far the response has come."""
 
     def __init__(self, send: Send) -> None:
@@ -155,9 +155,9 @@ class _Progress:
         await self._send(message)
         self.finished = message["type"] == "http.response.body" and not message.get("more_body", False)
 
-    async def finish(self) -> None:
-        """End the response as if it were complete."""
+    async def finish(self, error: MeshError) -> None:
+        """End the response as if it were complete; answer with the error if it has not begun."""
         if not self.started:
-            await send_problem(self._send, Closed("the daemon is stopping", code="daemon.stopping"))
+            await send_problem(self._send, error)
         elif not self.finished:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from agentmesh.api.access import Access
 from agentmesh.api.backend import Backend
+from agentmesh.api.scopes import Rights, ScopeName
 from agentmesh.errors import MeshError
 from agentmesh.sdk.requests import BODY_BYTES_MAX
 
@@ -32,9 +34,10 @@ class Param:
 
 @dataclass(slots=True)
 class Site:
-    """What every route can reach: the node, and the daemon around it."""
+    """What every route can reach: the node, who may use it, and the daemon around it."""
 
     backend: Backend
+    access: Access
     port_of: Callable[[], int]
     on_shutdown: Callable[[], None]
     describe: Callable[[], bytes]
@@ -42,9 +45,14 @@ class Site:
 
 @dataclass(slots=True)
 class Ask:
-    """One request, decoded: path and query parameters, body (None on routes without one) and ``Last-Event-ID``."""
+    """One request, decoded: path and query parameters, body (None on routes without one) and ``Last-Event-ID``.
+
+    ``backend`` is the node as whoever asks may see and use it; handlers ask nothing else.
+    """
 
     site: Site
+    rights: Rights
+    backend: Backend
     path: dict[str, str]
     query: dict[str, Any]
     body: Any
@@ -77,7 +85,8 @@ class RouteRow:
         errors: What it can answer besides the errors of every route.
         params: Query parameters; unknown ones are refused.
         stream: "" = JSON only, "always" = SSE only, "asked" = SSE when the body asks for it.
-        auth: Whether the token is needed.
+        scope: What whoever asks must be allowed (``api.scopes``): the operator's alone unless it says otherwise; "" = the
+            route is public and needs no credential.
         body_bytes_max: Largest body in bytes.
         description: More lines, for the API description.
     """
@@ -91,7 +100,7 @@ class RouteRow:
     errors: tuple[type[MeshError], ...] = ()
     params: tuple[Param, ...] = ()
     stream: Literal["", "always", "asked"] = ""
-    auth: bool = True
+    scope: ScopeName = "admin"
     body_bytes_max: int = BODY_BYTES_MAX
     description: str = ""
     path_params: dict[str, str] = field(default_factory=dict[str, str])

@@ -37,6 +37,7 @@ VERBS: tuple[VerbRow, ...] = (
     VerbRow("net", _NODE, "Show the shape of the mesh: clustering, paths, degrees, zones."),
     VerbRow("logs", _NODE, "Show the daemon's log."),
     VerbRow("config", _NODE, "Show, explain and change settings."),
+    VerbRow("keys", _NODE, "API keys for programs: make, list, revoke."),
     VerbRow("discover", _AGENTS, "List the agents of the mesh, or those that match a question."),
     VerbRow("show", _AGENTS, "Show one agent: card, skills, replicas."),
     VerbRow("register", _AGENTS, "Bring an agent that already runs into the mesh."),

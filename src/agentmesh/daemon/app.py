@@ -21,6 +21,7 @@ import agentmesh
 from agentmesh.adapters.base import Adapter, Discovered
 from agentmesh.adapters.registry import default_adapters, detect
 from agentmesh.api.a2a import A2AEdge
+from agentmesh.api.access import Access
 from agentmesh.api.app import Api, create_app
 from agentmesh.core.brain import BrainConfig
 from agentmesh.core.directory.config import DirectoryConfig
@@ -45,6 +46,7 @@ from agentmesh.store.base import EventLogConfig
 from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.keyfile import load_or_create_key, load_or_create_token
+from agentmesh.store.keys import KeyStore
 from agentmesh.store.state import StateStore
 
 if TYPE_CHECKING:
@@ -109,6 +111,9 @@ async def serve(settings: Settings) -> int:
         stack.callback(state.close)
         calls = CallStore.open(home.calls)
         stack.callback(calls.close)
+        keys = KeyStore.open(home.keys)
+        stack.callback(keys.close)
+        access = Access(token, keys)
         ca = _ca_network(settings)
         node = _node(settings, home, key, log, state, calls, port, ca)
         if ca is not None:
@@ -118,7 +123,7 @@ async def serve(settings: Settings) -> int:
         edge = A2AEdge(node, port_of=lambda: port)
         app = create_app(
             node,
-            token=token,
+            access=access,
             port_of=lambda: port,
             on_shutdown=lambda: stop.request("POST /api/v1/shutdown"),
             extra_routes=edge.routes(),

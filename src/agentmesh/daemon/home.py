@@ -2,6 +2,7 @@
 
     config.toml  bootstrap.json            what people write
     identity/    api.token                 secrets, mode 0600 in a 0700 directory
+    keys.sqlite                            hashes of API keys
     events/      state.sqlite  calls.sqlite  what the node remembers; tokens used, receipts
     daemon.json  daemon.lock  daemon.log   the running daemon
     home_version                           layout version, "1"
@@ -47,6 +48,7 @@ class Home:
         self.agent_keys = self.identity / "agents"
         self.tls_pem = self.identity / "tls.pem"
         self.api_token = self.path / "api.token"
+        self.keys = self.path / "keys.sqlite"
         self.events = self.path / "events"
         self.state = self.path / "state.sqlite"
         self.calls = self.path / "calls.sqlite"

@@ -26,7 +26,16 @@ from agentmesh.ids import is_name, parse_node_id
 CONFIG_BYTES_MAX = 1024 * 1024
 SEEDS_MAX = 256
 #: Environment variables with our prefix that are no settings of the daemon.
-ENV_OTHERS = frozenset({"AGENTMESH_HOME", "AGENTMESH_PROFILE", "AGENTMESH_LANG", "AGENTMESH_CALL_CONTEXT"})
+ENV_OTHERS = frozenset(
+    {
+        "AGENTMESH_HOME",
+        "AGENTMESH_PROFILE",
+        "AGENTMESH_LANG",
+        "AGENTMESH_CALL_CONTEXT",
+        "AGENTMESH_API_KEY",
+        "AGENTMESH_TOKEN",
+    }
+)
 _SEED_SCHEMES = ("iroh", "tls", "ws")
 #: As ``identity.node_record`` has it, which would load the signature library here.
 _SITE = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}|")

@@ -1,4 +1,5 @@
-"""Find the daemon: its address in ``$AGENTMESH_HOME/daemon.json``, its token in ``$AGENTMESH_HOME/api.token``.
+"""Find the daemon: its address in ``$AGENTMESH_HOME/daemon.json``, its token in ``$AGENTMESH_API_KEY`` or
+``$AGENTMESH_HOME/api.token``.
 
 Used by the client and by agent processes. Reads two small files; never connects.
 """
@@ -13,6 +14,8 @@ import msgspec
 from agentmesh.errors import ConfigError, NoRoute, Unauthorized
 
 _FILE_BYTES_MAX = 65536
+#: Environment variables that may hold an API key, a JWT or the token; the first that is set counts.
+TOKEN_VARIABLES = ("AGENTMESH_API_KEY", "AGENTMESH_TOKEN")
 
 
 class _DaemonFile(msgspec.Struct):
@@ -39,7 +42,8 @@ def locate(
     Args:
         home: Home directory; see ``home_dir``.
         url: Overrides the address in the file.
-        token: Overrides the token in the file.
+        token: Overrides ``$AGENTMESH_API_KEY``, ``$AGENTMESH_TOKEN`` and the token in the file, of which the first that is
+            there counts.
 
     Raises:
         NoRoute: no daemon has written its address there (code "daemon.not_running").
@@ -48,7 +52,7 @@ def locate(
     """
     base = home_dir(home)
     url = url or f"http://127.0.0.1:{_port(base / 'daemon.json')}"
-    token = token or _token(base / "api.token")
+    token = token or _from_environment() or _token(base / "api.token")
     return url.rstrip("/"), token
 
 
@@ -78,6 +82,15 @@ def _port(path: Path) -> int:
     if not 0 < port < 65536:
         raise ConfigError(f"{path} names port {port}", code="daemon.bad_file", hint="agentmesh down && agentmesh up")
     return port
+
+
+def _from_environment() -> str | None:
+    for name in TOKEN_VARIABLES:
+        if token := os.environ.get(name, "").strip():
+            if not (token.isascii() and token.isprintable()) or " " in token:
+                raise Unauthorized(f"${name} holds no key", code="daemon.no_token", hint=f"unset {name}")
+            return token
+    return None
 
 
 def _token(path: Path) -> str:

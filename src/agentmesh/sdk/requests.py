@@ -23,6 +23,10 @@ from agentmesh.sdk.types import (
     CancelResult,
     EventsRequest,
     HealthView,
+    KeyList,
+    KeyMade,
+    KeyRequest,
+    KeyView,
     NetView,
     PeerList,
     Problem,
@@ -150,6 +154,21 @@ def peers() -> Request[PeerList]:
 def add_seeds(seeds: list[str]) -> Request[PeerList]:
     """Connect to further nodes."""
     return Request("POST", "/api/v1/peers", PeerList, _body(SeedRequest(seeds=seeds), BODY_BYTES_MAX))
+
+
+def keys() -> Request[KeyList]:
+    """Ask for the API keys, which never tells a key itself."""
+    return Request("GET", "/api/v1/keys", KeyList)
+
+
+def add_key(request: KeyRequest) -> Request[KeyMade]:
+    """Make an API key."""
+    return Request("POST", "/api/v1/keys", KeyMade, _body(request, BODY_BYTES_MAX))
+
+
+def revoke_key(name: str) -> Request[KeyView]:
+    """Revoke an API key."""
+    return Request("DELETE", f"/api/v1/keys/{_segment(name)}", KeyView)
 
 
 def net() -> Request[NetView]:

@@ -28,6 +28,9 @@ from agentmesh.sdk.types import (
     CallRequest,
     CancelResult,
     HealthView,
+    KeyMade,
+    KeyRequest,
+    KeyView,
     NetView,
     PeerView,
     ReceiptView,
@@ -197,6 +200,18 @@ class SyncMesh:
     def net(self) -> NetView:
         """Ask node after node for its neighbours and return the shape of the mesh; takes up to about five seconds."""
         return self._send(requests.net())
+
+    def keys(self) -> list[KeyView]:
+        """Return the API keys of the node, never the keys themselves."""
+        return self._send(requests.keys()).keys
+
+    def add_key(self, request: KeyRequest) -> KeyMade:
+        """Make an API key; what it returns holds the key, this one time. Raises UsageError, StateError, LimitError."""
+        return self._send(requests.add_key(request))
+
+    def revoke_key(self, name: str) -> KeyView:
+        """Revoke an API key at once. Raises RecordNotFound."""
+        return self._send(requests.revoke_key(name))
 
     def add_seeds(self, seeds: list[str]) -> list[PeerView]:
         """Connect to further nodes, ``did:key:…@host:port``. Raises UsageError, ConfigError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agentmesh.wire.access import KeyList, KeyMade, KeyRequest, KeyView
 from agentmesh.wire.views import (
     AgentDetail,
     AgentList,
@@ -48,6 +49,10 @@ __all__ = [
     "CutOffView",
     "EventsRequest",
     "HealthView",
+    "KeyList",
+    "KeyMade",
+    "KeyRequest",
+    "KeyView",
     "NetNodeView",
     "NetView",
     "PeerList",

@@ -1,6 +1,7 @@
 """``/a2a/<agent>/``: routes, size caps, leniency and errors; everything that must not cost memory before it is used.
 
-Open without a token, so that an unmodified A2A client works; ``api.guard`` still lets only this machine in. The a2a-sdk is
+Open without a token, so that an unmodified A2A client works; ``api.guard`` still lets only this machine in. A client that
+brings an API key sees and calls what the key allows. The a2a-sdk is
 imported at the first A2A call, in a thread, so that the daemon goes on answering meanwhile.
 
 Departures from the letter of A2A, both found with real clients:
@@ -26,6 +27,9 @@ from starlette.types import Receive, Scope, Send
 from agentmesh.api.a2a.cards import base_url, edge_card
 from agentmesh.api.backend import Backend
 from agentmesh.api.body import decode_body, read_body
+from agentmesh.api.guard import RIGHTS
+from agentmesh.api.limited import view_of
+from agentmesh.api.scopes import ANONYMOUS, FORBIDDEN, Rights
 from agentmesh.errors import AgentNotFound, Closed, DecodeError, LimitError, MeshError, UsageError, row_of, to_wire
 from agentmesh.net.tasks import TaskScope
 from agentmesh.wire.v1 import CALL_BYTES_MAX
@@ -76,21 +80,25 @@ class A2AEdge:
         ref: str = scope["path_params"]["agent"]
         rest: str = scope["path_params"].get("rest", "")
         method: str = scope["method"]
+        rights: Rights = scope.get(RIGHTS, ANONYMOUS)
+        node = view_of(self._backend, rights)
         try:
             if method in ("GET", "HEAD") and (rest in _CARD_PATHS or rest == "manifest.json"):
-                await self._backend.look_for(ref)
-                await self._card(ref, rest, scope)(scope, receive, send)
+                rights.require("call" if "call" in rights.scopes else "read")
+                await node.look_for(ref)
+                await self._card(node, ref, rest, scope)(scope, receive, send)
                 return
+            rights.require("call")
             body = await self._body(scope, receive) if method == "POST" else b""
         except Closed:
             return
         except MeshError as error:
             await _refusal(error, is_jsonrpc=not rest and method == "POST", rpc_id=None)(scope, receive, send)
             return
-        await self._dispatch(ref, rest, body, scope, receive, send)
+        await self._dispatch(node, rights, ref, rest, body, scope, receive, send)
 
-    def _card(self, ref: str, rest: str, scope: Scope) -> Response:
-        detail = self._backend.agent(ref)
+    def _card(self, node: Backend, ref: str, rest: str, scope: Scope) -> Response:
+        detail = node.agent(ref)
         if rest == "manifest.json":
             return JSONResponse(detail.card)
         host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
@@ -99,7 +107,17 @@ class A2AEdge:
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         return await read_body(scope, receive, BODY_BYTES_MAX)
 
-    async def _dispatch(self, ref: str, rest: str, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _dispatch(
+        self,
+        node: Backend,
+        rights: Rights,
+        ref: str,
+        rest: str,
+        body: bytes,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         is_jsonrpc = not rest and scope["method"] == "POST"
         rpc_id: str | int | None = None
         is_v1 = not rest.startswith("v1/")
@@ -112,7 +130,8 @@ class A2AEdge:
             elif is_jsonrpc:
                 raise DecodeError("the body is empty", code="body.malformed")
             _check_query(scope["query_string"])
-            key = self._key_of(ref)
+            key = self._key_of(node, ref)
+            rights.require_call(key, ref)
         except MeshError as error:
             await _refusal(error, is_jsonrpc=is_jsonrpc, rpc_id=rpc_id)(scope, receive, send)
             return
@@ -120,13 +139,13 @@ class A2AEdge:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         if is_v1 and not any(name == b"a2a-version" and value for name, value in headers):
             headers = [*(pair for pair in headers if pair[0] != b"a2a-version"), (b"a2a-version", b"1.0")]
-        inner = {**scope, "headers": headers, "agentmesh.a2a": (key, ref)}
+        inner = {**scope, "headers": headers, "agentmesh.a2a": (key, ref, node)}
         await router(inner, _replay(body, receive), send)
 
-    def _key_of(self, ref: str) -> str:
+    def _key_of(self, node: Backend, ref: str) -> str:
         """Return the name under which the agent's tasks are kept. An agent that is gone still has its tasks."""
         try:
-            return self._backend.agent(ref).agent.name
+            return node.agent(ref).agent.name
         except AgentNotFound:
             name = ref.partition("@")[0]
             if self._book is not None and self._book.knows(name):
@@ -138,7 +157,7 @@ class A2AEdge:
             async with self._loading:
                 if self._router is None:
                     requests = await asyncio.to_thread(importlib.import_module, "agentmesh.api.a2a.requests")
-                    self._router, self._book = requests.build(self._backend, self._scope)
+                    self._router, self._book = requests.build(self._scope)
         assert self._router is not None
         return self._router
 
@@ -185,7 +204,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 def _refusal(error: MeshError, *, is_jsonrpc: bool, rpc_id: str | int | None) -> Response:
     """Return an error in the shape of the binding, with the reason as google.rpc.ErrorInfo (A2A 1.0 §9.5, §11.6)."""
-    status = row_of(error).http
+    status = 403 if error.code in FORBIDDEN else row_of(error).http
     text = f"{error.detail}: {error.hint}" if error.hint else error.detail
     info = {
         "@type": "type.googleapis.com/google.rpc.ErrorInfo",

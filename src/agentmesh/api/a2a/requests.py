@@ -70,12 +70,12 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class MeshContextBuilder(DefaultServerCallContextBuilder):
-    """Puts the agent that the URL names into the call context."""
+    """Puts the agent that the URL names, and the node as the client may use it, into the call context."""
 
     def build(self, request: Request) -> ServerCallContext:
         """Build the context of one request."""
         context = super().build(request)
-        context.state["agent_key"], context.state["agent_ref"] = request.scope["agentmesh.a2a"]
+        context.state["agent_key"], context.state["agent_ref"], context.state["node"] = request.scope["agentmesh.a2a"]
         return context
 
 
@@ -83,16 +83,13 @@ class MeshRequests(RequestHandler):
     """A2A methods for every agent of the mesh.
 
     Args:
-        backend: The node.
         scope: Owns the running turns.
         book: The tasks.
     """
 
-    def __init__(self, backend: Backend, scope: TaskScope, book: TaskBook | None = None) -> None:
+    def __init__(self, scope: TaskScope, book: TaskBook | None = None) -> None:
         self.book = book or TaskBook()
-        self._backend = backend
         self._scope = scope
-        self._executor = Executor(backend)
         self._turns: dict[str, asyncio.Task[Any]] = {}
 
     @validate_request_params
@@ -121,7 +118,7 @@ class MeshRequests(RequestHandler):
         """Yield a task as it is now, then every update until its turn is over."""
         record = self.book.get(params.id, _key(context))
         if record is None:
-            record = await self._executor.rebuild(params.id, _key(context))
+            record = await Executor(_node(context)).rebuild(params.id, _key(context))
             if record is None:
                 raise TaskNotFoundError
             if record.state not in TERMINAL:
@@ -137,7 +134,9 @@ class MeshRequests(RequestHandler):
     async def on_get_task(self, params: GetTaskRequest, context: ServerCallContext) -> Task:
         """Return a task, from the event log if it is no longer kept here."""
         validate_history_length(params)
-        record = self.book.get(params.id, _key(context)) or await self._executor.rebuild(params.id, _key(context))
+        record = self.book.get(params.id, _key(context)) or await Executor(_node(context)).rebuild(
+            params.id, _key(context)
+        )
         if record is None:
             raise TaskNotFoundError
         return apply_history_length(record.snapshot(), params)
@@ -165,21 +164,21 @@ class MeshRequests(RequestHandler):
         """Cancel a task: the agent is told, and the task is returned once its turn is over."""
         record = self.book.get(params.id, _key(context))
         if record is None:
-            return await self._cancel_elsewhere(params.id, _key(context))
+            return await self._cancel_elsewhere(params.id, _key(context), _node(context))
         if record.state in TERMINAL:
             raise TaskNotCancelableError(f"task {params.id} is over already")
         if record.running:
-            await self._cancel_turn(record)
+            await self._cancel_turn(record, _node(context))
             if record.state in TERMINAL and record.state != TaskState.TASK_STATE_CANCELED:
                 raise TaskNotCancelableError(f"task {params.id} ended before it could be canceled")
         else:
             Fold(record).fail(AgentCanceled("the task was canceled while it waited for input"))
         return record.snapshot()
 
-    async def _cancel_turn(self, record: TaskRecord) -> None:
+    async def _cancel_turn(self, record: TaskRecord, node: Backend) -> None:
         try:
             if record.run_id:
-                await self._backend.cancel(record.call_id)
+                await node.cancel(record.call_id)
             else:
                 # The node has not taken the call yet; there is nothing to cancel but our own waiting.
                 self._turns[record.id].cancel()
@@ -191,19 +190,20 @@ class MeshRequests(RequestHandler):
         except TimeoutError:
             return
 
-    async def _cancel_elsewhere(self, task_id: str, agent: str) -> Task:
-        record = await self._executor.rebuild(task_id, agent)
+    async def _cancel_elsewhere(self, task_id: str, agent: str, node: Backend) -> Task:
+        executor = Executor(node)
+        record = await executor.rebuild(task_id, agent)
         if record is None:
             raise TaskNotFoundError
         if record.state in TERMINAL:
             raise TaskNotCancelableError(f"task {task_id} is over already")
         try:
-            result = await self._backend.cancel(task_id)
+            result = await node.cancel(task_id)
         except RunNotFound:
             raise TaskNotCancelableError(f"task {task_id} is not running on this node") from None
         if not result.canceled:
             raise TaskNotCancelableError(f"task {task_id} is over already")
-        return (await self._executor.rebuild(task_id, agent) or record).snapshot()
+        return (await executor.rebuild(task_id, agent) or record).snapshot()
 
     def _open(self, params: SendMessageRequest, context: ServerCallContext) -> TaskRecord:
         """Start the turn that a message asks for.
@@ -220,7 +220,7 @@ class MeshRequests(RequestHandler):
         request = self._request(params, context, record)
         if record.turn == 1:
             record.begin_turn()
-        task = self._scope.spawn(self._executor.run(record, request), record.id)
+        task = self._scope.spawn(Executor(_node(context)).run(record, request), record.id)
         self._turns[record.id] = task
         task.add_done_callback(lambda done: self._turn_over(record.id, done))
         return record
@@ -349,11 +349,11 @@ class MeshRouter:
             await JSONResponse(payload, status_code=payload["error"]["code"])(scope, receive, send)
 
 
-def build(backend: Backend, scope: TaskScope) -> tuple[MeshRouter, TaskBook]:
+def build(scope: TaskScope) -> tuple[MeshRouter, TaskBook]:
     """Return the routes of all agents and their tasks."""
     for name in ("a2a.server.routes.jsonrpc_dispatcher", "a2a.utils.error_handlers", "a2a.compat.v0_3.jsonrpc_adapter"):
         logging.getLogger(name).addFilter(_is_ours_to_know)
-    requests = MeshRequests(backend, scope)
+    requests = MeshRequests(scope)
     return MeshRouter(requests), requests.book
 
 
@@ -367,6 +367,10 @@ def _is_ours_to_know(record: logging.LogRecord) -> bool:
 
 def _key(context: ServerCallContext) -> str:
     return str(context.state["agent_key"])
+
+
+def _node(context: ServerCallContext) -> Backend:
+    return cast("Backend", context.state["node"])
 
 
 def _text(value: object) -> str | None:

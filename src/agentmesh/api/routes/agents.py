@@ -23,7 +23,7 @@ from agentmesh.sdk.types import AgentDetail, AgentList, AgentView, Registered, R
 
 async def list_agents(ask: Ask) -> AgentList:
     """Answer ``GET /api/v1/agents``; what nobody in the directory answers to is looked for in the whole mesh."""
-    backend, query, name, unhealthy = ask.site.backend, ask.query["query"], ask.query["name"], ask.query["unhealthy"]
+    backend, query, name, unhealthy = ask.backend, ask.query["query"], ask.query["name"], ask.query["unhealthy"]
     if name:
         await backend.look_for(name)
     agents = backend.agents(query, name, unhealthy)
@@ -34,8 +34,8 @@ async def list_agents(ask: Ask) -> AgentList:
 
 async def show_agent(ask: Ask) -> AgentDetail:
     """Answer ``GET /api/v1/agents/{ref}``."""
-    await ask.site.backend.look_for(ask.path["ref"])
-    detail = ask.site.backend.agent(ask.path["ref"])
+    await ask.backend.look_for(ask.path["ref"])
+    detail = ask.backend.agent(ask.path["ref"])
     if not detail.a2a_url:
         detail.a2a_url = f"http://127.0.0.1:{ask.site.port_of()}/a2a/{quote(detail.agent.name, safe='')}/"
     return detail
@@ -50,18 +50,18 @@ async def register_agent(ask: Ask) -> Registered:
             code="register.url",
             hint="agentmesh register http://127.0.0.1:9000",
         )
-    return Registered(agents=await ask.site.backend.register(request))
+    return Registered(agents=await ask.backend.register(request))
 
 
 async def deregister_agent(ask: Ask) -> AgentView:
     """Answer ``DELETE /api/v1/agents/{ref}``."""
-    return await ask.site.backend.deregister(ask.path["ref"])
+    return await ask.backend.deregister(ask.path["ref"])
 
 
 async def renew_agent(ask: Ask) -> Renewed:
     """Answer ``POST /api/v1/agents/{agent_id}/renew``."""
     agent_id = ask.path["agent_id"]
-    if not await ask.site.backend.renew(agent_id):
+    if not await ask.backend.renew(agent_id):
         raise AgentNotFound("this agent is not registered here", code="not_found.lease", hint="register it again")
     return Renewed(agent_id=agent_id, renewed=True)
 
@@ -80,6 +80,7 @@ ROWS = (
             Param("name", "string", "", "Exact name; lists every replica.", chars_max=100),
             Param("unhealthy", "boolean", True, "Also list agents that are not offered for calls."),
         ),
+        scope="read",
     ),
     RouteRow(
         "POST",
@@ -100,6 +101,7 @@ ROWS = (
             ReadOnly,
             Full,
         ),
+        scope="register",
     ),
     RouteRow(
         "GET",
@@ -109,6 +111,7 @@ ROWS = (
         AgentDetail,
         errors=(AgentNotFound,),
         path_params=_REF,
+        scope="read",
     ),
     RouteRow(
         "DELETE",
@@ -118,6 +121,7 @@ ROWS = (
         AgentView,
         errors=(AgentNotFound, Full),
         path_params=_REF,
+        scope="register",
     ),
     RouteRow(
         "POST",
@@ -127,5 +131,6 @@ ROWS = (
         Renewed,
         errors=(AgentNotFound,),
         path_params={"agent_id": "did:key of the agent."},
+        scope="register",
     ),
 )

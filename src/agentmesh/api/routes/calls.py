@@ -60,7 +60,7 @@ async def call_agent(ask: Ask) -> msgspec.Struct | EventStream:
     """Answer ``POST /api/v1/calls``: the hot path."""
     request: CallRequest = ask.body
     check_call(request)
-    call = await ask.site.backend.call(request)
+    call = await ask.backend.call(request)
     if request.stream:
         return stream_of_call(call)
     try:
@@ -76,7 +76,7 @@ async def call_agent(ask: Ask) -> msgspec.Struct | EventStream:
 
 async def cancel_task(ask: Ask) -> CancelResult:
     """Answer ``POST /api/v1/tasks/{task_id}/cancel``."""
-    return await ask.site.backend.cancel(ask.path["task_id"])
+    return await ask.backend.cancel(ask.path["task_id"])
 
 
 ROWS = (
@@ -105,6 +105,7 @@ ROWS = (
             "With stream true the answer is a stream of server-sent events: one per EventV1 (event = kind, id = seq), "
             "then one last 'reply' (Reply) or 'problem' (Problem). A client that goes away cancels a streaming call."
         ),
+        scope="call",
     ),
     RouteRow(
         "POST",
@@ -114,5 +115,6 @@ ROWS = (
         CancelResult,
         errors=(RunNotFound, NoRoute, Closed),
         path_params={"task_id": "Id of the task."},
+        scope="call",
     ),
 )

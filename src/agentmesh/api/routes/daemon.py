@@ -14,7 +14,7 @@ SEEDS_MAX = 100
 
 async def health(ask: Ask) -> HealthView:
     """Answer ``GET /health``."""
-    return HealthView(status="ok", version=__version__, node_id=ask.site.backend.status().node_id)
+    return HealthView(status="ok", version=__version__, node_id=ask.backend.status().node_id)
 
 
 async def openapi(ask: Ask) -> bytes:
@@ -24,7 +24,7 @@ async def openapi(ask: Ask) -> bytes:
 
 async def status(ask: Ask) -> StatusView:
     """Answer ``GET /api/v1/status``."""
-    view = ask.site.backend.status()
+    view = ask.backend.status()
     view.port = ask.site.port_of()
     view.pid = os.getpid()
     return view
@@ -32,7 +32,7 @@ async def status(ask: Ask) -> StatusView:
 
 async def list_peers(ask: Ask) -> PeerList:
     """Answer ``GET /api/v1/peers``."""
-    return PeerList(peers=ask.site.backend.peers())
+    return PeerList(peers=ask.backend.peers())
 
 
 async def add_peers(ask: Ask) -> PeerList:
@@ -42,13 +42,13 @@ async def add_peers(ask: Ask) -> PeerList:
         raise UsageError("'seeds' is empty", code="seeds.empty")
     if len(request.seeds) > SEEDS_MAX or any(len(seed) > 500 for seed in request.seeds):
         raise LimitError(f"at most {SEEDS_MAX} seeds of 500 characters each", code="seeds.too_many")
-    await ask.site.backend.add_seeds(request.seeds)
-    return PeerList(peers=ask.site.backend.peers())
+    await ask.backend.add_seeds(request.seeds)
+    return PeerList(peers=ask.backend.peers())
 
 
 async def survey_net(ask: Ask) -> NetView:
     """Answer ``GET /api/v1/net``."""
-    return await ask.site.backend.net()
+    return await ask.backend.net()
 
 
 async def shutdown(ask: Ask) -> ShutdownView:
@@ -58,10 +58,10 @@ async def shutdown(ask: Ask) -> ShutdownView:
 
 
 ROWS = (
-    RouteRow("GET", "/health", health, "Say that the daemon answers", HealthView, auth=False),
-    RouteRow("GET", "/openapi.json", openapi, "Describe this API (OpenAPI 3.1)", None, auth=False),
-    RouteRow("GET", "/api/v1/status", status, "Show the state of this node", StatusView),
-    RouteRow("GET", "/api/v1/peers", list_peers, "List the known nodes", PeerList),
+    RouteRow("GET", "/health", health, "Say that the daemon answers", HealthView, scope=""),
+    RouteRow("GET", "/openapi.json", openapi, "Describe this API (OpenAPI 3.1)", None, scope=""),
+    RouteRow("GET", "/api/v1/status", status, "Show the state of this node", StatusView, scope="read"),
+    RouteRow("GET", "/api/v1/peers", list_peers, "List the known nodes", PeerList, scope="read"),
     RouteRow(
         "POST",
         "/api/v1/peers",
@@ -70,7 +70,15 @@ ROWS = (
         PeerList,
         SeedRequest,
         (UsageError, ConfigError, LimitError),
+        scope="admin",
     ),
-    RouteRow("GET", "/api/v1/net", survey_net, "Survey the shape of the mesh; up to about five seconds", NetView),
-    RouteRow("POST", "/api/v1/shutdown", shutdown, "End the daemon gracefully", ShutdownView),
+    RouteRow(
+        "GET",
+        "/api/v1/net",
+        survey_net,
+        "Survey the shape of the mesh; up to about five seconds",
+        NetView,
+        scope="read",
+    ),
+    RouteRow("POST", "/api/v1/shutdown", shutdown, "End the daemon gracefully", ShutdownView, scope="admin"),
 )

@@ -15,22 +15,22 @@ _FULL_RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 async def list_runs(ask: Ask) -> RunList:
     """Answer ``GET /api/v1/runs``."""
-    return RunList(runs=await ask.site.backend.runs(ask.query["limit"]))
+    return RunList(runs=await ask.backend.runs(ask.query["limit"]))
 
 
 async def trace_run(ask: Ask) -> TraceView:
     """Answer ``GET /api/v1/runs/{ref}/events``."""
-    return await ask.site.backend.trace(ask.path["ref"], ask.query["after"], ask.query["remote"])
+    return await ask.backend.trace(ask.path["ref"], ask.query["after"], ask.query["remote"])
 
 
 async def list_receipts(ask: Ask) -> ReceiptList:
     """Answer ``GET /api/v1/receipts/{ref}``."""
-    return ReceiptList(receipts=await ask.site.backend.receipts(ask.path["ref"]))
+    return ReceiptList(receipts=await ask.backend.receipts(ask.path["ref"]))
 
 
 async def follow_events(ask: Ask) -> EventStream:
     """Answer ``GET /api/v1/events/stream``."""
-    backend = ask.site.backend
+    backend = ask.backend
     run_id: str | None = ask.query["run"] or None
     after: int | None = ask.query["after"] if ask.last_event_id is None else ask.last_event_id
     last = backend.status().last_seq
@@ -46,7 +46,7 @@ async def follow_events(ask: Ask) -> EventStream:
 async def store_events(ask: Ask) -> Stored:
     """Answer ``POST /api/v1/events``."""
     request: EventsRequest = ask.body
-    return await ask.site.backend.ingest(request.events)
+    return await ask.backend.ingest(request.events)
 
 
 ROWS = (
@@ -57,6 +57,7 @@ ROWS = (
         "List the newest runs",
         RunList,
         params=(Param("limit", "integer", 50, "At most so many.", low=1, high=1000),),
+        scope="read",
     ),
     RouteRow(
         "GET",
@@ -70,6 +71,7 @@ ROWS = (
             Param("remote", "boolean", True, "Also ask the other nodes that took part."),
         ),
         path_params={"ref": "Run or task id, a unique prefix of 4 or more characters, last, or last~N."},
+        scope="read",
     ),
     RouteRow(
         "GET",
@@ -80,6 +82,7 @@ ROWS = (
         errors=(RunNotFound, UsageError, Corrupt),
         path_params={"ref": "Run or task id, a unique prefix of 4 or more characters, last, or last~N."},
         description="Receipts and the tokens of their calls, as kept at this node: enough to check both offline.",
+        scope="read",
     ),
     RouteRow(
         "GET",
@@ -97,6 +100,7 @@ ROWS = (
             "Server-sent events, one per EventV1: event = kind, id = seq, data = EventV1. A comment every 15 s shows "
             "that the stream lives. Reconnect with Last-Event-ID and nothing is lost or repeated."
         ),
+        scope="events",
     ),
     RouteRow(
         "POST",
@@ -107,5 +111,6 @@ ROWS = (
         EventsRequest,
         (UsageError, DecodeError, LimitError, Full, Busy),
         body_bytes_max=EVENTS_BYTES_MAX,
+        scope="events",
     ),
 )

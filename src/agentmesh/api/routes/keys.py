@@ -1,0 +1,48 @@
+"""Routes of who may use the API: API keys of programs. They are the operator's."""
+
+from __future__ import annotations
+
+from agentmesh.api.table import Ask, RouteRow
+from agentmesh.errors import Full, LimitError, RecordNotFound, StateError, UsageError
+from agentmesh.sdk.types import KeyList, KeyMade, KeyRequest, KeyView
+
+
+async def list_keys(ask: Ask) -> KeyList:
+    """Answer ``GET /api/v1/keys``."""
+    return KeyList(keys=ask.site.access.keys())
+
+
+async def add_key(ask: Ask) -> KeyMade:
+    """Answer ``POST /api/v1/keys``."""
+    request: KeyRequest = ask.body
+    return ask.site.access.add_key(request)
+
+
+async def revoke_key(ask: Ask) -> KeyView:
+    """Answer ``DELETE /api/v1/keys/{name}``."""
+    return ask.site.access.revoke_key(ask.path["name"])
+
+
+ROWS = (
+    RouteRow("GET", "/api/v1/keys", list_keys, "List the API keys, never the keys themselves", KeyList, scope="admin"),
+    RouteRow(
+        "POST",
+        "/api/v1/keys",
+        add_key,
+        "Make an API key; the answer is the only time it is told",
+        KeyMade,
+        KeyRequest,
+        (UsageError, StateError, LimitError, Full),
+        scope="admin",
+    ),
+    RouteRow(
+        "DELETE",
+        "/api/v1/keys/{name}",
+        revoke_key,
+        "Revoke an API key at once and end what goes on in its name",
+        KeyView,
+        errors=(RecordNotFound, Full),
+        path_params={"name": "Name of the key."},
+        scope="admin",
+    ),
+)
