@@ -181,7 +181,7 @@ class Access:
         self._kept().add(kept)
         return KeyMade(key=self._view(self._put(kept)), secret=secret)
 
-    def keys(self) -> list[KeyView]:
+    def every_key(self) -> list[KeyView]:
         """Return every key, by name."""
         return [self._view(self._by_name[name]) for name in sorted(self._by_name)]
 

@@ -9,7 +9,7 @@ from agentmesh.sdk.types import KeyList, KeyMade, KeyRequest, KeyView
 
 async def list_keys(ask: Ask) -> KeyList:
     """Answer ``GET /api/v1/keys``."""
-    return KeyList(keys=ask.site.access.keys())
+    return KeyList(keys=ask.site.access.every_key())
 
 
 async def add_key(ask: Ask) -> KeyMade:
