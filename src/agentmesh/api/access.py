@@ -1,4 +1,4 @@
-"""Who a request comes from: the operator's token, an API key, or nobody; and what ends when a key is revoked.
+"""Who a request comes from: the operator's token, an API key, a JWT, or nobody; and what ends when a key is revoked.
 
 All keys are in memory by their SHA-256, so a request costs one hash and one look-up. Nothing of a key can be learned from how
 long that takes: what is looked up is the hash, and the one secret that is kept as such is compared in constant time.
@@ -12,14 +12,19 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agentmesh.api.scopes import OPERATOR, Rights, parse_scopes
 from agentmesh.errors import ConfigError, RecordNotFound, Unauthorized, UsageError
 from agentmesh.store.keys import KeptKey
 from agentmesh.wire.access import KeyMade, KeyRequest, KeyView
+
+if TYPE_CHECKING:
+    from agentmesh.api.issuers import Issuers
+    from agentmesh.api.jwt import Jwts
 
 KEY_PREFIX = "amk_"
 #: Longest credential that is looked at, bytes; a JWT with a grant has about 2 KB.
@@ -29,6 +34,9 @@ _EXPIRES_S_MAX = 10 * 366 * 86_400
 #: A clock waits no longer than this before it looks again: timers of asyncio overflow.
 _WAIT_S_MAX = 86_400.0
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?")
+
+
+_NO_REQUEST: Mapping[str, Any] = MappingProxyType({})
 
 
 class KeyShelf(Protocol):
@@ -68,6 +76,7 @@ class Access:
     Args:
         token: The operator's token; never empty.
         shelf: Where API keys are kept; None = there are none, and none can be made.
+        issuers: Whose JWTs are accepted; None = nobody's.
         now: The wall clock, Unix seconds.
 
     Raises:
@@ -75,11 +84,20 @@ class Access:
         StoreError: the keys cannot be read.
     """
 
-    def __init__(self, token: str, shelf: KeyShelf | None = None, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        token: str,
+        shelf: KeyShelf | None = None,
+        *,
+        issuers: Issuers | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         if not token:
             raise ConfigError("an empty API token would let everyone in", code="config.token")
         self._bearer, self._token = b"Bearer " + token.encode(), token.encode()
         self._shelf, self._now = shelf, now
+        self._issuers = issuers
+        self._jwts: Jwts | None = None
         self._by_hash: dict[bytes, _Entry] = {}
         self._by_name: dict[str, _Entry] = {}
         #: What goes on in the name of each key: ended when it is revoked.
@@ -87,20 +105,26 @@ class Access:
         for kept in shelf.all() if shelf is not None else ():
             self._put(kept)
 
-    def rights_of(self, credentials: bytes) -> Rights:
+    def rights_of(self, credentials: bytes, request: Mapping[str, Any] = _NO_REQUEST) -> Rights:
         """Return what the value of an Authorization header opens.
 
+        Args:
+            credentials: The value.
+            request: ASGI scope of the request; a proof of possession is compared with it.
+
         Raises:
-            Unauthorized: nothing (codes "refused.token", "refused.key", "refused.expired").
+            Unauthorized: nothing (codes "refused.token", "refused.key", "refused.expired", "jwt.*", "dpop.*").
         """
         if hmac.compare_digest(credentials, self._bearer):
             return OPERATOR
         scheme, _, value = credentials[:CREDENTIAL_BYTES_MAX].partition(b" ")
-        value = value.strip()
-        if scheme.lower() == b"bearer" and len(credentials) <= CREDENTIAL_BYTES_MAX:
-            if value.startswith(KEY_PREFIX.encode()):
+        scheme, value = scheme.lower(), value.strip()
+        if scheme in (b"bearer", b"dpop") and len(credentials) <= CREDENTIAL_BYTES_MAX:
+            if value.count(b".") == 2 and self._issuers is not None and self._issuers.any():
+                return self._rights_of_jwt(self._issuers, value, scheme, request)
+            if scheme == b"bearer" and value.startswith(KEY_PREFIX.encode()):
                 return self._rights_of_key(value)
-            if hmac.compare_digest(value, self._token):
+            if scheme == b"bearer" and hmac.compare_digest(value, self._token):
                 return OPERATOR
         raise Unauthorized(
             "the API token is wrong",
@@ -108,6 +132,24 @@ class Access:
             why="every request carries 'Authorization: Bearer TOKEN'",
             hint="the token is in the file api.token of the home directory (agentmesh config explain)",
         )
+
+    def _rights_of_jwt(self, issuers: Issuers, value: bytes, scheme: bytes, request: Mapping[str, Any]) -> Rights:
+        # Loaded with the first JWT: a node that is asked with keys only does not pay for it.
+        from agentmesh.api.jwt import Asked, Jwts
+
+        if self._jwts is None:
+            self._jwts = Jwts(issuers, now=self._now)
+            issuers.on_change = self._jwts.forget
+        host, proofs = b"", list[str]()
+        for name, header in request.get("headers", ()):
+            if name == b"host":
+                host = header
+            elif name == b"dpop":
+                proofs.append(header.decode("latin-1"))
+        path = request.get("raw_path") or str(request.get("path", "")).encode()
+        url = f"http://{host.decode('latin-1')}{path.decode('latin-1')}"
+        asked = Asked(request.get("method", ""), url, proofs)
+        return self._jwts.rights_of(value.decode("latin-1"), scheme.decode("latin-1"), asked)
 
     def _rights_of_key(self, value: bytes) -> Rights:
         entry = self._by_hash.get(hashlib.sha256(value).digest())

@@ -75,7 +75,7 @@ class Guard:
         try:
             if scope["query_string"]:
                 _refuse_secret_in(scope["query_string"])
-            rights = self._rights(credentials, given, scope["path"])
+            rights = self._rights(credentials, given, scope)
         except Unauthorized as error:
             await send_problem(send, error)
             return
@@ -85,7 +85,7 @@ class Guard:
         else:
             await self._while_good(rights, scope, receive, send)
 
-    def _rights(self, credentials: bytes | None, given: int, path: str) -> Rights:
+    def _rights(self, credentials: bytes | None, given: int, scope: Scope) -> Rights:
         """Return what a request may do. Raises Unauthorized."""
         if given > 1:
             raise Unauthorized(
@@ -95,14 +95,14 @@ class Guard:
                 hint="send exactly one",
             )
         if credentials is None:
-            if self._is_public(path):
+            if self._is_public(scope["path"]):
                 return ANONYMOUS
             raise _no_token()
         try:
-            return self._access.rights_of(credentials)
+            return self._access.rights_of(credentials, scope)
         except Unauthorized as error:
             # A2A clients may carry credentials for others; a key of ours that is good no more must not pass for none.
-            if error.code == "refused.token" and self._is_public(path):
+            if error.code == "refused.token" and self._is_public(scope["path"]):
                 return ANONYMOUS
             raise
 

@@ -71,7 +71,8 @@ def headers_of(error: MeshError, status: int) -> dict[str, str]:
     if isinstance(error, Busy):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     if status == 401:
-        headers["www-authenticate"] = "Bearer"
+        is_proof = error.code.startswith("dpop.")
+        headers["www-authenticate"] = 'DPoP algs="EdDSA ES256"' if is_proof else "Bearer"
     elif error.code == "refused.scope":
         headers["www-authenticate"] = f'Bearer error="insufficient_scope", scope="{error.extra.get("scope", "")}"'
     if error.code == "body.too_large":

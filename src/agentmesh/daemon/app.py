@@ -23,6 +23,7 @@ from agentmesh.adapters.registry import default_adapters, detect
 from agentmesh.api.a2a import A2AEdge
 from agentmesh.api.access import Access
 from agentmesh.api.app import Api, create_app
+from agentmesh.api.issuers import Issuers
 from agentmesh.core.brain import BrainConfig
 from agentmesh.core.directory.config import DirectoryConfig
 from agentmesh.daemon.capacity import capacity_tier
@@ -113,7 +114,7 @@ async def serve(settings: Settings) -> int:
         stack.callback(calls.close)
         keys = KeyStore.open(home.keys)
         stack.callback(keys.close)
-        access = Access(token, keys)
+        access = Access(token, keys, issuers=Issuers(home.issuers))
         ca = _ca_network(settings)
         node = _node(settings, home, key, log, state, calls, port, ca)
         if ca is not None:

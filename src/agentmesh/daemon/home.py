@@ -1,6 +1,6 @@
 """The home directory: where everything of one node lives, so that many nodes run side by side on one machine.
 
-    config.toml  bootstrap.json            what people write
+    config.toml  bootstrap.json  issuers.toml  what people write
     identity/    api.token                 secrets, mode 0600 in a 0700 directory
     keys.sqlite                            hashes of API keys
     events/      state.sqlite  calls.sqlite  what the node remembers; tokens used, receipts
@@ -48,6 +48,7 @@ class Home:
         self.agent_keys = self.identity / "agents"
         self.tls_pem = self.identity / "tls.pem"
         self.api_token = self.path / "api.token"
+        self.issuers = self.path / "issuers.toml"
         self.keys = self.path / "keys.sqlite"
         self.events = self.path / "events"
         self.state = self.path / "state.sqlite"
