@@ -46,6 +46,11 @@ SMALL: dict[str, tuple[int, list[str], set[str]]] = {
     "partition": (16, ["measures.0.count=5", "duration_s=90"], {"heal_s", "lost_writes", "cut_off_known_max_ratio"}),
     "replicas": (24, ["duration_s=14", "settle_s=25"], {"lost_records", "lost_records_with_owner", "recover_s"}),
     "scale": (32, ["duration_s=20", "settle_s=30"], {"bytes_per_s_per_node", "missed", "success_ratio"}),
+    "ten-thousand": (
+        32,
+        ["measures.2.count=4", "measures.3.count=10", "measures.4.count=30", "measures.5.count=2"],
+        {"clustering", "join_p99_ms", "find_p99_ms", "hops_p99", "detect_p99_s", "bytes_per_s_per_node"},
+    ),
     "topology": (64, ["settle_s=40"], {"clustering", "path_length", "tail_exponent", "connected_after_top20_ratio"}),
 }
 

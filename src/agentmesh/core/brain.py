@@ -57,6 +57,7 @@ from agentmesh.core.messages import (
     Publish,
     Received,
     Signed,
+    Spoke,
     Unwatch,
     WallClock,
     Watch,
@@ -225,6 +226,8 @@ class Brain:
             return
         if kind is swim_messages.Ack:
             self.contacts_machine.note_clock(received.peer, message.clock_ms, now_s, out)
+        elif received.by_link and self.swim.asks(received.peer):
+            self.swim.handle(Spoke(received.peer), now_s, out)
         handle(received, now_s, out)
 
     def _settle(self, now_s: float, out: Outbox) -> None:

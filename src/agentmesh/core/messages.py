@@ -50,10 +50,14 @@ class PeerDown:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A control message from a connected peer: one of the classes in the machines' ``messages`` modules."""
+    """A control message from a peer: one of the classes in the machines' ``messages`` modules.
+
+    ``by_link`` says that it came over a link and not as a datagram: both ways are open then.
+    """
 
     peer: NodeId
     message: Any
+    by_link: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +211,13 @@ class MemberDead:
 @dataclass(frozen=True, slots=True)
 class ProbeWanted:
     """directory → swim: reports and SWIM disagree on a node; ask it now. Its answer is told by MemberAlive."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Spoke:
+    """brain → swim: a node that SWIM asks in vain has just sent something over its link, so it lives, slow as it may be."""
 
     node: NodeId
 

@@ -118,7 +118,7 @@ class Mesh:
             hello=self._hello,
             on_up=self._on_up,
             on_down=self._on_down,
-            on_control=lambda peer, message: self._driver.feed(Received(peer, message)),
+            on_control=lambda peer, message: self._driver.feed(Received(peer, message, by_link=True)),
             on_request=callbacks.on_request,
             on_misbehaved=self.note_misbehaviour,
         )

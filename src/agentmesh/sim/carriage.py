@@ -168,7 +168,7 @@ class Carriage:
             if packet.nonce:
                 return self._read_undamaged(node, packet)
             if packet.peer is not None:
-                return Received(packet.peer.node_id, v1.decode_control(packet.raw))
+                return Received(packet.peer.node_id, v1.decode_control(packet.raw), by_link=True)
             opened = open_envelope(packet.raw, node.node_id, self._world.duties.unix_ms(node), node.replays)
             return Received(opened.sender, v1.decode_datagram(opened.payload))
         except MeshError as error:
@@ -211,7 +211,7 @@ class Carriage:
         if at_us <= link.ready_us[side]:
             at_us = link.ready_us[side] + 1  # a stream keeps its order: what is lost holds up what follows
         link.ready_us[side] = at_us
-        payload: Any = Received(node.node_id, message)
+        payload: Any = Received(node.node_id, message, by_link=True)
         if self._world.real:
             payload = Packet(self._encoded(node, message), node)
         self._world.push(at_us, dest, dest.life, payload, size + _LINK_EXTRA)

@@ -22,6 +22,7 @@ from agentmesh.core.messages import (
     PeerDown,
     ProbeWanted,
     Received,
+    Spoke,
     Unwatch,
     Watch,
 )
@@ -284,6 +285,19 @@ def test_a_dead_node_that_is_asked_after_is_pinged_at_once() -> None:
     assert bench.swim.state(A) == "dead"
     assert [s.to for s in bench.give(ProbeWanted(A)).sends] == [A]
     assert of(bench.hear(A, Ack(1, 5, 0, 0)), MemberAlive) == [MemberAlive(A)]
+
+
+def test_anything_that_a_suspect_says_over_its_link_ends_the_suspicion() -> None:
+    bench = Bench(2)
+    bench.run(3, answering=(A, B))
+    assert not bench.swim.asks(A)
+    while bench.swim.state(A) == "alive":
+        bench.run(0.5, answering=(B,))
+    assert bench.swim.asks(A)
+    assert of(bench.give(Spoke(A)), MemberAlive) == [MemberAlive(A)]
+    assert (bench.swim.state(A), bench.swim.asks(A)) == ("alive", False)
+    bench.run(15, answering=(B,))
+    assert bench.swim.state(A) == "dead", "it says nothing more"
 
 
 def test_awareness_slows_the_rounds_and_success_wins_it_back() -> None:

@@ -13,7 +13,17 @@ from __future__ import annotations
 import random
 
 from agentmesh.core.machine import Outbox, PeerMisbehaved, Timer, WallTime
-from agentmesh.core.messages import LocalNode, MemberLeft, NodeHeard, PeerDown, ProbeWanted, Received, Unwatch, Watch
+from agentmesh.core.messages import (
+    LocalNode,
+    MemberLeft,
+    NodeHeard,
+    PeerDown,
+    ProbeWanted,
+    Received,
+    Spoke,
+    Unwatch,
+    Watch,
+)
 from agentmesh.core.swim.config import SwimConfig
 from agentmesh.core.swim.ground import EARLY_S, NEVER_S, WAKE, Ground
 from agentmesh.core.swim.intake import Intake
@@ -100,6 +110,10 @@ class Swim:
             return None
         return "left" if departed.left else "dead"
 
+    def asks(self, node: NodeId) -> bool:
+        """Say whether a watched node is being asked and has not answered yet: any sign of life would help."""
+        return node in self._ground.suspects or node in self._ground.probed
+
     # Inputs
 
     def handle(self, incoming: object, now_s: float, out: Outbox) -> None:
@@ -123,6 +137,8 @@ class Swim:
             member = self._members.get(incoming.peer)
             if member is not None:
                 self._probing.check(member, now_s, out)
+        elif isinstance(incoming, Spoke):
+            self._verdicts.heard(incoming.node, now_s, out)
         elif isinstance(incoming, ProbeWanted):
             self._on_probe_wanted(incoming.node, now_s, out)
         elif isinstance(incoming, LocalNode):
