@@ -249,6 +249,22 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in("e2e/test_keys.py", "a_key_made_on_the_command_line_opens_what_it_says_and_ends_when_it_is_revoked"),
         ),
     ),
+    "daemon.jwt": Requirement(
+        "RQ0 §1, RQ2 access control, issue 4.9, standards §4.3",
+        "JWTs of issuers that the operator names are accepted, and every known way to pass off another one is refused.",
+        _in(
+            "api/test_jwt.py",
+            "a_jwt_of_an_accepted_issuer_opens_what_its_scopes_are_mapped_to",
+            "a_jwt_out_of_its_time_or_for_others_is_refused",
+            "an_algorithm_that_is_not_on_the_list_is_refused_before_its_signature",
+            "a_public_key_is_no_hmac_secret",
+            "a_token_cannot_bring_its_own_key",
+            "a_member_that_stands_twice_is_refused",
+            "a_token_of_another_type_is_refused",
+            "a_stolen_bound_token_opens_nothing",
+            "a_change_counts_at_once_and_one_with_an_error_not_at_all",
+        ),
+    ),
     "daemon.openapi": Requirement(
         "issue 2.3",
         "OpenAPI is generated from the types and describes every route.",
