@@ -830,6 +830,65 @@ REQUIREMENTS: dict[str, Requirement] = {
         "Among equal replicas the less busy comes first.",
         _in("unit/node/test_resolve.py", "among_equals_the_one_with_fewer_running_calls_comes_first"),
     ),
+    "call.balance.strategies": Requirement(
+        "RQ2 load balancing, issue 4.6",
+        "Round-robin, least-connections, weighted, latency and sticky; nearer replicas come first.",
+        (
+            *_in(
+                "unit/core/test_balance.py",
+                "round_robin_takes_one_after_the_other",
+                "least_connections_takes_the_one_with_the_fewest_calls_running",
+                "weights_are_kept_exactly_and_evenly_interleaved",
+                "the_latency_strategy_prefers_the_faster_replica_and_does_not_forget_the_slower",
+                "sticky_calls_of_one_conversation_stay_together_and_conversations_spread",
+                "when_a_replica_goes_only_its_own_conversations_move",
+                "own_before_signed_before_unsigned_then_answering_then_near",
+            ),
+            *_in("unit/node/test_failover.py", "calls_of_one_conversation_go_to_one_replica"),
+        ),
+    ),
+    "call.balance.breaker": Requirement(
+        "RQ2 failover, issue 4.6",
+        "Who fails is set back, longer each time, tried again by one call, and never more than half of the replicas.",
+        (
+            *_in(
+                "unit/core/test_balance.py",
+                "the_breaker_opens_after_failures_in_a_row_and_a_success_between_them_starts_anew",
+                "after_its_time_one_probe_goes_through_and_its_outcome_decides",
+                "who_flaps_is_set_back_longer_each_time_up_to_a_bound_and_good_conduct_is_rewarded",
+                "a_replica_that_fails_more_than_the_others_is_set_back_though_it_answers_in_between",
+                "whatever_happens_every_replica_is_offered_once_and_at_most_half_of_a_kind_is_set_back",
+            ),
+            *_in("unit/node/test_failover.py", "a_replica_that_keeps_failing_is_set_back"),
+        ),
+    ),
+    "call.balance.attack": Requirement(
+        "issue 4.6 bad input",
+        "Nobody attracts calls by failing fast, by claiming weight or by numbers; no clock locks a replica away.",
+        _in(
+            "unit/core/test_balance.py",
+            "failing_at_once_attracts_no_calls",
+            "a_replica_that_takes_calls_and_stays_silent_gets_fewer_and_fewer",
+            "a_clock_that_jumps_never_locks_a_replica_away",
+            "a_thousand_replicas_of_one_name_are_spread_over",
+            "a_weight_beyond_the_bound_attracts_no_more_than_the_bound",
+        ),
+    ),
+    "call.retry": Requirement(
+        "RQ2 failover, issue 4.6",
+        "A call that may run more than once goes on elsewhere when its replica is lost, within a budget; hedging on wish.",
+        (
+            *_in(
+                "unit/node/test_failover.py",
+                "an_idempotent_call_that_broke_after_it_began_is_answered_by_another_replica",
+                "a_call_that_is_not_idempotent_is_never_begun_twice",
+                "a_node_that_stops_answering_loses_its_idempotent_calls_within_a_second",
+                "a_hedged_call_asks_a_second_replica_and_the_first_outcome_wins",
+                "a_spent_budget_ends_retries_but_not_calls",
+            ),
+            *_in("unit/core/test_balance.py", "retries_are_bounded_to_a_share_of_the_calls"),
+        ),
+    ),
     "call.cancel": Requirement(
         "RQ4 §2.1 cancel, issue 2.7",
         "Cancel reaches the agent, from wherever it was asked.",

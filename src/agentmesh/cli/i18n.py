@@ -93,6 +93,7 @@ ZH: dict[str, str] = {
     "waiting for {name}": "正在等待 {name}",
     "canceling the remote task": "正在取消远端任务",
     "the remote task was told to stop": "已通知远端任务停止",
+    "the answer begins again: it comes from another replica": "回答重新开始:由另一个副本给出",
     "the remote task may still run": "远端任务可能仍在运行",
     "the agent asks for more input": "智能体需要更多输入",
     "{count} events · digest {digest}": "{count} 个事件 · 摘要 {digest}",

@@ -197,6 +197,7 @@ def _node(
         require_signed_registration=settings.require_signed_registration,
         health_interval_s=settings.health_interval_s,
         call_timeout_s=settings.call_timeout_s,
+        balance=settings.balance,
         agent_concurrency_max=settings.agent_concurrency_max,
         links_max=settings.links_max,
         site=settings.site,

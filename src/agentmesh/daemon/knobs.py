@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import msgspec
 
+from agentmesh.core.balance.config import Strategy
 from agentmesh.daemon.home import Home
 from agentmesh.errors import ConfigError
 
@@ -239,6 +240,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             unit="s",
         ),
     ] = 60.0
+    balance: Annotated[
+        Strategy,
+        Knob(
+            effect="How calls are spread over the replicas of an agent: latency, least-connections, round-robin, weighted (as "
+            "manifests say) or sticky (by conversation); auto is sticky for calls of a conversation and latency for others.",
+            when="round-robin where every call costs the same, weighted where machines differ and you know by how much; a "
+            "caller can name another for one call.",
+            origin="auto: P2C over peak EWMA is what Finagle and linkerd settled on",
+        ),
+    ] = "auto"
     agent_concurrency_max: Annotated[
         Count,
         Knob(

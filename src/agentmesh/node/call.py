@@ -7,18 +7,10 @@ import time
 from collections.abc import AsyncIterator
 from typing import cast
 
-from agentmesh.errors import AgentCanceled, AgentFailed, Busy, LimitError, MeshError, NoRoute
+from agentmesh.errors import AgentCanceled, AgentFailed, LimitError, MeshError
 from agentmesh.node.record import TaskStory
 from agentmesh.wire.event import EventV1, TaskState, is_end, state_of
 from agentmesh.wire.views import Reply, reply_from_events
-
-
-class Untouched(Exception):
-    """A replica was not reached, and nothing says that it began; ``reason`` says why. Never leaves ``node``."""
-
-    def __init__(self, reason: MeshError) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
 
 
 class Call:
@@ -70,12 +62,7 @@ class Call:
             LimitError: the call produced more than it may. The event was not added.
         """
         self._bytes += size_bytes
-        if len(self.events) >= self._events_max or self._bytes > self._bytes_max:
-            raise LimitError(
-                f"the call produced more than {self._events_max} events or {self._bytes_max} bytes",
-                code="call.flood",
-                why="a limit protects both nodes from an agent that never stops",
-            )
+        self.check_flood(len(self.events), self._bytes)
         self.events.append(event)
         self.story.saw(event.lamport)
         if event.kind == "status":
@@ -83,6 +70,15 @@ class Call:
             if is_end(state):
                 self.state = cast("TaskState", state)
         self._wake()
+
+    def check_flood(self, events: int, size_bytes: int) -> None:
+        """Check that another event may be taken, given how many there are and what all take. Raises LimitError."""
+        if events >= self._events_max or size_bytes > self._bytes_max:
+            raise LimitError(
+                f"the call produced more than {self._events_max} events or {self._bytes_max} bytes",
+                code="call.flood",
+                why="a limit protects both nodes from an agent that never stops",
+            )
 
     def finish(self, error: MeshError | None) -> None:
         """Set the outcome; readers end after the events they have not seen. Idempotent."""
@@ -180,12 +176,3 @@ class Call:
     async def aclose(self) -> None:
         """The client went away: cancel if still running. Idempotent."""
         self.cancel()
-
-
-def unless_untouched(call: Call, error: MeshError | None) -> MeshError | None:
-    """Return the error, or raise Untouched if it says that no work was done and nothing in the story contradicts it."""
-    told = any(e.kind in ("message", "artifact", "tool") for e in call.events)
-    said = error is not None and error.extra.pop("untouched", False) and isinstance(error, NoRoute | Busy)
-    if error is not None and said and call.state is None and not told:
-        raise Untouched(error)
-    return error

@@ -1,49 +1,51 @@
-"""Calls that start at this node: resolve, pick a replica, carry, fail over, collect events, cancel.
-
-A replica is given up for the next one only while nothing says that work began there: no link, a link that broke or stayed
-silent before the first event (which the callee sends within milliseconds of asking the agent; it stops an agent whose caller
-is gone), or the callee's word that it never reached the agent. After that the outcome is reported as it is.
-"""
+"""Calls that start at this node: resolve, order the replicas, try them (``node.effort``), collect events, cancel."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import os
+import random
 import time
 from collections.abc import Callable
 from typing import Any
 
+from agentmesh.core.balance.balance import Balance
+from agentmesh.core.balance.budget import RetryBudget
+from agentmesh.core.balance.config import BalanceConfig, Strategy
 from agentmesh.errors import (
     AgentCanceled,
     AgentNotFound,
     Busy,
     LoopDetected,
     MeshError,
-    NoRoute,
     RunNotFound,
     Timeout,
     to_wire,
 )
-from agentmesh.ids import NodeId, short
+from agentmesh.ids import NodeId
 from agentmesh.net.tasks import TaskScope
-from agentmesh.node.call import Call, Untouched, unless_untouched
+from agentmesh.node.attempt import Attempt, Untouched
+from agentmesh.node.call import Call
 from agentmesh.node.callee import Callee, Visit
 from agentmesh.node.config import NodeConfig
+from agentmesh.node.declared import Declared
+from agentmesh.node.effort import Effort, Means
 from agentmesh.node.proof import Proofs, Witness
+from agentmesh.node.pulse import Pulse
 from agentmesh.node.record import RunClocks, TaskStory, new_id
 from agentmesh.node.registry import Registry
 from agentmesh.node.remote import Remote
 from agentmesh.node.request import parts_of
-from agentmesh.node.resolve import Candidate, Directory, find, pick_order
+from agentmesh.node.resolve import Candidate, Directory, candidate_of, find, offered
+from agentmesh.node.routes import BESIDE, Routes
 from agentmesh.store.eventlog import EventLog
 from agentmesh.wire import v1
 from agentmesh.wire.event import EventV1
 from agentmesh.wire.views import CallRequest
 
-_log = logging.getLogger("agentmesh.calls")
-
-_CHOSEN_MAX = 10_000
+#: A call tries at most so many replicas: where a thousand refuse, the next one most likely does too.
+_TRIES_MAX = 16
 #: The callee's node enforces the same deadline; its own word on it is better than ours, so it gets a moment more.
 _DEADLINE_GRACE_S = 0.25
 
@@ -63,6 +65,9 @@ class Calls:
         clocks: Logical time of the runs at this node.
         directory: The agents known here.
         name_of: Node id → name for people.
+        routes: Say how far other nodes are.
+        pulse: Notices nodes that stop answering.
+        trust_of: Trust in an agent by id, 0 … 1.
     """
 
     def __init__(
@@ -79,16 +84,22 @@ class Calls:
         *,
         directory: Directory,
         name_of: Callable[[str], str],
+        routes: Routes,
+        pulse: Pulse,
+        trust_of: Callable[[str], float],
     ) -> None:
         self._node_id = node_id
         self._config = config
         self._registry, self._remote, self._callee, self._proofs = registry, remote, callee, proofs
         self._log, self._scope, self._clocks = log, scope, clocks
-        self._directory, self._name_of = directory, name_of
+        self._directory, self._name_of, self._routes, self._trust_of = directory, name_of, routes, trust_of
         self._running: dict[str, Call] = {}
         self._finished: dict[str, Call] = {}
-        self._load: dict[str, int] = {}
-        self._chosen_s: dict[str, float] = {}
+        self._declared = Declared()
+        tuning = BalanceConfig()
+        self._balance = Balance(tuning, random.Random(os.urandom(16)))  # noqa: S311 draws pairs, no secret
+        self._budget = RetryBudget(tuning, time.monotonic())
+        self._means = Means(self._balance, self._budget, remote.is_quiet, pulse, scope, self._carry, log)
 
     @property
     def running(self) -> int:
@@ -116,8 +127,8 @@ class Calls:
         hops, caller, caller_name = self._caller_of(request)
         if len(self._running) >= self._config.calls_max:
             raise Busy(f"{self._config.calls_max} calls are running on this node")
-        candidates = self._candidates(request.to)
-        if any(c.entry.manifest.agent_id in hops for c in candidates):
+        known = self._candidates(request)
+        if any(c.replica.agent_id in hops for c in known):
             raise LoopDetected(
                 f"agent {request.to!r} is already in the chain of this call",
                 why=f"the call passed through {len(hops)} agents",
@@ -138,6 +149,7 @@ class Calls:
             events_max=self._config.call_events_max,
             bytes_max=self._config.call_bytes_max,
         )
+        candidates = self._in_order(known, request)
         self._submit(call, candidates[0], request, parts, caller_name)
         message = v1.CallOpen(
             v=v1.WIRE_VERSION,
@@ -156,24 +168,60 @@ class Calls:
             metadata=request.metadata,
             purpose=request.purpose,
         )
+        effort = Effort(
+            self._means,
+            call,
+            candidates,
+            message,
+            known=known,
+            idempotent=request.idempotent or self._may_repeat(candidates, request.skill),
+            hedge_s=None if request.hedge_ms is None else request.hedge_ms / 1000,
+            deadline_s=time.monotonic() + timeout_s,
+        )
+        try:
+            task = self._scope.spawn(self._drive(call, effort, timeout_s), "call", quiet=True)
+        except MeshError:
+            effort.abandon()
+            raise
+        self._budget.earn(time.monotonic())
         self._running[call.task_id] = call
-        call.attach(self._scope.spawn(self._drive(call, candidates, message, timeout_s), "call", quiet=True))
+        call.attach(task)
         return call
 
-    def _candidates(self, ref: str) -> list[Candidate]:
-        found = find(ref, self._directory, self._name_of)
-        return pick_order(found, is_connected=self._remote.answers, load_of=self._load_of)
+    def _candidates(self, request: CallRequest) -> list[Candidate]:
+        """Return the replicas that may be called. Raises AgentNotFound, NoRoute."""
+        by_weight = self._strategy(request) == "weighted"
+        candidates: list[Candidate] = []
+        for entry in offered(find(request.to, self._directory, self._name_of)):
+            manifest = entry.manifest
+            trust = self._trust_of(manifest.agent_id)
+            candidates.append(
+                candidate_of(
+                    entry,
+                    distance=BESIDE if entry.local else self._routes.distance(manifest.node_id, trust),
+                    quiet=self._remote.is_quiet(manifest.node_id),
+                    weight=self._declared.of(manifest).weight if by_weight else 1,
+                    trust=trust,
+                )
+            )
+        return candidates
 
-    def _load_of(self, agent_id: str) -> tuple[int, float]:
-        """Return (calls running, when it was last chosen): among equals the one that rested longest comes first."""
-        return self._load.get(agent_id, 0), self._chosen_s.get(agent_id, 0.0)
+    def _strategy(self, request: CallRequest) -> Strategy:
+        return request.balance or self._config.balance
 
-    def _choose(self, agent_id: str) -> None:
-        self._load[agent_id] = self._load.get(agent_id, 0) + 1
-        self._chosen_s.pop(agent_id, None)
-        while len(self._chosen_s) >= _CHOSEN_MAX:
-            del self._chosen_s[next(iter(self._chosen_s))]
-        self._chosen_s[agent_id] = time.monotonic()
+    def _in_order(self, known: list[Candidate], request: CallRequest) -> list[Candidate]:
+        places = self._balance.order(
+            [c.replica for c in known],
+            self._strategy(request),
+            request.context_id or "",
+            time.monotonic(),
+            _TRIES_MAX,
+        )
+        return [known[place] for place in places]
+
+    def _may_repeat(self, candidates: list[Candidate], skill: str | None) -> bool:
+        """Say whether every replica that may be tried declares that the call may run more than once."""
+        return len(candidates) > 1 and all(self._declared.of(c.entry.manifest).may_repeat(skill) for c in candidates)
 
     def _caller_of(self, request: CallRequest) -> tuple[list[str], str, str]:
         """Return (hops with the calling agent appended, caller id, caller name)."""
@@ -209,11 +257,11 @@ class Calls:
         self._log.append(event)
         call.add(event)
 
-    async def _drive(self, call: Call, candidates: list[Candidate], message: v1.CallOpen, timeout_s: float) -> None:
+    async def _drive(self, call: Call, effort: Effort, timeout_s: float) -> None:
         error: MeshError | None = None
         try:
             async with asyncio.timeout(timeout_s + _DEADLINE_GRACE_S):
-                error = await self._try_all(call, candidates, message)
+                error = await effort.run()
         except TimeoutError:
             error = Timeout(
                 f"no answer within {timeout_s:g} s",
@@ -248,55 +296,29 @@ class Calls:
             del self._finished[next(iter(self._finished))]
         self._finished[call.task_id] = call
 
-    async def _try_all(self, call: Call, candidates: list[Candidate], message: v1.CallOpen) -> MeshError | None:
-        last: MeshError = NoRoute("no replica to call")
-        for index, candidate in enumerate(candidates):
-            manifest = candidate.entry.manifest
-            call.agent_id, call.agent, call.node_id = manifest.agent_id, manifest.name, manifest.node_id
-            call.story.agent_id = manifest.agent_id
-            message.agent_id, message.lamport = manifest.agent_id, call.story.lamport
-            self._choose(manifest.agent_id)
-            try:
-                if candidate.entry.local:
-                    return await self._local(call, message)
-                return await self._remote.carry(call, message, manifest.node_id, is_last=index == len(candidates) - 1)
-            except Untouched as untouched:
-                last = untouched.reason
-                call.tried.append(manifest.node_id)
-                _log.info("replica of %s on %s not reached: %s", manifest.name, short(manifest.node_id), last)
-                if index < len(candidates) - 1:
-                    self._note(call, {"state": "working", "detail": f"trying another replica: {last}"})
-            finally:
-                left = self._load[manifest.agent_id] - 1
-                if left:
-                    self._load[manifest.agent_id] = left
-                else:
-                    del self._load[manifest.agent_id]
-        raise last
+    async def _carry(self, attempt: Attempt, /, *, is_last: bool) -> MeshError | None:
+        if attempt.candidate.entry.local:
+            return await self._local(attempt)
+        return await self._remote.carry(attempt, is_last=is_last)
 
-    def _note(self, call: Call, payload: dict[str, Any]) -> None:
-        event = call.story.event("status", payload)
-        self._log.append(event)
-        call.add(event)
-
-    async def _local(self, call: Call, message: v1.CallOpen) -> MeshError | None:
-        call.path = "local"
+    async def _local(self, attempt: Attempt) -> MeshError | None:
+        message = attempt.message
         agent = self._registry.get(message.agent_id)
         if agent is None:
             raise Untouched(AgentNotFound.near(message.agent_id, []))
         visit = Visit(agent, message, Witness(self._proofs.sign(message, self._node_id)), self._node_id)
 
         async def sink(event: EventV1) -> None:
-            call.add(event)
+            attempt.add(event)
             visit.witness.add(event)
             if event.seq == 0:  # else it is told again, from the log
                 self._log.append(event)
 
         try:
-            ended = await self._callee.serve(visit, call.story, sink)
+            ended = await self._callee.serve(visit, attempt.story, sink)
         finally:
-            call.receipt = "" if visit.ended is None else visit.ended.receipt
-        return unless_untouched(call, ended.error)
+            attempt.receipt = "" if visit.ended is None else visit.ended.receipt
+        return attempt.unless_untouched(ended.error)
 
     def cancel(self, task_id: str) -> bool:
         """Ask a running task to stop; False if it is over already.

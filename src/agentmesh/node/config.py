@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agentmesh.core.balance.config import Strategy
+
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
@@ -19,6 +21,7 @@ class NodeConfig:
         manifest_life_s: Lifetime of a signed manifest; re-signed when a quarter is left. A day: long enough for a laptop
             that sleeps, short enough to end a stolen card.
         call_timeout_s: Default whole-call timeout, seconds.
+        balance: How calls are spread over the replicas of an agent, when the caller does not say (docs/explain/balancing.md).
         accept_timeout_s: How long the callee's node may take to accept before another replica is tried, if there is one. It
             answers before it runs anything, so 1 s is many round trips even over a bad mobile link (design goal: a call is
             rerouted within 1 s). A node that was silent is asked last for a while.
@@ -42,6 +45,7 @@ class NodeConfig:
     ephemeral_lease_s: float = 30.0
     manifest_life_s: int = 86_400
     call_timeout_s: float = 60.0
+    balance: Strategy = "auto"
     accept_timeout_s: float = 1.0
     dial_timeout_s: float = 5.0
     trace_timeout_s: float = 1.5

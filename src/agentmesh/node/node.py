@@ -32,10 +32,12 @@ from agentmesh.node.limits import Limits
 from agentmesh.node.links import Peer
 from agentmesh.node.mesh import Callbacks, Mesh
 from agentmesh.node.proof import Proofs
+from agentmesh.node.pulse import Pulse
 from agentmesh.node.record import RunClocks
 from agentmesh.node.registry import DoorKit, Registry
 from agentmesh.node.remote import Remote
 from agentmesh.node.resolve import find
+from agentmesh.node.routes import Routes
 from agentmesh.node.standing import place_of, standings
 from agentmesh.node.survey import Survey
 from agentmesh.node.traces import Traces
@@ -142,6 +144,7 @@ class Node:
             name_of=self.name_of,
             on_misbehaved=self.mesh.note_misbehaviour,
         )
+        routes = Routes(self.links, config.site, self._site_of)
         self._calls = Calls(
             self.node_id,
             config,
@@ -154,6 +157,9 @@ class Node:
             clocks,
             directory=self._brain,
             name_of=self.name_of,
+            routes=routes,
+            pulse=Pulse(self.links, self._scope, remote.note_silence),
+            trust_of=lambda _: 1.0,
         )
         self._survey = Survey(
             self.node_id,
@@ -198,6 +204,10 @@ class Node:
             return name or short(node)
         record = self._brain.overlay.record_of(NodeId(node))
         return (record.name if record is not None else "") or short(node)
+
+    def _site_of(self, node: NodeId) -> str:
+        record = self._brain.overlay.record_of(node)
+        return "" if record is None else record.site
 
     def status(self) -> StatusView:
         """Return the state of this node."""

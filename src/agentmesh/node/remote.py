@@ -11,7 +11,7 @@ import msgspec
 from agentmesh.errors import Closed, DecodeError, LimitError, MeshError, PeerError, Timeout, from_wire
 from agentmesh.ids import NodeId, short
 from agentmesh.net.base import Contact, Stream
-from agentmesh.node.call import Call, Untouched, unless_untouched
+from agentmesh.node.attempt import Attempt, Untouched
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.links import Links, Peer
 from agentmesh.node.proof import Proofs, Witness
@@ -54,24 +54,22 @@ class Remote:
         self._contact_of, self._name_of, self._on_misbehaved = contact_of, name_of, on_misbehaved
         self._silent_until_s: dict[str, float] = {}
 
-    def answers(self, node_id: str) -> bool:
-        """Say whether a node is linked and has not just let a call go unanswered."""
-        return self._links.is_connected(node_id) and self._silent_until_s.get(node_id, 0.0) < time.monotonic()
+    def is_quiet(self, node_id: str) -> bool:
+        """Say whether a node has just let a call or a question go unanswered."""
+        return self._silent_until_s.get(node_id, 0.0) > time.monotonic()
 
-    def _note_silence(self, node_id: NodeId) -> None:
+    def note_silence(self, node_id: NodeId) -> None:
         """Ask other replicas first for a while: a dead node looks linked until the transport gives it up."""
         self._silent_until_s.pop(node_id, None)
         while len(self._silent_until_s) >= _SILENT_MAX:
             del self._silent_until_s[next(iter(self._silent_until_s))]
         self._silent_until_s[node_id] = time.monotonic() + _SILENT_FOR_S
 
-    async def carry(self, call: Call, message: v1.CallOpen, node_id: NodeId, *, is_last: bool) -> MeshError | None:
+    async def carry(self, attempt: Attempt, *, is_last: bool) -> MeshError | None:
         """Carry one call to the node beside its agent and take what comes back.
 
         Args:
-            call: Takes the events.
-            message: The opening.
-            node_id: Where the agent lives.
+            attempt: The opening; takes the events.
             is_last: No other replica is left: wait for this one as long as the call may take.
 
         Returns:
@@ -83,28 +81,29 @@ class Remote:
             DecodeError, LimitError: the peer broke the protocol, or sent too much.
             UsageError, LimitError: the call cannot be described in a token. Nothing was sent.
         """
+        node_id = NodeId(attempt.candidate.entry.manifest.node_id)
         try:
             peer = await self._links.connect(self._contact_of(node_id))
         except MeshError as error:
             raise Untouched(error) from error
-        call.path = peer.link.path
-        story = Witness(self._proofs.sign(message, node_id))
+        attempt.path = peer.link.path
+        story = Witness(self._proofs.sign(attempt.message, node_id))
         try:
             stream = await peer.link.open_stream()
         except MeshError as error:
             raise Untouched(error) from error
         peer.calls += 1
         try:
-            return await self._converse(call, peer, stream, message, story, is_last=is_last)
+            return await self._converse(attempt, peer, stream, story, is_last=is_last)
         finally:
             peer.calls -= 1
 
     async def _converse(
-        self, call: Call, peer: Peer, stream: Stream, message: v1.CallOpen, story: Witness, *, is_last: bool
+        self, attempt: Attempt, peer: Peer, stream: Stream, story: Witness, *, is_last: bool
     ) -> MeshError | None:
         accepted = False
         try:
-            await stream.send(v1.encode(message))
+            await stream.send(v1.encode(attempt.message))
             while True:
                 if accepted or is_last:
                     payload = await stream.recv()
@@ -114,75 +113,79 @@ class Remote:
                 if payload is None:
                     raise Closed("the callee's node ended the call without an outcome")
                 reply = v1.decode_call_reply(payload)
-                self._take(call, peer, reply, story)
+                self._silent_until_s.pop(peer.link.peer, None)
+                self._take(attempt, peer, reply, story)
                 if isinstance(reply, v1.CallEvent):
                     accepted = True
                 else:
-                    self._accept(call, peer, message, reply, story)
+                    self._accept(attempt, peer, reply, story)
                     await stream.finish()  # A stream ends when both sides have said so; links allow only so many.
-                    return self._outcome(call, reply)
+                    return self._outcome(attempt, reply)
         except (Closed, TimeoutError) as error:
             stream.reset(0)
             if isinstance(error, TimeoutError):
-                self._note_silence(peer.link.peer)
+                self.note_silence(peer.link.peer)
                 error = Timeout(f"node {short(peer.link.peer)} did not accept the call", code="unreached.not_accepted")
             if not accepted:
                 raise Untouched(error) from error
             raise Closed(
                 f"the link to node {self._name_of(peer.link.peer)} broke during the call",
                 why=f"{error}; whether the agent finished is unknown",
-                hint=f"agentmesh trace {call.run_id[:12]}   once the node is back",
+                hint=f"agentmesh trace {attempt.message.run_id[:12]}   once the node is back",
             ) from error
         except (asyncio.CancelledError, LimitError):
-            await self._cancel(call, peer, stream, message, story)
+            await self._cancel(attempt, peer, stream, story)
             raise
         except DecodeError as error:
             stream.reset(3)
             self._on_misbehaved(peer.link.peer, error.code, str(error))
             raise
 
-    def _outcome(self, call: Call, end: v1.CallEnd) -> MeshError | None:
+    def _outcome(self, attempt: Attempt, end: v1.CallEnd) -> MeshError | None:
         if end.error is None:
-            if call.state is None:
+            if not attempt.state:
                 raise DecodeError("the callee's node ended the call without a terminal event", code="call.no_end")
             return None
-        error = from_wire(end.error)
-        return unless_untouched(call, error)
+        return attempt.unless_untouched(from_wire(end.error))
 
-    def _accept(self, call: Call, peer: Peer, message: v1.CallOpen, end: v1.CallEnd, story: Witness) -> None:
+    def _accept(self, attempt: Attempt, peer: Peer, end: v1.CallEnd, story: Witness) -> None:
         """Keep the receipt of an outcome; one that does not fit is held against the peer, the outcome stays as it is."""
         if end.receipt:
             try:
-                self._proofs.accept(end.receipt, message, story)
-                call.receipt = end.receipt
+                self._proofs.accept(end.receipt, attempt.message, story)
+                attempt.receipt = end.receipt
             except PeerError as error:
                 self._on_misbehaved(peer.link.peer, error.code, str(error))
 
-    def _take(self, call: Call, peer: Peer, reply: v1.CallReply, story: Witness) -> None:
+    def _take(self, attempt: Attempt, peer: Peer, reply: v1.CallReply, story: Witness) -> None:
         """Check, keep and pass on events of the callee's node; it may only tell what happened there, in this task."""
         for raw in reply.events:
             try:
                 event = check(_event_decoder.decode(raw))
             except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
                 raise DecodeError(f"not an event: {error}", code="event.malformed") from error
-            if event.node_id != peer.link.peer or event.task_id != call.task_id or event.run_id != call.run_id:
+            if event.node_id != peer.link.peer or not _is_of(attempt.message, event):
                 raise DecodeError("the peer sent an event of another node, task or run", code="event.foreign")
             story.add(event)
             event.seq = 0
-            call.add(event, len(raw))
-            self._log.append_copy(event)
+            if attempt.add(event, len(raw)):
+                self._log.append_copy(event)
 
-    async def _cancel(self, call: Call, peer: Peer, stream: Stream, message: v1.CallOpen, story: Witness) -> None:
+    async def _cancel(self, attempt: Attempt, peer: Peer, stream: Stream, story: Witness) -> None:
         """Tell the callee to stop and collect what it still says, for a moment."""
         try:
             async with asyncio.timeout(_CANCEL_GRACE_S):
                 await stream.send(v1.encode(v1.CallCancel(reason="canceled by the caller")))
                 while (payload := await stream.recv()) is not None:
                     reply = v1.decode_call_reply(payload)
-                    self._take(call, peer, reply, story)
+                    self._take(attempt, peer, reply, story)
                     if isinstance(reply, v1.CallEnd):
-                        self._accept(call, peer, message, reply, story)
+                        self._accept(attempt, peer, reply, story)
                         break
         except (MeshError, TimeoutError):
             pass
         stream.reset(0)
+
+
+def _is_of(message: v1.CallOpen, event: EventV1) -> bool:
+    return event.task_id == message.task_id and event.run_id == message.run_id

@@ -9,6 +9,7 @@ from agentmesh.errors import UsageError
 from agentmesh.wire.views import CallRequest
 
 _TIMEOUT_S_MIN, _TIMEOUT_S_MAX = 0.05, 86_400.0
+_HEDGE_MS_MAX = 600_000
 _ID_CHARS_MAX = 128
 _TEXT_CHARS_MAX = 512
 _ID = re.compile(r"[!-~]+", re.ASCII)
@@ -23,6 +24,12 @@ def parts_of(request: CallRequest) -> list[dict[str, Any]]:
         raise UsageError(
             f"timeout_s is {request.timeout_s:g}; it goes from {_TIMEOUT_S_MIN} to {_TIMEOUT_S_MAX:g} s",
             code="call.bad_timeout",
+        )
+    if request.hedge_ms is not None and not (request.idempotent and 1 <= request.hedge_ms <= _HEDGE_MS_MAX):
+        raise UsageError(
+            f"hedge_ms goes from 1 to {_HEDGE_MS_MAX} ms, and only with idempotent",
+            code="call.bad_hedge",
+            why="a call that is hedged may run twice",
         )
     for field in (request.run_id, request.task_id, request.parent_task_id, request.context_id):
         if field is not None and not (0 < len(field) <= _ID_CHARS_MAX):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from agentmesh.core.balance.balance import Replica
 from agentmesh.errors import AgentNotFound, NoRoute
 from agentmesh.identity.manifest import Manifest
 from agentmesh.ids import short
@@ -49,7 +50,7 @@ class Candidate(NamedTuple):
     """One replica to try."""
 
     entry: Entry
-    connected: bool
+    replica: Replica
 
 
 def matches_node(entry: Entry, node: str, node_name: Callable[[str], str]) -> bool:
@@ -86,21 +87,11 @@ def find(ref: str, directory: Directory, node_name: Callable[[str], str]) -> lis
     return found
 
 
-def pick_order(
-    found: list[Entry],
-    *,
-    is_connected: Callable[[str], bool],
-    load_of: Callable[[str], tuple[int, float]],
-) -> list[Candidate]:
-    """Order replicas for one call: own before signed before unsigned, connected before not, then least load.
-
-    An agent of one's own always comes before a stranger that uses the same name, and an unsigned one is only ever used
-    when no signed one carries the name.
+def offered(found: list[Entry]) -> list[Entry]:
+    """Return the replicas that may be called: healthy ones, and an unsigned stranger only when no signed one has the name.
 
     Args:
         found: Replicas of one name, in any order.
-        is_connected: Whether a link to a node id is up.
-        load_of: (calls running, second criterion: the smaller the better) of a replica, by agent id.
 
     Raises:
         NoRoute: every replica is unhealthy (code "agent.unhealthy").
@@ -116,17 +107,22 @@ def pick_order(
         )
     if any(e.manifest.signed for e in healthy):
         healthy = [e for e in healthy if e.manifest.signed or e.local]
+    return healthy
 
-    def key(candidate: Candidate) -> tuple[bool, bool, bool, int, float, str]:
-        entry = candidate.entry
-        load, second = load_of(entry.manifest.agent_id)
-        return (
-            not entry.local,
-            not entry.manifest.signed,
-            not candidate.connected,
-            load,
-            second,
-            entry.manifest.agent_id,
-        )
 
-    return sorted((Candidate(e, e.local or is_connected(e.manifest.node_id)) for e in healthy), key=key)
+def candidate_of(entry: Entry, *, distance: int, quiet: bool, weight: int, trust: float) -> Candidate:
+    """Describe a replica to the balance: an agent of one's own always comes before a stranger that uses the same name.
+
+    Args:
+        entry: The replica.
+        distance: How far its node is (``node.routes``).
+        quiet: Whether its node let a call go unanswered a moment ago.
+        weight: Its share of calls.
+        trust: 0 … 1; whatever else is said of a stranger counts as 0.
+    """
+    kind = 0 if entry.local else 1 if entry.manifest.signed else 2
+    trusted = 1.0 if entry.local else trust if 0.0 <= trust <= 1.0 else 0.0
+    return Candidate(
+        entry,
+        Replica(entry.manifest.agent_id, kind, quiet and not entry.local, distance, weight, trusted),
+    )

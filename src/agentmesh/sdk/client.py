@@ -34,6 +34,7 @@ from agentmesh.sdk.types import (
     RunView,
     StatusView,
     Stored,
+    Strategy,
     TraceView,
 )
 from agentmesh.wire.event import EventV1
@@ -97,6 +98,9 @@ class Mesh:
         task_id: str | None = None,
         metadata: dict[str, Any] | None = None,
         purpose: str = "",
+        balance: Strategy | Literal[""] = "",
+        idempotent: bool = False,
+        hedge_ms: int | None = None,
     ) -> Reply:
         """Call an agent and wait for its reply. Cancelling the awaiting task cancels the remote one.
 
@@ -109,6 +113,9 @@ class Mesh:
             task_id: For a safe retry: a repeated id returns the first result.
             metadata: JSON object passed to the agent.
             purpose: Why; signed into the call token and shown with the receipt.
+            balance: How to choose among replicas; "" for the node's setting.
+            idempotent: It may safely run more than once: when a replica is lost on the way, another one is asked.
+            hedge_ms: Ask a second replica after so long without an answer; only with ``idempotent``.
 
         Raises:
             AgentNotFound: no such agent; carries near names.
@@ -129,6 +136,9 @@ class Mesh:
             task_id=task_id,
             metadata=metadata,
             purpose=purpose,
+            balance=balance,
+            idempotent=idempotent,
+            hedge_ms=hedge_ms,
         )
         try:
             reply = await self._send(requests.call(request))
@@ -151,6 +161,9 @@ class Mesh:
         task_id: str | None = None,
         metadata: dict[str, Any] | None = None,
         purpose: str = "",
+        balance: Strategy | Literal[""] = "",
+        idempotent: bool = False,
+        hedge_ms: int | None = None,
     ) -> CallStream:
         """Call an agent and yield its events as they happen; arguments as in ``call``.
 
@@ -167,6 +180,9 @@ class Mesh:
             task_id=task_id,
             metadata=metadata,
             purpose=purpose,
+            balance=balance,
+            idempotent=idempotent,
+            hedge_ms=hedge_ms,
             stream=True,
         )
         return CallStream(self, request)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -40,6 +40,7 @@ from agentmesh.sdk.types import (
     ShutdownView,
     StatusView,
     Stored,
+    Strategy,
     TraceView,
 )
 from agentmesh.wire.event import EventV1
@@ -193,6 +194,9 @@ def call_request(
     task_id: str | None = None,
     metadata: dict[str, Any] | None = None,
     purpose: str = "",
+    balance: Strategy | Literal[""] = "",
+    idempotent: bool = False,
+    hedge_ms: int | None = None,
     stream: bool = False,
 ) -> CallRequest:
     """Describe a call. Inside an agent it becomes part of the run that the agent serves (``sdk.context``)."""
@@ -207,6 +211,9 @@ def call_request(
         task_id=task_id or secrets.token_hex(16),
         metadata=metadata or {},
         purpose=purpose,
+        balance=balance,
+        idempotent=idempotent,
+        hedge_ms=hedge_ms,
         stream=stream,
     )
     if (context := current()) is not None:

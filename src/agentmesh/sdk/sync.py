@@ -39,6 +39,7 @@ from agentmesh.sdk.types import (
     RunView,
     StatusView,
     Stored,
+    Strategy,
     TraceView,
 )
 from agentmesh.wire.event import EventV1
@@ -80,6 +81,9 @@ class SyncMesh:
         task_id: str | None = None,
         metadata: dict[str, Any] | None = None,
         purpose: str = "",
+        balance: Strategy | Literal[""] = "",
+        idempotent: bool = False,
+        hedge_ms: int | None = None,
     ) -> Reply:
         """Call an agent and wait for its reply. Ctrl-C cancels the remote task. Arguments and errors as ``Mesh.call``."""
         request = requests.call_request(
@@ -93,6 +97,9 @@ class SyncMesh:
             task_id=task_id,
             metadata=metadata,
             purpose=purpose,
+            balance=balance,
+            idempotent=idempotent,
+            hedge_ms=hedge_ms,
         )
         try:
             reply = self._send(requests.call(request))
@@ -115,6 +122,9 @@ class SyncMesh:
         task_id: str | None = None,
         metadata: dict[str, Any] | None = None,
         purpose: str = "",
+        balance: Strategy | Literal[""] = "",
+        idempotent: bool = False,
+        hedge_ms: int | None = None,
     ) -> SyncCallStream:
         """Call an agent and iterate over its events as they happen; closing the stream early cancels the call."""
         request = requests.call_request(
@@ -128,6 +138,9 @@ class SyncMesh:
             task_id=task_id,
             metadata=metadata,
             purpose=purpose,
+            balance=balance,
+            idempotent=idempotent,
+            hedge_ms=hedge_ms,
             stream=True,
         )
         return SyncCallStream(self, request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agentmesh.core.balance.config import Strategy
 from agentmesh.wire.access import KeyList, KeyMade, KeyRequest, KeyView
 from agentmesh.wire.views import (
     AgentDetail,
@@ -73,6 +74,7 @@ __all__ = [
     "SkillView",
     "StatusView",
     "Stored",
+    "Strategy",
     "TraceView",
     "TrustLevel",
     "UdpView",

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from agentmesh.wire.event import EventV1, TaskState, text_of
+from agentmesh.core.balance.config import Strategy
+from agentmesh.wire.event import EventV1, TaskState, state_of, text_of
 
 AgentStatus = Literal["healthy", "unhealthy", "unknown", "gone"]
 TrustLevel = Literal["own", "signed", "low"]
@@ -216,6 +217,9 @@ class CallRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         traceparent: W3C trace context.
         metadata: JSON object passed to the agent.
         purpose: Why, in the caller's words; signed into the call token, for policies and audit. At most 512 characters.
+        balance: How to choose among replicas; "" for the node's setting ``balance``.
+        idempotent: It may safely run more than once: when the link to a replica breaks, another one is asked.
+        hedge_ms: Ask a second replica after so many milliseconds without an answer, 1 to 600000; only with ``idempotent``.
     """
 
     to: str
@@ -235,6 +239,9 @@ class CallRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     traceparent: str | None = None
     metadata: dict[str, Any] = {}
     purpose: str = ""
+    balance: Strategy | Literal[""] = ""
+    idempotent: bool = False
+    hedge_ms: int | None = None
 
 
 class Reply(msgspec.Struct, kw_only=True):
@@ -249,7 +256,7 @@ class Reply(msgspec.Struct, kw_only=True):
         agent_id, agent, node_id: Who answered.
         ms: Milliseconds from request to last event, measured at the caller's node.
         path: "local", "direct" or "relayed".
-        tried: Node ids of replicas that could not be reached first.
+        tried: Node ids of replicas that were given up first: not reached, or, if the call is idempotent, lost on the way.
         lamport: Logical time of the run after this call; an agent that goes on counts from here.
         receipt: What the callee signed of this call (compact JWS), checked and kept here; "" if it signs none.
     """
@@ -511,18 +518,25 @@ class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):
     extra: dict[str, Any] = {}
 
 
+def begins_again(event: EventV1) -> bool:
+    """Say whether what was answered before this event is void, because another replica answers from here on."""
+    return event.kind == "status" and event.payload.get("again") is True and state_of(event.payload) == "working"
+
+
 def reply_from_events(events: list[EventV1]) -> tuple[str, list[Any], list[dict[str, Any]]]:
     """Fold the message and artifact events of one task into (text, data, artifacts).
 
     Text is the concatenation of message deltas, or of whole messages joined by newlines; without messages, the text of
     the artifacts. An artifact event with ``append`` extends the artifact of that id, otherwise it replaces it. Data parts
-    are collected from messages, then from artifacts.
+    are collected from messages, then from artifacts. Where the answer began again, what came before is void.
     """
     texts: list[str] = []
     open_delta = False
     data: list[Any] = []
     artifacts: dict[str, dict[str, Any]] = {}
     for event in events:
+        if begins_again(event):
+            texts, open_delta, data, artifacts = [], False, [], {}
         parts: list[dict[str, Any]] = event.payload.get("parts") or []
         if event.kind == "message" and event.payload.get("role", "agent") != "user":
             text = text_of([p for p in parts if "text" in p])

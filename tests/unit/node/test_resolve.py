@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentmesh.core.balance.balance import Balance
+from agentmesh.core.balance.config import BalanceConfig
 from agentmesh.errors import AgentNotFound, NoRoute
 from agentmesh.ids import did_of, short
-from agentmesh.node.resolve import find, pick_order
+from agentmesh.node.resolve import candidate_of, find, offered
 
 
 def did(number: int) -> str:
@@ -60,9 +63,17 @@ def name_of(node_id: str) -> str:
     return NAMES.get(node_id, short(node_id))
 
 
-def order(found: list[Any], connected: frozenset[str] = frozenset(), load: dict[str, int] | None = None) -> list[str]:
-    picked = pick_order(found, is_connected=lambda n: n in connected, load_of=lambda a: ((load or {}).get(a, 0), 0.0))
-    return [c.entry.manifest.agent_id for c in picked]
+def order(found: list[Any], connected: frozenset[str] = frozenset(), busy: dict[str, int] | None = None) -> list[str]:
+    balance = Balance(BalanceConfig(), random.Random(1))
+    candidates = [
+        candidate_of(e, distance=0 if e.manifest.node_id in connected else 1, quiet=False, weight=1, trust=1.0)
+        for e in offered(found)
+    ]
+    for candidate in candidates:
+        for _ in range((busy or {}).get(candidate.replica.agent_id, 0)):
+            balance.began(candidate.replica, 0.0)
+    places = balance.order([c.replica for c in candidates], "least-connections", "", 0.0, 100)
+    return [candidates[place].entry.manifest.agent_id for place in places]
 
 
 def test_a_name_finds_every_replica_whatever_its_case() -> None:
@@ -116,7 +127,7 @@ def test_a_connected_node_comes_before_one_that_must_be_dialled() -> None:
 
 def test_among_equals_the_one_with_fewer_running_calls_comes_first() -> None:
     found = [entry("calc", 10, 1), entry("calc", 11, 1)]
-    assert order(found, load={did(10): 3})[0] == did(11)
+    assert order(found, busy={did(10): 3})[0] == did(11)
 
 
 def test_unhealthy_replicas_are_not_offered() -> None:
@@ -138,12 +149,17 @@ def test_the_order_holds_only_offered_replicas_once_each_and_puts_own_ones_first
         for i, (node, signed, healthy, local) in enumerate(rows)
     ]
     try:
-        picked = pick_order(found, is_connected=lambda n: n == did(1), load_of=lambda a: (0, 0.0))
+        ids = order(found, connected=frozenset({did(1)}))
     except NoRoute:
         assert all(e.healthy is False for e in found)
         return
-    ids = [c.entry.manifest.agent_id for c in picked]
+    entries = {e.manifest.agent_id: e for e in found}
     assert len(ids) == len(set(ids))
-    assert all(c.entry.healthy is not False for c in picked)
-    locals_first = [c.entry.local for c in picked]
+    assert all(entries[i].healthy is not False for i in ids)
+    locals_first = [entries[i].local for i in ids]
     assert locals_first == sorted(locals_first, reverse=True)
+
+
+@pytest.mark.parametrize("trust", [-1.0, 2.0, float("nan"), float("inf")])
+def test_a_trust_that_is_none_counts_as_no_trust(trust: float) -> None:
+    assert candidate_of(entry("x", 1, 1), distance=0, quiet=False, weight=1, trust=trust).replica.trust == 0.0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,6 +13,7 @@ from agentmesh.cli import i18n
 from agentmesh.cli.connect import agent_names, short_run
 from agentmesh.cli.output import Output, clip, printable
 from agentmesh.cli.verb import single
+from agentmesh.core.balance.config import STRATEGIES, Strategy
 from agentmesh.errors import EXIT_INTERRUPTED, LimitError, MeshError, UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from agentmesh.wire.views import CallRequest
 
 INPUT_BYTES_MAX = 8 * 1024 * 1024
+HEDGE_MS_MAX = 600_000
+_DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s)", re.ASCII)
 
 
 def run(
@@ -33,6 +37,16 @@ def run(
     context: Annotated[str | None, typer.Option("--context", help="Conversation to continue.")] = None,
     purpose: Annotated[
         str, typer.Option("--purpose", help="Why; signed into the call and shown with its receipt.")
+    ] = "",
+    idempotent: Annotated[
+        bool, typer.Option("--idempotent", help="It may run twice: if a replica is lost on the way, ask another.")
+    ] = False,
+    hedge: Annotated[
+        str, typer.Option("--hedge", help="Ask a second replica after this long without an answer, as 200ms or 2s.")
+    ] = "",
+    balance: Annotated[
+        str,
+        typer.Option("--balance", help="How to choose among replicas: " + ", ".join(STRATEGIES) + "."),
     ] = "",
     stream: Annotated[
         bool | None,
@@ -52,14 +66,58 @@ def run(
     if not to:
         raise UsageError("no agent named", why="--to is missing", hint='agentmesh run --to NAME "text"')
     given = _input(text, file, data)
+    hedge_ms = _milliseconds(hedge, idempotent=idempotent) if hedge else None
+    strategy = _strategy(balance)
     with connect(out) as mesh:
         from agentmesh.sdk.requests import call_request
         from agentmesh.sdk.sync import SyncCallStream
 
-        request = call_request(to, skill=skill, context_id=context, purpose=purpose, stream=True, **given)
+        request = call_request(
+            to,
+            skill=skill,
+            context_id=context,
+            purpose=purpose,
+            balance=strategy,
+            idempotent=idempotent,
+            hedge_ms=hedge_ms,
+            stream=True,
+            **given,
+        )
         request.timeout_s = out.timeout_s or request.timeout_s
         request.from_agent = sender or request.from_agent
         return _Conversation(out, mesh, request, SyncCallStream(mesh, request), stream).run()
+
+
+def _milliseconds(text: str, *, idempotent: bool) -> int:
+    """Read ``200ms`` or ``2s``. Raises UsageError."""
+    if not idempotent:
+        raise UsageError(
+            "--hedge needs --idempotent",
+            code="usage.hedge",
+            why="a call that is hedged may run twice",
+            hint=f'agentmesh run --idempotent --hedge {text} --to NAME "text"',
+        )
+    found = _DURATION.fullmatch(text)
+    wanted_ms = 0 if found is None else int(float(found[1]) * (1000 if found[2] == "s" else 1))
+    if not 1 <= wanted_ms <= HEDGE_MS_MAX:
+        raise UsageError(
+            f"--hedge {text[:40]!r} is no time between 1ms and {HEDGE_MS_MAX // 1000}s",
+            code="usage.hedge",
+            hint="--hedge 200ms",
+        )
+    return wanted_ms
+
+
+def _strategy(text: str) -> Strategy | Literal[""]:
+    """Check the name of a strategy. Raises UsageError."""
+    for known in STRATEGIES:
+        if text == known:
+            return known
+    if text:
+        raise UsageError(
+            f"--balance {text[:40]!r} is no strategy", code="usage.balance", hint="--balance " + "|".join(STRATEGIES)
+        )
+    return ""
 
 
 def _input(text: str | None, file: str | None, data: str | None) -> dict[str, Any]:
@@ -133,6 +191,7 @@ class _Conversation:
 
     def _show(self, event: EventV1) -> None:
         from agentmesh.wire.event import text_of
+        from agentmesh.wire.views import begins_again
 
         self._run_id = event.run_id
         if self._lines:
@@ -150,6 +209,9 @@ class _Conversation:
                 self._out.raw(said if delta else said + "\n")
                 self._written = True
                 self._open_line = delta and not said.endswith("\n")
+        elif begins_again(event) and self._written and self._live:
+            self._close_line()
+            self._out.note(("! ", "warn"), i18n.t("the answer begins again: it comes from another replica"))
         elif self._out.verbose and event.kind in ("status", "tool", "reasoning"):
             from agentmesh.cli.timeline import describe
 
