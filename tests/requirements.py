@@ -845,6 +845,11 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "own_before_signed_before_unsigned_then_answering_then_near",
             ),
             *_in("unit/node/test_failover.py", "calls_of_one_conversation_go_to_one_replica"),
+            *_in(
+                "unit/node/test_routes.py",
+                "the_address_says_whether_a_node_is_on_this_host_or_in_this_network",
+                "a_relay_is_farther_than_any_direct_way_and_no_link_is_farthest",
+            ),
         ),
     ),
     "call.balance.breaker": Requirement(

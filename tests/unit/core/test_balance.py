@@ -198,7 +198,8 @@ def test_trust_weighs_against_latency_and_what_is_no_number_counts_as_none() -> 
     among = [Replica("trusted", trust=1.0), Replica("doubtful", trust=0.1), Replica("broken", trust=float("nan"))]
     for _ in range(300):
         calls.one(among)
-    assert calls.taken["trusted"] > 0.9 * 300
+    # Two of three are drawn: the trusted one is among them in two thirds of all draws.
+    assert calls.taken["trusted"] > 0.55 * 300
 
 
 # -- the breaker ------------------------------------------------------------------------------------------------------
