@@ -795,6 +795,53 @@ REQUIREMENTS: dict[str, Requirement] = {
             "of_two_at_once_one_runs",
         ),
     ),
+    "guard.gate": Requirement(
+        "issue 4.3, issue 4 bad input, RQ2 LLM request scheduling, docs/spec/guard.md §2–§3",
+        "Rates and concurrency are never exceeded; who waits is served by turns, priority and deadline; nobody starves anybody.",
+        (
+            *_in(
+                "unit/core/test_budget.py",
+                "never_more_is_let_in_than_any_limit_allows_and_every_call_has_one_end",
+                "a_bucket_lets_pass_no_more_than_a_burst_and_what_time_brings",
+                "a_clock_that_jumps_gives_a_burst_at_most_and_never_stops_a_bucket",
+                "equal_callers_have_equal_shares_at_ten_times_the_load_that_can_be_served",
+                "a_caller_with_ten_thousand_calls_takes_nothing_from_others",
+                "one_caller_fills_the_queue_and_keeps_nobody_out_of_it",
+                "who_comes_back_when_told_passes_if_nobody_else_came_and_not_before",
+            ),
+            *_in(
+                "unit/node/test_guard.py",
+                "a_call_waits_for_room_and_is_then_served",
+                "the_urgent_call_of_a_caller_goes_before_its_others",
+                "a_caller_that_opens_a_thousand_calls_keeps_no_other_caller_out",
+                "a_replica_that_is_full_is_passed_over_for_one_that_has_room",
+                "an_agent_takes_the_rate_that_its_manifest_declares",
+                "the_operators_file_bounds_single_callers_and_a_broken_one_changes_nothing",
+            ),
+        ),
+    ),
+    "guard.ledger": Requirement(
+        "RQ0 §4.4, issue 4.3, issue 4 bad input, docs/spec/guard.md §4",
+        "What calls may cost is reserved before work and committed after it; no bound is exceeded, also across kill -9.",
+        (
+            *_in(
+                "unit/store/test_ledger.py",
+                "spent_and_reserved_never_exceed_the_bound_and_are_what_a_simple_book_says",
+                "what_a_killed_process_had_reserved_counts_as_spent",
+                "a_full_disk_refuses_what_cannot_be_written_down_and_keeps_the_books_right",
+                "a_file_that_is_damaged_or_newer_is_refused_and_left_as_it_is",
+            ),
+            *_in(
+                "unit/node/test_guard.py",
+                "what_a_caller_may_spend_in_a_day_is_kept_across_a_restart",
+                "an_agent_that_does_not_say_what_it_used_is_taken_to_have_used_its_whole_budget",
+                "a_call_that_was_refused_or_never_began_costs_nothing",
+                "a_call_that_takes_longer_than_its_budget_is_stopped",
+                "a_call_that_says_it_has_used_more_than_its_budget_is_stopped",
+                "a_budget_that_is_none_is_refused_before_anything_starts",
+            ),
+        ),
+    ),
     "store.transaction": Requirement(
         "issue 4.3",
         "What belongs together is written together, or not at all.",

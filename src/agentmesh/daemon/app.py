@@ -48,6 +48,7 @@ from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.keyfile import load_or_create_key, load_or_create_token
 from agentmesh.store.keys import KeyStore
+from agentmesh.store.ledger import Ledger
 from agentmesh.store.state import StateStore
 
 if TYPE_CHECKING:
@@ -115,8 +116,10 @@ async def serve(settings: Settings) -> int:
         keys = KeyStore.open(home.keys)
         stack.callback(keys.close)
         access = Access(token, keys, issuers=Issuers(home.issuers))
+        ledger = Ledger.open(home.ledger)
+        stack.callback(ledger.close)
         ca = _ca_network(settings)
-        node = _node(settings, home, key, log, state, calls, port, ca)
+        node = _node(settings, home, key, log, state, calls, ledger, port, ca)
         if ca is not None:
             stop.on_hup.append(ca.refresh)
         stack.push_async_callback(node.aclose)
@@ -188,6 +191,7 @@ def _node(
     log: EventLog,
     state: StateStore,
     calls: CallStore,
+    ledger: Ledger,
     port: int,
     ca: CaNetwork | None,
 ) -> Node:
@@ -199,6 +203,8 @@ def _node(
         call_timeout_s=settings.call_timeout_s,
         balance=settings.balance,
         agent_concurrency_max=settings.agent_concurrency_max,
+        agent_queue_max=settings.agent_queue_max,
+        agent_queue_wait_s=settings.agent_queue_wait_s,
         links_max=settings.links_max,
         site=settings.site,
         capacity=capacity_tier(settings.capacity),
@@ -222,6 +228,7 @@ def _node(
         log,
         state,
         calls,
+        ledger,
         keys_dir=home.agent_keys,
         home=home.path,
         http_port=lambda: port,

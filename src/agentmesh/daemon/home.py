@@ -1,9 +1,11 @@
 """The home directory: where everything of one node lives, so that many nodes run side by side on one machine.
 
-    config.toml  bootstrap.json  issuers.toml  what people write
+    config.toml  bootstrap.json            what people write
+    issuers.toml  guard.toml               … and may: whose tokens count, who may have how much
     identity/    api.token                 secrets, mode 0600 in a 0700 directory
     keys.sqlite                            hashes of API keys
     events/      state.sqlite  calls.sqlite  what the node remembers; tokens used, receipts
+    ledger.sqlite                          what calls have cost
     daemon.json  daemon.lock  daemon.log   the running daemon
     home_version                           layout version, "1"
 
@@ -53,6 +55,7 @@ class Home:
         self.events = self.path / "events"
         self.state = self.path / "state.sqlite"
         self.calls = self.path / "calls.sqlite"
+        self.ledger = self.path / "ledger.sqlite"
         self.runfile = self.path / "daemon.json"
         self.lock = self.path / "daemon.lock"
         self.log = self.path / "daemon.log"

@@ -253,11 +253,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     agent_concurrency_max: Annotated[
         Count,
         Knob(
-            effect="Calls running at once per local agent that declares no limit itself; more are refused as busy.",
+            effect="Calls running at once per local agent that declares no limit itself; more of them wait.",
             when="Lower it for agents that share one GPU.",
             origin="a guess: enough for 64 callers with several calls each",
         ),
     ] = 256
+    agent_queue_max: Annotated[
+        int,
+        Knob(
+            effect="Calls that may wait for room at one local agent; more are refused as busy. 0: none waits.",
+            when="Lower it where callers have other replicas; raise it, and agent_queue_wait_s, for batches.",
+            origin="a guess: at ten calls a second and the wait below, as many as get their turn",
+        ),
+        msgspec.Meta(ge=0, le=100_000),
+    ] = 100
+    agent_queue_wait_s: Annotated[
+        float,
+        Knob(
+            effect="Longest time that a call waits for room at a local agent before it is refused as busy.",
+            when="Raise it for agents whose calls take minutes.",
+            origin="a guess: a person still waits so long",
+            unit="s",
+        ),
+        msgspec.Meta(gt=0, le=3_600),
+    ] = 10.0
     links_max: Annotated[
         Count,
         Knob(

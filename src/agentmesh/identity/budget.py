@@ -5,8 +5,10 @@ On the wire both are objects of the same members (docs/spec/tokens.md §2); mone
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
-from typing import Any
+from decimal import Decimal
+from typing import Any, cast
 
 from agentmesh.errors import DecodeError, UsageError
 from agentmesh.identity.claims import AMOUNT_MAX, amount_in, amount_out
@@ -59,6 +61,63 @@ class Budget:
                 )
         return cls(**{name: amount_in(members, name) for name in members})
 
+    @classmethod
+    def from_text(cls, text: str) -> Budget:
+        """Read what a person writes: ``usd=0.05,tokens=2000,calls=3,wall=30s``; "" bounds nothing.
+
+        Raises:
+            UsageError: another name, one twice, no number, or finer than a millionth of a dollar (code "token.budget").
+        """
+        amounts: dict[str, int] = {}
+        for piece in text.split(",") if text.strip() else ():
+            name, _, value = (side.strip() for side in piece.partition("="))
+            found = _SPOKEN.get(name)
+            if found is None or found[0] in amounts:
+                raise _unreadable(piece, f"known are {', '.join(_SPOKEN)}, each once")
+            key, form, factor = found
+            number = form.fullmatch(value)
+            unit = number[2] if number is not None and number.re.groups > 1 else None
+            amount = None if number is None else Decimal(number[1]) * (factor if unit is None else _UNITS_MS[unit])
+            if amount is None or amount != amount.to_integral_value() or amount > AMOUNT_MAX:
+                raise _unreadable(piece, "it is no such amount, or too large or too fine a one")
+            amounts[key] = int(amount)
+        return cls(**amounts)
+
+    def within(self, other: Budget) -> Budget:
+        """Return the narrower of two in every amount."""
+        return Budget(*(_least(getattr(self, name), getattr(other, name)) for name in BUDGET_KEYS))
+
+    def __bool__(self) -> bool:
+        """Say whether it bounds anything."""
+        return self != UNBOUNDED
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
+
+
+_WHOLE, _DECIMAL = re.compile(r"([0-9]{1,16})", re.ASCII), re.compile(r"([0-9]{1,10}(?:\.[0-9]{1,6})?)", re.ASCII)
+_TIME = re.compile(r"([0-9]{1,10}(?:\.[0-9]{1,3})?)(ms|s|m|h)?", re.ASCII)
+_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+#: What a person writes → amount, form, and what one of it is.
+_SPOKEN: dict[str, tuple[str, re.Pattern[str], int]] = {
+    "usd": ("usd_micros", _DECIMAL, 1_000_000),
+    "tokens": ("tokens", _WHOLE, 1),
+    "calls": ("calls", _WHOLE, 1),
+    "wall": ("wall_ms", _TIME, 1_000),
+}
+
+
+def _unreadable(piece: str, why: str) -> UsageError:
+    return UsageError(
+        f"{piece.strip()[:60]!r} is no part of a budget",
+        code="token.budget",
+        why=why,
+        hint="write for example usd=0.05,tokens=2000,calls=3,wall=30s",
+    )
+
 
 #: Names of what is bounded and counted, in their order.
 BUDGET_KEYS: tuple[str, ...] = tuple(field.name for field in fields(Budget))
@@ -90,3 +149,34 @@ class Usage:
     def from_claim(cls, members: dict[str, Any]) -> Usage:
         """Read a usage; unknown members are ignored. Raises DecodeError (codes "claims.missing", "claims.amount")."""
         return cls(**{name: amount_in(members, name) for name in BUDGET_KEYS})
+
+    @classmethod
+    def reported(cls, value: object) -> Usage | None:
+        """Read what an agent says it has used so far: any of ``tokens``, ``usd_micros`` and ``calls``; None if it makes no sense.
+
+        Unknown members are ignored, and so is its time, which its node measures.
+        """
+        if not isinstance(value, dict):
+            return None
+        said: dict[str, int] = {}
+        for name in ("calls", "tokens", "usd_micros"):
+            amount = cast("dict[object, object]", value).get(name)
+            if name == "usd_micros" and isinstance(amount, str) and _WHOLE.fullmatch(amount):
+                amount = int(amount)
+            if type(amount) is int and 0 <= amount <= AMOUNT_MAX:
+                said[name] = amount
+            elif amount is not None:
+                return None
+        return cls(**said) if said else None
+
+    def at_least(self, other: Usage) -> Usage:
+        """Return the larger of two in every amount."""
+        return Usage(*(max(getattr(self, name), getattr(other, name)) for name in BUDGET_KEYS))
+
+    def beyond(self, budget: Budget) -> str | None:
+        """Return the first amount that exceeds a budget, None if all are within."""
+        for name in BUDGET_KEYS:
+            bound = getattr(budget, name)
+            if bound is not None and getattr(self, name) > bound:
+                return name
+        return None

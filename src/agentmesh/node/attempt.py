@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from agentmesh.errors import Busy, MeshError, NoRoute
+from agentmesh.identity.budget import UNBOUNDED, Budget
 from agentmesh.node.record import TaskStory
 from agentmesh.node.resolve import Candidate
 from agentmesh.wire import v1
@@ -31,6 +32,7 @@ class Attempt:
         message: The opening, its own copy.
         story: Makes the events of this node, if the agent is beside it.
         hear: Takes every event that is told; may raise LimitError.
+        budget: What the call may use at most.
 
     Attributes:
         path: Way to the replica: "local", "direct" or "relayed".
@@ -46,6 +48,7 @@ class Attempt:
     __slots__ = (
         "_hear",
         "began_s",
+        "budget",
         "candidate",
         "held",
         "held_bytes",
@@ -65,7 +68,9 @@ class Attempt:
         message: v1.CallOpen,
         story: TaskStory,
         hear: Callable[[Attempt, EventV1, int], None],
+        budget: Budget = UNBOUNDED,
     ) -> None:
+        self.budget = budget
         self.candidate, self.message, self.story, self._hear = candidate, message, story, hear
         self.path = "local"
         self.receipt = ""

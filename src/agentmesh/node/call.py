@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import cast
 
 from agentmesh.errors import AgentCanceled, AgentFailed, LimitError, MeshError
+from agentmesh.identity.budget import UNBOUNDED, Budget
 from agentmesh.node.record import TaskStory
 from agentmesh.wire.event import EventV1, TaskState, is_end, state_of
 from agentmesh.wire.views import Reply, reply_from_events
@@ -19,11 +20,21 @@ class Call:
     Args:
         story: Makes this node's own events of the task.
         context_id: Conversation, if any.
+        budget: What it may use at most, signed into its token.
         events_max, bytes_max: Flood limits; over them ``add`` raises LimitError.
     """
 
-    def __init__(self, story: TaskStory, *, context_id: str | None, events_max: int, bytes_max: int) -> None:
+    def __init__(
+        self,
+        story: TaskStory,
+        *,
+        context_id: str | None,
+        events_max: int,
+        bytes_max: int,
+        budget: Budget = UNBOUNDED,
+    ) -> None:
         self.story = story
+        self.budget = budget
         self.run_id = story.run_id
         self.task_id = story.task_id
         self.context_id = context_id

@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from agentmesh.errors import AgentNotFound, Busy, Closed, LoopDetected, MeshError, NoRoute, ReplayError, from_wire
+from agentmesh.errors import (
+    AgentNotFound,
+    BudgetExceeded,
+    Busy,
+    Closed,
+    LoopDetected,
+    MeshError,
+    NoRoute,
+    ReplayError,
+    from_wire,
+)
+from agentmesh.identity.budget import Usage
 from agentmesh.identity.receipt import read_receipt
 from agentmesh.identity.token import CallToken
 from agentmesh.ids import NodeId
@@ -21,10 +32,11 @@ from agentmesh.node.registry import LocalAgent, Registry
 from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
 from agentmesh.wire import v1
-from agentmesh.wire.event import state_of
+from agentmesh.wire.event import EventV1, state_of
 
 #: Tasks of agents without receipts that are remembered, so that none of them runs twice.
 _DONE_MAX = 20_000
+_DEADLINE_MS_MAX = 86_400_000
 #: Problems of a call that never reached its agent: the same task may be sent again and is then run.
 _NOT_BEGUN = frozenset({"/problems/no_route", "/problems/busy"})
 
@@ -53,10 +65,15 @@ class Visit:
         peer: The node it came from; this node for calls that stay here.
     """
 
-    __slots__ = ("agent", "ended", "message", "peer", "witness")
+    __slots__ = ("agent", "budget", "deadline_s", "ended", "late", "message", "peer", "witness")
 
     def __init__(self, agent: LocalAgent, message: v1.CallOpen, witness: Witness, peer: NodeId) -> None:
         self.agent, self.message, self.witness, self.peer = agent, message, witness, peer
+        #: What it may use, and how long it may take from now: as its caller says; checks may narrow both.
+        self.budget = witness.token.claims.budget
+        self.deadline_s = min(message.deadline_ms, _DEADLINE_MS_MAX) / 1000
+        #: Code of the error if that time is over.
+        self.late = "unreached.timeout"
         #: Set when the call is over.
         self.ended: Ended | None = None
 
@@ -64,6 +81,25 @@ class Visit:
     def token(self) -> CallToken:
         """Who asks, for what, and within which budget; verified."""
         return self.witness.token
+
+    def check_usage(self) -> None:
+        """Raise BudgetExceeded once the agent has used more than the call may; what it said is told already."""
+        used = self.witness.usage
+        if used is not None and self.witness.ended is None and (key := used.beyond(self.budget)) is not None:
+            raise BudgetExceeded(
+                f"the agent used more {key} than the call may and was stopped",
+                code="budget.overrun",
+                why=f"it says {getattr(used, key)}, the budget is {getattr(self.budget, key)}",
+                hint="call again with a larger budget:   agentmesh run --budget …",
+            )
+
+    @property
+    def charge(self) -> Usage | None:
+        """What counts as used: what the agent says, and the call itself; None, which is all it might, if it says nothing."""
+        used = self.witness.usage
+        if used is None:
+            return None
+        return Usage(1 + used.calls, used.tokens, used.usd_micros, self.witness.wall_ms)
 
 
 class Check(Protocol):
@@ -208,16 +244,23 @@ class Callee:
             while len(self._done) >= _DONE_MAX:
                 del self._done[next(iter(self._done))]
             self._done[key] = None
+
+        async def tell(event: EventV1) -> None:
+            await sink(event)
+            if event.kind == "status":
+                visit.check_usage()
+
         try:
             came_from = {} if visit.peer == story.node_id else {"caller_node": visit.peer}
             await sink(story.event("status", {"state": "working"}, came_from))
             error = await execute(
                 agent.door,
-                invocation_of(message, agent.manifest.name),
+                invocation_of(message, agent.manifest.name, visit.deadline_s, visit.budget),
                 story,
-                sink,
+                tell,
                 events_max=self._config.call_events_max,
                 bytes_max=self._config.call_bytes_max,
+                late=visit.late,
             )
         except MeshError as failure:
             error = failure

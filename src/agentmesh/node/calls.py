@@ -36,7 +36,7 @@ from agentmesh.node.pulse import Pulse
 from agentmesh.node.record import RunClocks, TaskStory, new_id
 from agentmesh.node.registry import Registry
 from agentmesh.node.remote import Remote
-from agentmesh.node.request import parts_of
+from agentmesh.node.request import budget_of, parts_of
 from agentmesh.node.resolve import Candidate, Directory, candidate_of, find, offered
 from agentmesh.node.routes import BESIDE, Routes
 from agentmesh.store.eventlog import EventLog
@@ -123,7 +123,7 @@ class Calls:
         """
         if request.task_id and (known := self.get(request.task_id)) is not None:
             return known
-        parts = parts_of(request)
+        parts, budget = parts_of(request), budget_of(request)
         hops, caller, caller_name = self._caller_of(request)
         if len(self._running) >= self._config.calls_max:
             raise Busy(f"{self._config.calls_max} calls are running on this node")
@@ -146,6 +146,7 @@ class Calls:
         call = Call(
             story,
             context_id=request.context_id,
+            budget=budget,
             events_max=self._config.call_events_max,
             bytes_max=self._config.call_bytes_max,
         )
@@ -167,6 +168,8 @@ class Calls:
             traceparent=request.traceparent,
             metadata=request.metadata,
             purpose=request.purpose,
+            priority=request.priority,
+            baggage=request.baggage,
         )
         effort = Effort(
             self._means,
@@ -306,7 +309,7 @@ class Calls:
         agent = self._registry.get(message.agent_id)
         if agent is None:
             raise Untouched(AgentNotFound.near(message.agent_id, []))
-        visit = Visit(agent, message, Witness(self._proofs.sign(message, self._node_id)), self._node_id)
+        visit = Visit(agent, message, Witness(self._proofs.sign(message, self._node_id, attempt.budget)), self._node_id)
 
         async def sink(event: EventV1) -> None:
             attempt.add(event)

@@ -29,6 +29,8 @@ class NodeConfig:
         trace_timeout_s: How long one peer may take to answer a trace query.
         calls_max: Calls running at once on this node, both directions; more are refused as busy.
         agent_concurrency_max: Calls running at once per local agent unless its manifest declares ``concurrency_limit``.
+        agent_queue_max: Calls that may wait for room at one agent; more are refused as busy. 0: none waits.
+        agent_queue_wait_s: Longest wait of one of them.
         call_events_max, call_bytes_max: What one call may produce before it is stopped as a flood.
         hops_max: Longest chain of calls.
         finished_max: Finished calls whose result is kept in memory for a retry with the same task id (each holds its events).
@@ -51,6 +53,8 @@ class NodeConfig:
     trace_timeout_s: float = 1.5
     calls_max: int = 2_000
     agent_concurrency_max: int = 256
+    agent_queue_max: int = 100
+    agent_queue_wait_s: float = 10.0
     call_events_max: int = 100_000
     call_bytes_max: int = 64 * 1024 * 1024
     hops_max: int = 16

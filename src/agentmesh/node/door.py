@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+from agentmesh.identity.budget import UNBOUNDED, Budget
 from agentmesh.wire.event import Kind
 
 
@@ -32,6 +33,8 @@ class Invocation:
         lamport: Logical time of the run when the call arrived.
         hops: Agent ids the call has passed through, first caller first.
         metadata: What the caller sent along.
+        budget: What it may use at most, its own further calls included.
+        baggage: What goes along with every call of the run (W3C baggage).
     """
 
     task_id: str
@@ -47,6 +50,8 @@ class Invocation:
     lamport: int = 0
     hops: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+    budget: Budget = UNBOUNDED
+    baggage: dict[str, str] = field(default_factory=dict[str, str])
 
 
 class Happening(NamedTuple):

@@ -242,7 +242,7 @@ class Effort:
         story = TaskStory(mine.node_id, mine.run_id, mine.task_id, parent_task_id=mine.parent_task_id, clock=mine.clock)
         story.agent_id, story.agent = manifest.agent_id, manifest.name
         message = msgspec.structs.replace(self._message, agent_id=manifest.agent_id)
-        attempt = Attempt(candidate, message, story, self._hear)
+        attempt = Attempt(candidate, message, story, self._hear, self._call.budget)
         self._means.balance.began(candidate.replica, attempt.began_s)
         return attempt
 
@@ -257,6 +257,7 @@ class Effort:
 
     async def _try(self, attempt: Attempt) -> MeshError | None:
         attempt.message.lamport = self._call.story.lamport
+        attempt.message.may_wait = not self._left
         outcome: Outcome = "failed"
         try:
             error = await self._means.carry(attempt, is_last=not self._left)

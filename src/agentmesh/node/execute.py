@@ -10,7 +10,18 @@ from typing import Any
 
 import msgspec
 
-from agentmesh.errors import AgentCanceled, AgentFailed, LimitError, MeshError, NoRoute, Timeout, to_wire
+from agentmesh.errors import (
+    AgentCanceled,
+    AgentFailed,
+    BudgetExceeded,
+    LimitError,
+    MeshError,
+    NoRoute,
+    Timeout,
+    to_wire,
+)
+from agentmesh.identity.budget import Budget
+from agentmesh.node.baggage import baggage_of
 from agentmesh.node.door import Door, Happening, Invocation
 from agentmesh.node.record import TaskStory
 from agentmesh.wire import v1
@@ -26,7 +37,14 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 async def execute(
-    door: Door, call: Invocation, story: TaskStory, sink: Sink, *, events_max: int, bytes_max: int
+    door: Door,
+    call: Invocation,
+    story: TaskStory,
+    sink: Sink,
+    *,
+    events_max: int,
+    bytes_max: int,
+    late: str = "unreached.timeout",
 ) -> MeshError | None:
     """Run the call and give every event to ``sink``; the last is a terminal status or input-required.
 
@@ -38,6 +56,7 @@ async def execute(
         story: Makes the events.
         sink: Takes them.
         events_max, bytes_max: Flood limits.
+        late: Code of the error when ``deadline_s`` is over: who set it.
 
     Returns:
         The error the call ended with, or None. It has been told to ``sink`` as an error event.
@@ -67,7 +86,7 @@ async def execute(
                     await sink(story.event(happening.kind, happening.payload))
             raise AgentFailed("the agent stopped without finishing its answer", code="agent.no_end")
     except TimeoutError:
-        error = Timeout(f"the agent did not finish within {call.deadline_s:g} s", code="unreached.timeout")
+        error = Timeout(f"the agent did not finish within {call.deadline_s:g} s", code=late)
         await _tell_cancel(door, call.task_id)
     except asyncio.CancelledError:
         await _tell_cancel(door, call.task_id)
@@ -80,7 +99,7 @@ async def execute(
             error.extra["untouched"] = True
             await sink(story.event("error", to_wire(error)))
             return error
-        if isinstance(raised, LimitError):
+        if isinstance(raised, LimitError | BudgetExceeded):
             await _tell_cancel(door, call.task_id)
         state = "canceled" if isinstance(raised, AgentCanceled) else "failed"
     await _end(sink, story, state, error)
@@ -135,8 +154,8 @@ def _size_of(happening: Happening) -> int:
     return size
 
 
-def invocation_of(message: v1.CallOpen, agent_name: str) -> Invocation:
-    """Return a call as its agent sees it."""
+def invocation_of(message: v1.CallOpen, agent_name: str, deadline_s: float, budget: Budget) -> Invocation:
+    """Return a call as its agent sees it: with the time and budget that are left of it."""
     return Invocation(
         task_id=message.task_id,
         run_id=message.run_id,
@@ -146,7 +165,9 @@ def invocation_of(message: v1.CallOpen, agent_name: str) -> Invocation:
         context_id=message.context_id,
         caller=message.caller,
         caller_name=message.caller_name,
-        deadline_s=min(message.deadline_ms, 86_400_000) / 1000,
+        deadline_s=deadline_s,
+        budget=budget,
+        baggage=baggage_of(message.baggage),
         traceparent=message.traceparent if _is_traceparent(message.traceparent) else None,
         lamport=message.lamport,
         hops=tuple(message.hops),

@@ -27,8 +27,9 @@ from agentmesh.node.call import Call
 from agentmesh.node.callee import Callee
 from agentmesh.node.calls import Calls
 from agentmesh.node.config import NodeConfig
+from agentmesh.node.guard import Guard
+from agentmesh.node.guardfile import GuardFile
 from agentmesh.node.incoming import Incoming
-from agentmesh.node.limits import Limits
 from agentmesh.node.links import Peer
 from agentmesh.node.mesh import Callbacks, Mesh
 from agentmesh.node.proof import Proofs
@@ -44,6 +45,7 @@ from agentmesh.node.traces import Traces
 from agentmesh.node.views import Standing, agent_view, cut_off_view, in_order, matching, peer_view
 from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
+from agentmesh.store.ledger import Ledger
 from agentmesh.store.state import StateStore
 from agentmesh.wire import v1
 from agentmesh.wire.event import EventV1, check
@@ -79,7 +81,7 @@ class Node:
         transports: Ways to other nodes, preferred first.
         udp_listen: ``host:port`` for datagrams; "" = none.
         kit: Doors to agents.
-        log, state, call_store: Stores, open; the node does not close them.
+        log, state, call_store, ledger: Stores, open; the node does not close them.
         keys_dir: Where agent keys live.
         home: Home directory, for ``status``.
         http_port: Returns the API's port.
@@ -95,6 +97,7 @@ class Node:
         log: EventLog,
         state: StateStore,
         call_store: CallStore,
+        ledger: Ledger,
         *,
         keys_dir: Path,
         home: Path,
@@ -133,7 +136,8 @@ class Node:
         )
         clocks = RunClocks()
         proofs = Proofs(key, config, self.registry, call_store)
-        callee = Callee(config, self.registry, proofs, call_store, log, checks=(Limits(self.registry),))
+        self._guard = Guard(config, self.registry, ledger, GuardFile(home / "guard.toml"))
+        callee = Callee(config, self.registry, proofs, call_store, log, checks=(self._guard,))
         self._incoming = Incoming(self.node_id, callee, proofs, log, self._scope, clocks)
         remote = Remote(
             config,
@@ -250,6 +254,7 @@ class Node:
             *self._state.report,
             *self.links.warnings,
             *self.registry.warnings,
+            *self._guard.warnings,
         ]
         warnings += self.mesh.peer_warnings(self.name_of)
         for watch in self.watches:

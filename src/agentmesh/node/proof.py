@@ -10,13 +10,14 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 import msgspec
 
 from agentmesh.codec.canonical import canonical
 from agentmesh.errors import AgentFailed, LimitError, MeshError, ReplayError, StoreError, Unauthorized, problem_type
-from agentmesh.identity.budget import Usage
+from agentmesh.identity.budget import UNBOUNDED, Budget, Usage
 from agentmesh.identity.claims import hash_of
 from agentmesh.identity.jws import b64url
 from agentmesh.identity.keys import KeyPair
@@ -75,7 +76,7 @@ class Proofs:
         self._key, self._config, self._registry, self._store, self._unix_s = key, config, registry, store, unix_s
         self._last: dict[tuple[str, str], str] = {}
 
-    def sign(self, message: v1.CallOpen, callee_node: NodeId) -> CallToken:
+    def sign(self, message: v1.CallOpen, callee_node: NodeId, budget: Budget = UNBOUNDED) -> CallToken:
         """Put a token into a call that is about to be sent to a node, and return it; each try needs its own.
 
         Raises:
@@ -97,6 +98,7 @@ class Proofs:
             digest=digest_of(message.parts, message.skill, message.context_id),
             idem=message.task_id,
             trace_id=message.run_id,
+            budget=budget,
             hops=tuple(message.hops),
             depth_max=self._config.hops_max,
         )
@@ -185,7 +187,7 @@ class Proofs:
                     res_digest=story.digest,
                     outcome=cast("Outcome", outcome),
                     task_id=message.task_id,
-                    usage=Usage(wall_ms=story.wall_ms),
+                    usage=replace(story.usage or Usage(), wall_ms=story.wall_ms),
                     problem=None if error is None else problem_type(error),
                     prev=self._last.get((callee, token.caller)) or self._store.last_hash(callee, token.caller),
                 ),
@@ -234,12 +236,14 @@ class Witness:
         token: The call's token.
     """
 
-    __slots__ = ("_digest", "_started_s", "ended", "token")
+    __slots__ = ("_digest", "_started_s", "ended", "token", "usage")
 
     def __init__(self, token: CallToken) -> None:
         self.token = token
         #: The state that ended the task, once it was told.
         self.ended: str | None = None
+        #: What the agent said it has used, None before it said anything; it never falls.
+        self.usage: Usage | None = None
         self._digest = ResponseDigest()
         self._started_s = time.perf_counter()
 
@@ -251,8 +255,11 @@ class Witness:
         except LimitError:  # an integer that JSON readers disagree on: still the same bytes at both ends
             raw = msgspec.json.encode(said, order="deterministic")
         self._digest.add(raw)
-        if event.kind == "status" and is_end(state := state_of(event.payload)):
-            self.ended = state
+        if event.kind == "status":
+            if (used := Usage.reported(event.payload.get("usage"))) is not None:
+                self.usage = used if self.usage is None else self.usage.at_least(used)
+            if is_end(state := state_of(event.payload)):
+                self.ended = state
 
     @property
     def digest(self) -> str:

@@ -87,7 +87,7 @@ class Remote:
         except MeshError as error:
             raise Untouched(error) from error
         attempt.path = peer.link.path
-        story = Witness(self._proofs.sign(attempt.message, node_id))
+        story = Witness(self._proofs.sign(attempt.message, node_id, attempt.budget))
         try:
             stream = await peer.link.open_stream()
         except MeshError as error:

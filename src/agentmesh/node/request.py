@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from agentmesh.core.budget.gate import PRIORITY_MAX
 from agentmesh.errors import UsageError
+from agentmesh.identity.budget import BUDGET_KEYS, Budget
+from agentmesh.identity.claims import AMOUNT_MAX
+from agentmesh.node.baggage import check_baggage
 from agentmesh.wire.views import CallRequest
 
 _TIMEOUT_S_MIN, _TIMEOUT_S_MAX = 0.05, 86_400.0
@@ -13,6 +17,20 @@ _HEDGE_MS_MAX = 600_000
 _ID_CHARS_MAX = 128
 _TEXT_CHARS_MAX = 512
 _ID = re.compile(r"[!-~]+", re.ASCII)
+
+
+def budget_of(request: CallRequest) -> Budget:
+    """Return what a call may use at most. Raises UsageError (code "call.budget")."""
+    amounts: dict[str, Any] = request.budget
+    for name, value in amounts.items():
+        if name not in BUDGET_KEYS or type(value) is not int or not 0 <= value <= AMOUNT_MAX:
+            raise UsageError(
+                f"the call's budget for {name[:40]!r} is {str(value)[:40]!r}",
+                code="call.budget",
+                why=f"a budget bounds {', '.join(BUDGET_KEYS)}, each by an integer from 0 to 10^15",
+                hint="1.50 USD is usd_micros: 1500000",
+            )
+    return Budget(**amounts)
 
 
 def parts_of(request: CallRequest) -> list[dict[str, Any]]:
@@ -42,6 +60,9 @@ def parts_of(request: CallRequest) -> list[dict[str, Any]]:
             raise UsageError(
                 f"the {name} is one line of at most {_TEXT_CHARS_MAX} printable characters", code=f"call.bad_{name}"
             )
+    if not 0 <= request.priority <= PRIORITY_MAX:
+        raise UsageError(f"priority is {request.priority}; it goes from 0 to {PRIORITY_MAX}", code="call.priority")
+    check_baggage(request.baggage)
     if not 0 <= request.lamport <= 2**52:
         raise UsageError("lamport is out of range", code="call.bad_id")
     if request.text is not None:

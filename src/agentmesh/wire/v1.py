@@ -66,6 +66,9 @@ class CallOpen(msgspec.Struct, tag="call", kw_only=True):
     Attributes:
         purpose: Why, in the caller's words.
         token: Call token (``identity.token``); a call without one is refused.
+        priority: 0 … 9, which of the caller's own calls goes first where they wait.
+        may_wait: It may wait for room; False while another replica can be tried.
+        baggage: W3C baggage: what goes along with every call of a run, such as a language.
     """
 
     v: int
@@ -85,6 +88,9 @@ class CallOpen(msgspec.Struct, tag="call", kw_only=True):
     metadata: dict[str, Any] = {}
     purpose: str = ""
     token: str = ""
+    priority: int = 5
+    may_wait: bool = False
+    baggage: dict[str, str] = {}
 
 
 class CallEvent(msgspec.Struct, tag="event", kw_only=True):

@@ -220,6 +220,11 @@ class CallRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         balance: How to choose among replicas; "" for the node's setting ``balance``.
         idempotent: It may safely run more than once: when the link to a replica breaks, another one is asked.
         hedge_ms: Ask a second replica after so many milliseconds without an answer, 1 to 600000; only with ``idempotent``.
+        budget: What the call may use at most, its own further calls included: ``calls``, ``tokens``, ``usd_micros``,
+            ``wall_ms``, each an integer from 0 to 10^15. What is left out the caller does not bound.
+        priority: 0, which can wait, to 9: which of this caller's own calls goes first where they wait.
+        baggage: W3C baggage that goes along with the call and with every call made from it, such as a language: at most 32
+            members of at most 4096 characters together.
     """
 
     to: str
@@ -242,6 +247,9 @@ class CallRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     balance: Strategy | Literal[""] = ""
     idempotent: bool = False
     hedge_ms: int | None = None
+    budget: dict[str, Any] = {}
+    priority: int = 5
+    baggage: dict[str, str] = {}
 
 
 class Reply(msgspec.Struct, kw_only=True):

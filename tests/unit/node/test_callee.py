@@ -92,7 +92,7 @@ async def test_a_task_that_is_running_is_not_begun_a_second_time(tmp_path: Path)
 
 
 async def test_a_task_that_was_refused_or_never_reached_the_agent_may_be_sent_again(tmp_path: Path) -> None:
-    async with world(tmp_path, 2, agent_concurrency_max=1) as (a, b):
+    async with world(tmp_path, 2, agent_concurrency_max=1, agent_queue_max=0) as (a, b):
         agent = await b.serve("slow", hang)
         await until(lambda: knows(a, "slow"))
         first = await a.node.call(task("slow", task_id="task-0"))

@@ -292,7 +292,7 @@ async def test_the_same_task_id_never_runs_twice(tmp_path: Path) -> None:
 
 
 async def test_more_calls_than_an_agent_takes_are_refused_as_busy(tmp_path: Path) -> None:
-    async with world(tmp_path, 2) as (a, b):
+    async with world(tmp_path, 2, agent_queue_max=0) as (a, b):
         await b.serve("slow", hang, concurrency_limit=2)
         await until(lambda: knows(a, "slow"))
         running = [await a.node.call(CallRequest(to="slow", text="x")) for _ in range(2)]

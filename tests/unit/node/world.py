@@ -18,6 +18,7 @@ from agentmesh.node.door import Door, Happening, Health, Invocation
 from agentmesh.node.node import Node
 from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
+from agentmesh.store.ledger import Ledger
 from agentmesh.store.state import StateStore
 from agentmesh.wire.views import RegisterRequest
 
@@ -144,6 +145,8 @@ async def world(
             stack.callback(state.close)
             calls = CallStore.open(home / "calls.sqlite")
             stack.callback(calls.close)
+            ledger = Ledger.open(home / "ledger.sqlite")
+            stack.callback(ledger.close)
             kit = kits[i] if kits else FakeKit()
             node = Node(
                 key,
@@ -154,6 +157,7 @@ async def world(
                 log,
                 state,
                 calls,
+                ledger,
                 keys_dir=home / "keys",
                 home=home,
                 http_port=lambda: 1,
