@@ -770,6 +770,94 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "audit.tree": Requirement(
+        "issue 4.8, RFC 9162, C2SP tlog-checkpoint and signed-note",
+        "The audit log is a Merkle tree under signed checkpoints that others can read; any other proof or signature is refused.",
+        (
+            *_in(
+                "unit/codec/test_merkle.py",
+                "roots_are_those_that_certificate_transparency_tests_with",
+                "every_leaf_of_every_tree_up_to_200_is_proven_in",
+                "every_tree_up_to_100_is_proven_to_continue_every_smaller_one",
+                "one_changed_bit_index_or_size_ends_a_proof_of_inclusion",
+                "one_changed_bit_ends_a_proof_of_consistency",
+                "the_empty_tree_has_a_root_and_holds_nothing",
+            ),
+            *_in(
+                "unit/identity/test_audit.py",
+                "a_checkpoint_is_a_signed_note_as_c2sp_specifies_it",
+                "the_key_id_is_that_of_the_published_example",
+                "a_checkpoint_of_another_key_or_signed_by_another_is_refused",
+                "any_changed_character_of_a_checkpoint_is_found",
+            ),
+        ),
+    ),
+    "audit.records": Requirement(
+        "RQ0 §4.5 and §4.8, RQ3 audit, RQ4 §2.5 and §7.4, issue 4.8",
+        "Every call, refusal and change is on disk before its outcome is told, without prompts and answers; no switch, no gap.",
+        (
+            *_in(
+                "unit/identity/test_audit.py",
+                "a_record_is_a_cloud_event_that_says_who_asked_whom_for_what_and_what_was_decided",
+                "no_text_of_a_stranger_ends_a_line_steers_a_terminal_or_outgrows_its_place",
+            ),
+            *_in(
+                "unit/store/test_audit.py",
+                "what_was_written_is_there_after_a_restart_and_is_signed",
+                "many_that_wait_share_syncs_and_each_is_told_its_own_place",
+                "a_call_that_the_process_did_not_live_to_record_is_recorded_at_the_next_start",
+                "on_a_full_disk_running_calls_are_recorded_from_the_reserve_and_new_ones_refused",
+                "a_record_that_the_disk_refuses_is_not_acknowledged_but_written_once_it_can_be",
+            ),
+            *_in(
+                "unit/node/test_audit.py",
+                "a_call_stands_in_the_log_of_both_nodes_with_who_what_why_and_what_came_of_it",
+                "the_record_is_on_disk_when_the_caller_hears_the_answer",
+                "refusals_failures_and_cancels_are_recorded_as_what_they_are",
+                "a_call_whose_token_does_not_hold_is_recorded_under_the_node_that_sent_it",
+                "a_withdrawn_agent_is_recorded",
+                "while_nothing_can_be_recorded_no_call_is_served_or_made",
+                "an_answer_that_cannot_be_recorded_is_not_told",
+            ),
+        ),
+    ),
+    "audit.tamper": Requirement(
+        "issue 4.8 and its figure",
+        "Any changed, dropped or moved record is found and named, also on a copy; while a log does not hold, no call is served.",
+        (
+            *_in(
+                "unit/store/test_audit.py",
+                "each_way_to_falsify_a_log_is_found_and_named",
+                "a_log_that_does_not_match_its_signature_allows_no_call_and_is_left_as_it_is",
+                "yesterdays_copy_is_whole_by_itself_and_found_by_a_checkpoint_that_somebody_kept",
+                "a_record_is_proven_with_nothing_but_the_id_of_its_node",
+                "a_proof_with_anything_changed_is_refused",
+            ),
+            *_in("unit/node/test_audit.py", "a_log_that_was_rolled_back_or_cut_refuses_calls_and_says_so"),
+        ),
+    ),
+    "audit.peers": Requirement(
+        "issue 4.8",
+        "Peers pin checkpoints; a log that was rewritten or rolled back is found, and its own node is told.",
+        _in(
+            "unit/node/test_audit.py",
+            "linked_nodes_pin_each_others_checkpoints_and_see_them_grow",
+            "new_links_are_asked_by_themselves",
+            "a_node_that_puts_yesterdays_log_back_is_found_by_its_peers_and_told",
+            "a_checkpoint_of_another_key_or_without_proof_is_held_against_the_peer",
+        ),
+    ),
+    "audit.undo": Requirement(
+        "RQ4 §7.3, issue 4.8",
+        "The record of a call holds what would undo it, when its agent says so.",
+        (
+            *_in("unit/node/test_audit.py", "what_would_undo_a_call_stands_in_its_record"),
+            *_in(
+                "unit/identity/test_audit.py",
+                "what_would_undo_a_call_is_kept_while_it_is_small_and_by_its_digest_when_it_is_not",
+            ),
+        ),
+    ),
     "call.receipt.people": Requirement(
         "RQ0 §4.5, issue 4.2",
         "People see receipts, take them elsewhere and find whatever was changed.",

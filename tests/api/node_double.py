@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from agentmesh.errors import AgentCanceled, AgentNotFound, MeshError, RunNotFound
+from agentmesh.errors import AgentCanceled, AgentNotFound, MeshError, RecordNotFound, RunNotFound
 from agentmesh.sdk.types import (
     AgentDetail,
     AgentView,
+    AuditProof,
+    AuditRecords,
+    AuditView,
     CallRequest,
     CancelResult,
     NetNodeView,
@@ -170,6 +173,18 @@ class FakeBackend:
         if ref != "last":
             raise RunNotFound(f"no receipt of {ref!r}")
         return [ReceiptView(hash="h", task_id="t", run_id="r", callee="b", caller="a", receipt="x.y.z", token="u.v.w")]
+
+    def audit_log(self) -> AuditView:
+        return AuditView(node_id=NODE, size=1, checkpoint="x")
+
+    async def audit_records(self, after: int, limit: int, run: str, agent: str) -> AuditRecords:
+        self._ask("audit_records", after, limit, run, agent)
+        return AuditRecords(records=[{"id": "0"}], next=1)
+
+    async def audit_proof(self, ref: str) -> AuditProof:
+        if ref != "last":
+            raise RecordNotFound(f"no record of {ref!r}")
+        return AuditProof(record="{}", index=0, size=1, hashes=[], checkpoint="x")
 
     async def trace(self, ref: str, after: int = 0, remote: bool = True) -> TraceView:
         self._ask("trace", ref, after, remote)

@@ -105,6 +105,7 @@ def test_a_message_decodes_as_what_was_encoded(cls: type[msgspec.Struct], seed: 
             (v1.CallCancel, v1.decode_call_input),
             (v1.TraceReply, v1.decode_trace_reply),
             (v1.NetReply, v1.decode_net_reply),
+            (v1.AuditReply, v1.decode_audit_reply),
         )
         if cls in (get_args(union) or (union,))
     ]

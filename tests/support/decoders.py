@@ -15,7 +15,11 @@ from msgspec import inspect as shapes
 
 from agentmesh.codec.canonical import canonical
 from agentmesh.codec.frame import ShortReader, encode_frame, encode_short
+from agentmesh.codec.merkle import EMPTY_ROOT
 from agentmesh.errors import PeerError
+from agentmesh.identity.audit_record import body_of, write_record
+from agentmesh.identity.audit_record import read_record as read_audit_record
+from agentmesh.identity.checkpoint import CHECKPOINT_BYTES_MAX, read_checkpoint, sign_checkpoint
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.manifest import build_card, read_record, sign_card, sign_tombstone
 from agentmesh.identity.node_record import node_body, read_node_record, sign_node_record
@@ -115,6 +119,15 @@ def targets() -> list[Target]:
     provider = sign_provider(NEAR, AT, agent=AgentId(FAR.did), seq=1, iat=EPOCH, addresses=("udp:192.0.2.7:1",))
     sealed = envelope.seal(NEAR, own, v1.encode(v1.swim.Ping(1, 2, 3, 4)), sent_ms=EPOCH * 1000, nonce=9)
     told = event.EventV1(id="a" * 32, ts=1, kind="message", run_id="b" * 32, payload={"parts": [{"text": "hello"}]})
+    noted = body_of(
+        "call",
+        "allowed",
+        agent=NEAR.did,
+        resource=FAR.did,
+        time="2027-01-15T08:00:00.000000Z",
+        task="t",
+        purpose="重复",
+    )
     card = build_card(
         agent_key_did=FAR.did,
         node_id=NEAR.did,
@@ -144,6 +157,13 @@ def targets() -> list[Target]:
         Target("call input", v1.decode_call_input, _encoded(v1.CallCancel, v1.CONTROL_BYTES_MAX)),
         Target("trace reply", v1.decode_trace_reply, _encoded(v1.TraceReply, v1.CALL_BYTES_MAX)),
         Target("net reply", v1.decode_net_reply, _encoded(v1.NetReply, v1.CALL_BYTES_MAX)),
+        Target("audit reply", v1.decode_audit_reply, _encoded(v1.AuditReply, v1.CONTROL_BYTES_MAX)),
+        Target("audit record", read_audit_record, (write_record(noted, NEAR.did, 0),)),
+        Target(
+            "checkpoint",
+            lambda raw: read_checkpoint(raw[: CHECKPOINT_BYTES_MAX + 1].decode("utf-8", "surrogateescape")),
+            (sign_checkpoint(NEAR, 0, EMPTY_ROOT).text.encode(), sign_checkpoint(NEAR, 7, bytes(32)).text.encode()),
+        ),
         Target("envelope", lambda raw: envelope.open_envelope(raw, own, EPOCH * 1000, envelope.Replays(4)), (sealed,)),
         Target("notice", envelope.read_notice, (envelope.notice_of("clock", sealed, 7),)),
         Target("statement", lambda raw: read_statement(raw, b"node"), (sign_statement(NEAR, b"node", b"x"),)),

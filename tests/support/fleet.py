@@ -31,9 +31,12 @@ from agentmesh.net.base import Transport
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.door import Door, Happening, Health, Invocation
 from agentmesh.node.node import Node
+from agentmesh.store.audit import AuditLog
+from agentmesh.store.audit_files import AuditConfig
 from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.keyfile import load_or_create_key
+from agentmesh.store.ledger import Ledger
 from agentmesh.store.state import StateStore
 from agentmesh.wire.views import CallRequest, RegisterRequest
 from tests.support.daemons import wait_until
@@ -120,6 +123,10 @@ class Member:
         self._stack.callback(state.close)
         calls = CallStore.open(self.home / "calls.sqlite")
         self._stack.callback(calls.close)
+        ledger = Ledger.open(self.home / "ledger.sqlite")
+        self._stack.callback(ledger.close)
+        audit = AuditLog.open(self.home / "audit", key, AuditConfig(reserve_bytes=1 << 16))
+        self._stack.push_async_callback(audit.aclose)
         node = Node(
             key,
             NodeConfig(name=self.name, version="0", health_interval_s=2.0, site=self.args.site),
@@ -129,6 +136,8 @@ class Member:
             log,
             state,
             calls,
+            ledger,
+            audit,
             keys_dir=self.home / "keys",
             home=self.home,
             http_port=lambda: 1,

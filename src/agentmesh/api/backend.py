@@ -12,6 +12,9 @@ from typing import Protocol
 from agentmesh.sdk.types import (
     AgentDetail,
     AgentView,
+    AuditProof,
+    AuditRecords,
+    AuditView,
     CallRequest,
     CancelResult,
     NetView,
@@ -142,6 +145,33 @@ class Backend(Protocol):
         Raises:
             RunNotFound: no receipt of it is kept here.
             UsageError: the prefix is too short or fits more than one run.
+        """
+        ...
+
+    def audit_log(self) -> AuditView:
+        """Return the state of this node's audit log, and what it knows of those of others."""
+        ...
+
+    async def audit_records(self, after: int, limit: int, run: str, agent: str) -> AuditRecords:
+        """Return audit records, oldest first.
+
+        Args:
+            after: Number of the first.
+            limit: At most so many are returned.
+            run: Only of this run or task (id or its beginning); "" = all.
+            agent: Only with this agent on either side (did:key or name); "" = all.
+        """
+        ...
+
+    async def audit_proof(self, ref: str) -> AuditProof:
+        """Return the proof that a record is in the log.
+
+        Args:
+            ref: Its number; or the id of a task or run, or its beginning; or "last".
+
+        Raises:
+            RecordNotFound: there is none.
+            Corrupt, SignatureError: the log is not what was signed.
         """
         ...
 

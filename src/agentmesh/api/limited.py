@@ -9,6 +9,9 @@ from agentmesh.api.scopes import Rights
 from agentmesh.sdk.types import (
     AgentDetail,
     AgentView,
+    AuditProof,
+    AuditRecords,
+    AuditView,
     CallRequest,
     CancelResult,
     NetView,
@@ -98,6 +101,21 @@ class Limited:
     async def receipts(self, ref: str) -> list[ReceiptView]:
         """See ``Backend``."""
         return await self._node.receipts(ref)
+
+    def audit_log(self) -> AuditView:
+        """See ``Backend``; the operator's alone."""
+        self._rights.require("admin")
+        return self._node.audit_log()
+
+    async def audit_records(self, after: int, limit: int, run: str, agent: str) -> AuditRecords:
+        """See ``Backend``; the operator's alone."""
+        self._rights.require("admin")
+        return await self._node.audit_records(after, limit, run, agent)
+
+    async def audit_proof(self, ref: str) -> AuditProof:
+        """See ``Backend``; the operator's alone."""
+        self._rights.require("admin")
+        return await self._node.audit_proof(ref)
 
     async def runs(self, limit: int) -> list[RunView]:
         """See ``Backend``."""

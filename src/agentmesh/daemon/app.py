@@ -43,6 +43,7 @@ from agentmesh.node.config import NodeConfig
 from agentmesh.node.door import Door
 from agentmesh.node.node import Node
 from agentmesh.obs.log import setup_logging
+from agentmesh.store.audit import AuditLog
 from agentmesh.store.base import EventLogConfig
 from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
@@ -119,7 +120,9 @@ async def serve(settings: Settings) -> int:
         ledger = Ledger.open(home.ledger)
         stack.callback(ledger.close)
         ca = _ca_network(settings)
-        node = _node(settings, home, key, log, state, calls, ledger, port, ca)
+        audit = AuditLog.open(home.audit, key)
+        stack.push_async_callback(audit.aclose)
+        node = _node(settings, home, key, log, state, calls, ledger, audit, port, ca)
         if ca is not None:
             stop.on_hup.append(ca.refresh)
         stack.push_async_callback(node.aclose)
@@ -192,6 +195,7 @@ def _node(
     state: StateStore,
     calls: CallStore,
     ledger: Ledger,
+    audit: AuditLog,
     port: int,
     ca: CaNetwork | None,
 ) -> Node:
@@ -229,6 +233,7 @@ def _node(
         state,
         calls,
         ledger,
+        audit,
         keys_dir=home.agent_keys,
         home=home.path,
         http_port=lambda: port,

@@ -6,6 +6,7 @@
     keys.sqlite                            hashes of API keys
     events/      state.sqlite  calls.sqlite  what the node remembers; tokens used, receipts
     ledger.sqlite                          what calls have cost
+    audit/                                 the audit log, never deleted by this program
     daemon.json  daemon.lock  daemon.log   the running daemon
     home_version                           layout version, "1"
 
@@ -56,6 +57,7 @@ class Home:
         self.state = self.path / "state.sqlite"
         self.calls = self.path / "calls.sqlite"
         self.ledger = self.path / "ledger.sqlite"
+        self.audit = self.path / "audit"
         self.runfile = self.path / "daemon.json"
         self.lock = self.path / "daemon.lock"
         self.log = self.path / "daemon.log"

@@ -7,7 +7,7 @@ Each ``Check`` may refuse a call before its agent hears of it; each ``Recorder``
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from agentmesh.errors import (
     AgentNotFound,
@@ -18,6 +18,7 @@ from agentmesh.errors import (
     MeshError,
     NoRoute,
     ReplayError,
+    StoreError,
     from_wire,
 )
 from agentmesh.identity.budget import Usage
@@ -48,11 +49,13 @@ class Ended(NamedTuple):
         state: Terminal state or "input-required"; "rejected" if it was refused before any work.
         error: Why it was refused or failed.
         receipt: What the agent signed of it; "" if nobody could.
+        withheld: It could not be recorded: ``error`` says so, and nothing more of the answer may be told.
     """
 
     state: str
     error: MeshError | None = None
     receipt: str = ""
+    withheld: bool = False
 
 
 class Visit:
@@ -65,7 +68,7 @@ class Visit:
         peer: The node it came from; this node for calls that stay here.
     """
 
-    __slots__ = ("agent", "budget", "deadline_s", "ended", "late", "message", "peer", "witness")
+    __slots__ = ("agent", "budget", "deadline_s", "ended", "facts", "late", "message", "peer", "witness")
 
     def __init__(self, agent: LocalAgent, message: v1.CallOpen, witness: Witness, peer: NodeId) -> None:
         self.agent, self.message, self.witness, self.peer = agent, message, witness, peer
@@ -76,6 +79,8 @@ class Visit:
         self.late = "unreached.timeout"
         #: Set when the call is over.
         self.ended: Ended | None = None
+        #: What checks found out of it, for its audit record ("risk", "budget", …; ``identity.audit_record``).
+        self.facts: dict[str, Any] = {}
 
     @property
     def token(self) -> CallToken:
@@ -124,7 +129,11 @@ class Recorder(Protocol):
     """Is told of every call at an agent beside this node before its caller hears the outcome."""
 
     async def ended(self, visit: Visit, ended: Ended) -> None:
-        """Take note of an outcome; the caller hears it when this returns. Never raises."""
+        """Take note of an outcome; the caller hears it when this returns.
+
+        Raises:
+            StoreError: it cannot be noted. The caller hears that, and no more of the answer.
+        """
         ...
 
     async def turned_away(self, peer: NodeId, message: v1.CallOpen, error: MeshError) -> None:
@@ -211,8 +220,11 @@ class Callee:
             visit.ended = ended = Ended(visit.witness.ended or ended.state, ended.error, receipt)
             for check in reversed(entered):
                 check.leave(visit, ended)
-            for recorder in self._recorders:
-                await recorder.ended(visit, ended)
+            try:
+                for recorder in self._recorders:
+                    await recorder.ended(visit, ended)
+            except StoreError as unrecorded:
+                visit.ended = ended = Ended("failed", unrecorded, withheld=True)
         return ended
 
     async def _serve(self, visit: Visit, story: TaskStory, sink: Sink, entered: list[Check]) -> Ended:

@@ -8,7 +8,7 @@ import os
 import random
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from agentmesh.core.balance.balance import Balance
 from agentmesh.core.balance.budget import RetryBudget
@@ -50,6 +50,18 @@ _TRIES_MAX = 16
 _DEADLINE_GRACE_S = 0.25
 
 
+class Outward(Protocol):
+    """Is told of every call that leaves this node, before and after."""
+
+    def calling(self, attempt: Attempt) -> int:
+        """Take note that a call goes out, and return a number for ``called``. Raises MeshError: it must not go."""
+        ...
+
+    def called(self, begun: int, attempt: Attempt, error: BaseException | None) -> None:
+        """Take note of how it ended. Never raises."""
+        ...
+
+
 class Calls:
     """Start and keep calls.
 
@@ -68,6 +80,7 @@ class Calls:
         routes: Say how far other nodes are.
         pulse: Notices nodes that stop answering.
         trust_of: Trust in an agent by id, 0 … 1.
+        outward: Told of every call that leaves.
     """
 
     def __init__(
@@ -87,8 +100,10 @@ class Calls:
         routes: Routes,
         pulse: Pulse,
         trust_of: Callable[[str], float],
+        outward: Outward,
     ) -> None:
         self._node_id = node_id
+        self._outward = outward
         self._config = config
         self._registry, self._remote, self._callee, self._proofs = registry, remote, callee, proofs
         self._log, self._scope, self._clocks = log, scope, clocks
@@ -302,7 +317,16 @@ class Calls:
     async def _carry(self, attempt: Attempt, /, *, is_last: bool) -> MeshError | None:
         if attempt.candidate.entry.local:
             return await self._local(attempt)
-        return await self._remote.carry(attempt, is_last=is_last)
+        begun = self._outward.calling(attempt)
+        error: BaseException | None = None
+        try:
+            error = await self._remote.carry(attempt, is_last=is_last)
+            return error
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._outward.called(begun, attempt, error)
 
     async def _local(self, attempt: Attempt) -> MeshError | None:
         message = attempt.message

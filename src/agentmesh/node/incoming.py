@@ -152,6 +152,7 @@ class _Told:
     async def end(self, ended: Ended) -> None:
         """Send what waits, the outcome and its receipt, and finish. Raises Closed."""
         error = to_wire(ended.error) if ended.error else None
-        end = v1.CallEnd(state=ended.state, error=error, events=self._take(), receipt=ended.receipt)
+        events = self._take()
+        end = v1.CallEnd(state=ended.state, error=error, events=[] if ended.withheld else events, receipt=ended.receipt)
         await self._stream.send(v1.encode(end))
         await self._stream.finish()

@@ -6,6 +6,7 @@ agents beside us; calls and traces carry the work; the event log remembers. Ever
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -15,14 +16,20 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from agentmesh.core.brain import BrainConfig
 from agentmesh.errors import AgentNotFound, MeshError, RunNotFound, UsageError
+from agentmesh.identity.audit_record import AuditRecord
 from agentmesh.identity.keys import KeyPair
+from agentmesh.identity.manifest import Manifest
 from agentmesh.identity.node_record import read_node_record
 from agentmesh.ids import AgentId, NodeId, capability_key, dht_key, is_name, node_id, public_key_of, short
 from agentmesh.net.addresses import format_seed, parse_seed
 from agentmesh.net.base import Stream, Transport
 from agentmesh.net.tasks import TaskScope
+from agentmesh.node.audit import Audit
+from agentmesh.node.audit_peers import AuditPeers
 from agentmesh.node.call import Call
 from agentmesh.node.callee import Callee
 from agentmesh.node.calls import Calls
@@ -43,11 +50,15 @@ from agentmesh.node.standing import place_of, standings
 from agentmesh.node.survey import Survey
 from agentmesh.node.traces import Traces
 from agentmesh.node.views import Standing, agent_view, cut_off_view, in_order, matching, peer_view
+from agentmesh.store import audit_read
+from agentmesh.store.audit import AuditLog
+from agentmesh.store.audit_pins import AuditPins
 from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.ledger import Ledger
 from agentmesh.store.state import StateStore
 from agentmesh.wire import v1
+from agentmesh.wire.audit_views import AuditPeerView, AuditProof, AuditRecords, AuditView
 from agentmesh.wire.event import EventV1, check
 from agentmesh.wire.views import (
     AgentDetail,
@@ -81,7 +92,7 @@ class Node:
         transports: Ways to other nodes, preferred first.
         udp_listen: ``host:port`` for datagrams; "" = none.
         kit: Doors to agents.
-        log, state, call_store, ledger: Stores, open; the node does not close them.
+        log, state, call_store, ledger, audit_log: Stores, open; the node does not close them.
         keys_dir: Where agent keys live.
         home: Home directory, for ``status``.
         http_port: Returns the API's port.
@@ -98,6 +109,7 @@ class Node:
         state: StateStore,
         call_store: CallStore,
         ledger: Ledger,
+        audit_log: AuditLog,
         *,
         keys_dir: Path,
         home: Path,
@@ -108,6 +120,7 @@ class Node:
         self.config = config
         self._log, self._state, self._home, self._http_port = log, state, home, http_port
         self._call_store = call_store
+        self.audit = Audit(self.node_id, audit_log)
         self._started_s = time.monotonic()
         self._scope = TaskScope("node")
         self.discovery: list[str] = []
@@ -130,14 +143,22 @@ class Node:
             kit,
             state,
             keys_dir,
-            on_record=self.mesh.local_record,
+            on_record=self._on_record,
             on_health=self.mesh.local_health,
-            on_gone=self.mesh.local_gone,
+            on_gone=self._on_gone,
         )
         clocks = RunClocks()
         proofs = Proofs(key, config, self.registry, call_store)
         self._guard = Guard(config, self.registry, ledger, GuardFile(home / "guard.toml"))
-        callee = Callee(config, self.registry, proofs, call_store, log, checks=(self._guard,))
+        callee = Callee(
+            config,
+            self.registry,
+            proofs,
+            call_store,
+            log,
+            checks=(self._guard, self.audit),  # the audit log last: what it notes as begun, begins
+            recorders=(self.audit,),
+        )
         self._incoming = Incoming(self.node_id, callee, proofs, log, self._scope, clocks)
         remote = Remote(
             config,
@@ -164,6 +185,7 @@ class Node:
             routes=routes,
             pulse=Pulse(self.links, self._scope, remote.note_silence),
             trust_of=lambda _: 1.0,
+            outward=self.audit,
         )
         self._survey = Survey(
             self.node_id,
@@ -173,6 +195,7 @@ class Node:
             on_misbehaved=self.mesh.note_misbehaviour,
             rng=random.Random(os.urandom(16)),  # noqa: S311 samples, not secrets
         )
+        self._audit_peers = self._watching(audit_log)
         self._traces = Traces(self.node_id, config, log, self.links, name_of=self.name_of)
 
     async def open(self, seeds: Sequence[str] = ()) -> None:
@@ -184,6 +207,7 @@ class Node:
         """
         await self.mesh.open()
         await self.registry.open()
+        self._audit_peers.open()
         await self.add_seeds(list(seeds))
 
     async def _on_request(self, peer: Peer, stream: Stream, message: v1.RequestMessage) -> None:
@@ -191,8 +215,28 @@ class Node:
             await self._incoming.serve(peer, stream, message)
         elif isinstance(message, v1.NetQuery):
             await self._survey.serve(stream)
+        elif isinstance(message, v1.AuditQuery):
+            await self._audit_peers.serve(peer.link.peer, stream, message)
         else:
             await self._traces.serve(peer, stream, message)
+
+    def _watching(self, log: AuditLog) -> AuditPeers:
+        return AuditPeers(
+            log,
+            AuditPins.open(log.directory / "peers.sqlite"),
+            self.links,
+            on_misbehaved=self.mesh.note_misbehaviour,
+            rng=random.Random(os.urandom(16)),  # noqa: S311 jitter, not secrets
+        )
+
+    def _on_record(self, manifest: Manifest) -> None:
+        self.mesh.local_record(manifest)
+        if manifest.tombstone:
+            self.audit.note_soon("withdraw", manifest.agent_id, name=manifest.name)
+
+    def _on_gone(self, agent_id: AgentId) -> None:
+        self.mesh.local_gone(agent_id)
+        self.audit.note_soon("withdraw", agent_id)
 
     def on_mdns(self, node: NodeId, addresses: list[str]) -> None:
         """Take an address heard on the LAN: a hint, never trust."""
@@ -255,6 +299,8 @@ class Node:
             *self.links.warnings,
             *self.registry.warnings,
             *self._guard.warnings,
+            *self.audit.warnings,
+            *self._audit_peers.warnings(self.name_of),
         ]
         warnings += self.mesh.peer_warnings(self.name_of)
         for watch in self.watches:
@@ -320,6 +366,9 @@ class Node:
     async def register(self, request: RegisterRequest) -> list[AgentView]:
         """Register the agents behind a URL (see ``Registry.register``)."""
         agents = await self.registry.register(request)
+        for agent in agents:
+            manifest = agent.manifest
+            await self.audit.note("register", manifest.agent_id, name=manifest.name, version=manifest.version)
         return self._local_views([a.manifest.agent_id for a in agents])
 
     async def deregister(self, ref: str) -> AgentView:
@@ -327,6 +376,7 @@ class Node:
         agent = self.registry.require(ref, [a.manifest.name for a in self.registry.agents()])
         view = self._local_views([agent.manifest.agent_id])[0]
         await self.registry.deregister(agent)
+        await self.audit.log.settle()
         view.status = "gone"
         return view
 
@@ -368,6 +418,45 @@ class Node:
                 hint="agentmesh trace last",
             )
         return [ReceiptView(**one._asdict()) for one in kept]
+
+    def audit_log(self) -> AuditView:
+        """Return the state of this node's audit log, and what it knows of those of others."""
+        head, refusal = self.audit.log.head, self.audit.log.refusal
+        return AuditView(
+            node_id=self.node_id,
+            size=0 if head is None else head.size,
+            checkpoint="" if head is None else head.text,
+            refusal="" if refusal is None else str(refusal),
+            peers=[
+                AuditPeerView(
+                    node_id=pin.node,
+                    node_name=self.name_of(pin.node),
+                    size=pin.size,
+                    checkpoint=pin.checkpoint,
+                    seen=pin.seen,
+                    forked=pin.forked,
+                    other=pin.other,
+                )
+                for pin in self._audit_peers.pins()
+            ],
+        )
+
+    async def audit_records(self, after: int, limit: int, run: str, agent: str) -> AuditRecords:
+        """Return audit records, oldest first (see ``audit_read.select``)."""
+
+        def read() -> AuditRecords:
+            found: list[AuditRecord] = []
+            for record in audit_read.select(self.audit.log.directory, start=after, run=run, agent=agent):
+                if len(found) == limit:
+                    return AuditRecords(records=[_whole(one) for one in found], next=record.seq)
+                found.append(record)
+            return AuditRecords(records=[_whole(one) for one in found])
+
+        return await asyncio.to_thread(read)
+
+    async def audit_proof(self, ref: str) -> AuditProof:
+        """Return the proof that a record is in the log (see ``audit_read.prove``)."""
+        return await asyncio.to_thread(audit_read.prove, self.audit.log.directory, ref, node=self.node_id)
 
     async def runs(self, limit: int) -> list[RunView]:
         """Return the newest runs first."""
@@ -448,11 +537,16 @@ class Node:
     async def aclose(self) -> None:
         """Leave: finish or cancel calls, tell peers, close links. Idempotent."""
         await self._survey.aclose()
+        await self._audit_peers.aclose()
         await self._calls.aclose()
         await self.registry.withdraw_ephemeral()
         await self.mesh.aclose()
         await self.registry.aclose()
         await self._scope.aclose()
+
+
+def _whole(record: AuditRecord) -> dict[str, Any]:
+    return msgspec.json.decode(record.raw, type=dict[str, Any])
 
 
 def _rss_bytes() -> int:

@@ -11,12 +11,13 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 
 from agentmesh.codec.canonical import canonical
 from agentmesh.errors import AgentFailed, LimitError, MeshError, ReplayError, StoreError, Unauthorized, problem_type
+from agentmesh.identity.audit_record import undo_of
 from agentmesh.identity.budget import UNBOUNDED, Budget, Usage
 from agentmesh.identity.claims import hash_of
 from agentmesh.identity.jws import b64url
@@ -52,6 +53,8 @@ _log = logging.getLogger("agentmesh.proof")
 METHOD = "CALL"
 #: Pairs of callee and caller whose last receipt is remembered; that of others is looked up.
 _PAIRS_MAX = 10_000
+#: Remarks of one call about how to undo it that are kept.
+_UNDO_MAX = 8
 
 
 class Proofs:
@@ -236,7 +239,7 @@ class Witness:
         token: The call's token.
     """
 
-    __slots__ = ("_digest", "_started_s", "ended", "token", "usage")
+    __slots__ = ("_digest", "_started_s", "ended", "token", "undo", "usage")
 
     def __init__(self, token: CallToken) -> None:
         self.token = token
@@ -244,6 +247,8 @@ class Witness:
         self.ended: str | None = None
         #: What the agent said it has used, None before it said anything; it never falls.
         self.usage: Usage | None = None
+        #: What would undo the work, as the agent says: at most ``_UNDO_MAX`` remarks.
+        self.undo: list[dict[str, Any]] = []
         self._digest = ResponseDigest()
         self._started_s = time.perf_counter()
 
@@ -260,6 +265,8 @@ class Witness:
                 self.usage = used if self.usage is None else self.usage.at_least(used)
             if is_end(state := state_of(event.payload)):
                 self.ended = state
+        if "undo" in event.payload and len(self.undo) < _UNDO_MAX and (undo := undo_of(event.payload["undo"])):
+            self.undo.append(undo)
 
     @property
     def digest(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agentmesh.core.balance.config import Strategy
 from agentmesh.wire.access import KeyList, KeyMade, KeyRequest, KeyView
+from agentmesh.wire.audit_views import AuditPeerView, AuditProof, AuditRecords, AuditView
 from agentmesh.wire.views import (
     AgentDetail,
     AgentList,
@@ -45,6 +46,10 @@ __all__ = [
     "AgentList",
     "AgentStatus",
     "AgentView",
+    "AuditPeerView",
+    "AuditProof",
+    "AuditRecords",
+    "AuditView",
     "CallRequest",
     "CancelResult",
     "CutOffView",

@@ -3,7 +3,7 @@
 Each message is a MessagePack map with a tag, or for the smallest and most frequent ones an array that begins with its tag;
 decoding is strict about types and sizes. A link carries one control
 stream (opened by the dialler, first message ``Hello`` on both sides) and any number of request streams whose first
-message says what they are (``CallOpen``, ``TraceQuery``, ``NetQuery``). Unknown tags close the stream with
+message says what they are (``CallOpen``, ``TraceQuery``, ``NetQuery``, ``AuditQuery``). Unknown tags close the stream with
 ``VersionError``; unknown fields are ignored, so that fields can be added. Messages of the core machines are defined beside
 the machine that sends them; this module says under which tags they travel.
 """
@@ -162,6 +162,24 @@ class NetReply(msgspec.Struct, tag="net_reply", kw_only=True):
     neighbours: list[NetNeighbour] = []
 
 
+class AuditQuery(msgspec.Struct, tag="audit", kw_only=True):
+    """First message of an audit stream: what does your audit log look like now?
+
+    Attributes:
+        pinned: The last checkpoint of the asked node that the asking one keeps (``identity.checkpoint``); "" if it has none.
+    """
+
+    v: int
+    pinned: str = ""
+
+
+class AuditReply(msgspec.Struct, tag="audit_reply", kw_only=True):
+    """Answer to AuditQuery: the newest checkpoint, and the proof that it continues the pinned one."""
+
+    checkpoint: str
+    proof: list[bytes] = []
+
+
 SwimMessage = swim.Ping | swim.Ack | swim.PingReq | swim.Vouch | swim.Tell
 DhtMessage = dht.FindNode | dht.FindValue | dht.FindReply | dht.Store | dht.Stored | dht.Check | dht.Checked
 OverlayMessage = (
@@ -191,10 +209,10 @@ PlumtreeMessage = (
 DatagramMessage = SwimMessage | DhtMessage | OverlayMessage | plumtree.IHave | plumtree.IDontWant
 DirectoryMessage = Ranges | Listing | Want | Records | Seek | Sought
 ControlMessage = Hello | Bye | DirectoryMessage | PlumtreeMessage | DatagramMessage
-RequestMessage = CallOpen | TraceQuery | NetQuery
+RequestMessage = CallOpen | TraceQuery | NetQuery | AuditQuery
 CallReply = CallEvent | CallEnd
 TraceReply = TraceEvents | CallEnd
-AnyMessage = ControlMessage | RequestMessage | CallReply | CallCancel | TraceReply | NetReply
+AnyMessage = ControlMessage | RequestMessage | CallReply | CallCancel | TraceReply | NetReply | AuditReply
 _DATAGRAMS: frozenset[type] = frozenset((*get_args(SwimMessage | DhtMessage), plumtree.IHave, plumtree.IDontWant))
 _SPARE: frozenset[type] = frozenset(get_args(OverlayMessage))
 
@@ -224,6 +242,7 @@ _call_reply = msgspec.msgpack.Decoder(CallReply)
 _call_input = msgspec.msgpack.Decoder(CallCancel)
 _trace_reply = msgspec.msgpack.Decoder(TraceReply)
 _net_reply = msgspec.msgpack.Decoder(NetReply)
+_audit_reply = msgspec.msgpack.Decoder(AuditReply)
 
 
 def encode(message: AnyMessage) -> bytes:
@@ -295,6 +314,11 @@ def decode_trace_reply(payload: bytes) -> TraceReply:
 def decode_net_reply(payload: bytes) -> NetReply:
     """Decode an answer to NetQuery. Raises DecodeError."""
     return _decode(_net_reply, payload, CONTROL_BYTES_MAX)
+
+
+def decode_audit_reply(payload: bytes) -> AuditReply:
+    """Decode an answer to AuditQuery. Raises DecodeError."""
+    return _decode(_audit_reply, payload, CONTROL_BYTES_MAX)
 
 
 def check_version(v: int) -> None:

@@ -16,6 +16,8 @@ from agentmesh.net.memory import MemoryHub, MemoryTransport
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.door import Door, Happening, Health, Invocation
 from agentmesh.node.node import Node
+from agentmesh.store.audit import AuditLog
+from agentmesh.store.audit_files import AuditConfig
 from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.ledger import Ledger
@@ -147,6 +149,8 @@ async def world(
             stack.callback(calls.close)
             ledger = Ledger.open(home / "ledger.sqlite")
             stack.callback(ledger.close)
+            audit = AuditLog.open(home / "audit", key, AuditConfig(reserve_bytes=1 << 16))
+            stack.push_async_callback(audit.aclose)
             kit = kits[i] if kits else FakeKit()
             node = Node(
                 key,
@@ -158,6 +162,7 @@ async def world(
                 state,
                 calls,
                 ledger,
+                audit,
                 keys_dir=home / "keys",
                 home=home,
                 http_port=lambda: 1,
