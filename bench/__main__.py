@@ -26,6 +26,7 @@ NAMES = {
     "lan": "bench.lan",
     "bulk": "bench.transport",
     "events": "bench.events",
+    "policy": "bench.policy",
     "cli": "bench.cli",
 }
 COLUMNS = ("what", "value", "unit", "goal", "rival", "rival_value", "ratio")

@@ -28,6 +28,7 @@ REFERENCE = ROOT / "docs" / "reference"
 OTHERS = {
     "cat",
     "cd",
+    "chmod",
     "claude",
     "curl",
     "echo",
@@ -40,6 +41,7 @@ OTHERS = {
     "python",
     "python3",
     "pip",
+    "sleep",
     "sudo",
     "uvx",
     "source",

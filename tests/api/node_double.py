@@ -27,6 +27,7 @@ from agentmesh.sdk.types import (
     TraceView,
 )
 from agentmesh.wire.event import EventV1, digest, order_key
+from agentmesh.wire.policy import PartyView, PolicyView, RulingView
 
 NODE = "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK"
 AGENT = "did:key:z6MkjchhfUsD6mmvni8mCdXHw216Xrm9bQe2mBH1P5RDjVJG"
@@ -129,6 +130,15 @@ class FakeBackend:
         if ref not in self.known:
             raise AgentNotFound.near(ref, self.known)
         return self.known.pop(ref)
+
+    async def policy_view(self) -> PolicyView:
+        self._ask("policy_view")
+        return PolicyView(mode="open", setting="auto", directory="policies")
+
+    async def explain_policy(self, caller: str, callee: str, skill: str, purpose: str) -> RulingView:
+        self._ask("explain_policy", caller, callee, skill, purpose)
+        party = PartyView(key=AGENT, name=callee, node_id=NODE, organisation="own", home=True)
+        return RulingView(allowed=True, ground="default", rule="open", caller=party, callee=party, mode="open")
 
     async def renew(self, agent_id: str) -> bool:
         self._ask("renew", agent_id)

@@ -39,6 +39,8 @@ GOOD: dict[tuple[str, str], tuple[str, bytes | None]] = {
     ("POST", "/api/v1/agents/{agent_id}/renew"): (f"/api/v1/agents/{AGENT}/renew", None),
     ("POST", "/api/v1/calls"): ("/api/v1/calls", CALL),
     ("POST", "/api/v1/tasks/{task_id}/cancel"): (f"/api/v1/tasks/{'t' * 32}/cancel", None),
+    ("GET", "/api/v1/policy"): ("/api/v1/policy", None),
+    ("GET", "/api/v1/policy/explain"): ("/api/v1/policy/explain?caller=&callee=echo&skill=s", None),
     ("GET", "/api/v1/runs"): ("/api/v1/runs?limit=5", None),
     ("GET", "/api/v1/receipts/{ref}"): ("/api/v1/receipts/last", None),
     ("GET", "/api/v1/audit"): ("/api/v1/audit", None),

@@ -28,6 +28,7 @@ from agentmesh.sdk.types import (
     TraceView,
 )
 from agentmesh.wire.event import EventV1
+from agentmesh.wire.policy import PolicyView, RulingView
 
 
 class Call(Protocol):
@@ -172,6 +173,19 @@ class Backend(Protocol):
         Raises:
             RecordNotFound: there is none.
             Corrupt, SignatureError: the log is not what was signed.
+        """
+        ...
+
+    async def policy_view(self) -> PolicyView:
+        """Return who may call what at this node; the files are looked at first."""
+        ...
+
+    async def explain_policy(self, caller: str, callee: str, skill: str, purpose: str) -> RulingView:
+        """Say whether a call would pass now, and why.
+
+        Raises:
+            AgentNotFound: no such agent or node is known.
+            UsageError: a name fits several agents, or the callee is at another node.
         """
         ...
 

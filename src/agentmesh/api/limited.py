@@ -16,8 +16,10 @@ from agentmesh.sdk.types import (
     CancelResult,
     NetView,
     PeerView,
+    PolicyView,
     ReceiptView,
     RegisterRequest,
+    RulingView,
     RunView,
     StatusView,
     Stored,
@@ -144,6 +146,16 @@ class Limited:
     async def search(self, query: str) -> int:
         """See ``Backend``."""
         return await self._node.search(query)
+
+    async def policy_view(self) -> PolicyView:
+        """See ``Backend``. The operator's alone. Raises Unauthorized."""
+        self._rights.require("admin")
+        return await self._node.policy_view()
+
+    async def explain_policy(self, caller: str, callee: str, skill: str, purpose: str) -> RulingView:
+        """See ``Backend``. The operator's alone. Raises Unauthorized."""
+        self._rights.require("admin")
+        return await self._node.explain_policy(caller, callee, skill, purpose)
 
     async def net(self) -> NetView:
         """See ``Backend``."""

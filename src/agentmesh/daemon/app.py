@@ -212,6 +212,7 @@ def _node(
         links_max=settings.links_max,
         site=settings.site,
         capacity=capacity_tier(settings.capacity),
+        policy=settings.policy,
     )
     brain = BrainConfig(
         directory=DirectoryConfig(

@@ -1,6 +1,6 @@
 """The home directory: where everything of one node lives, so that many nodes run side by side on one machine.
 
-    config.toml  bootstrap.json            what people write
+    config.toml  bootstrap.json  policies/  what people write
     issuers.toml  guard.toml               … and may: whose tokens count, who may have how much
     identity/    api.token                 secrets, mode 0600 in a 0700 directory
     keys.sqlite                            hashes of API keys
@@ -46,6 +46,7 @@ class Home:
         self.path = Path(os.path.abspath(Path(path).expanduser()))
         self.config = self.path / "config.toml"
         self.bootstrap = self.path / "bootstrap.json"
+        self.policies = self.path / "policies"
         self.identity = self.path / "identity"
         self.node_key = self.identity / "node.key"
         self.agent_keys = self.identity / "agents"

@@ -42,6 +42,7 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Scheme = Literal["iroh", "tls", "ws"]
 Capacity = Literal["auto", "0", "1", "2", "3", "4"]
+PolicyMode = Literal["auto", "open", "closed", "strict"]
 Level = Literal["debug", "info", "warning", "error"]
 
 
@@ -212,6 +213,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             origin="RQ0 §4.1",
         ),
     ] = True
+    policy: Annotated[
+        PolicyMode,
+        Knob(
+            effect="Who may call the agents here when no rule in policies/ speaks of it. open: everybody; closed: one's own "
+            "organisation; strict: nobody but the person at this node; auto: open until there is a policy file, then closed.",
+            when="open ends the warning in status if everybody may call; closed before strangers can reach the node; strict to "
+            "permit each call by a rule.",
+            origin="auto: the first day needs no rules, and the first rule closes the node to strangers",
+        ),
+    ] = "auto"
     health_interval_s: Annotated[
         Seconds,
         Knob(

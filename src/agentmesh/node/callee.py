@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from agentmesh.core.budget.gate import PRIORITY_MAX
 from agentmesh.errors import (
     AgentNotFound,
     BudgetExceeded,
@@ -68,7 +69,18 @@ class Visit:
         peer: The node it came from; this node for calls that stay here.
     """
 
-    __slots__ = ("agent", "budget", "deadline_s", "ended", "facts", "late", "message", "peer", "witness")
+    __slots__ = (
+        "agent",
+        "budget",
+        "deadline_s",
+        "ended",
+        "facts",
+        "late",
+        "message",
+        "peer",
+        "priority_max",
+        "witness",
+    )
 
     def __init__(self, agent: LocalAgent, message: v1.CallOpen, witness: Witness, peer: NodeId) -> None:
         self.agent, self.message, self.witness, self.peer = agent, message, witness, peer
@@ -77,6 +89,8 @@ class Visit:
         self.deadline_s = min(message.deadline_ms, _DEADLINE_MS_MAX) / 1000
         #: Code of the error if that time is over.
         self.late = "unreached.timeout"
+        #: Highest priority that it may have; policy lowers it for callers on the grey list.
+        self.priority_max = PRIORITY_MAX
         #: Set when the call is over.
         self.ended: Ended | None = None
         #: What checks found out of it, for its audit record ("risk", "budget", …; ``identity.audit_record``).

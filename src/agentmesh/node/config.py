@@ -37,6 +37,7 @@ class NodeConfig:
         links_max: Most links at once, both directions.
         agents_max: Most local agents.
         site: Label of the place this node belongs to; zones never span sites. "" = the common one.
+        policy: What holds for calls that no rule of ``policies/`` speaks of: "auto", "open", "closed" or "strict".
         capacity: Tier 0 … 4: how many long links it carries for others (docs/spec/overlay.md).
     """
 
@@ -63,3 +64,4 @@ class NodeConfig:
     agents_max: int = 1_000
     site: str = ""
     capacity: int = 0
+    policy: str = "auto"

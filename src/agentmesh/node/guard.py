@@ -113,7 +113,7 @@ class Guard:
             visit.token.caller,
             now_s,
             until_s=now_s + visit.deadline_s,
-            priority=visit.message.priority,
+            priority=min(visit.message.priority, visit.priority_max),
             limits=of_caller.limits,
             may_wait=visit.message.may_wait,
         )

@@ -39,6 +39,9 @@ from agentmesh.node.guardfile import GuardFile
 from agentmesh.node.incoming import Incoming
 from agentmesh.node.links import Peer
 from agentmesh.node.mesh import Callbacks, Mesh
+from agentmesh.node.policy.check import PolicyCheck
+from agentmesh.node.policy.explain import Explainer
+from agentmesh.node.policy.policy import Policy
 from agentmesh.node.proof import Proofs
 from agentmesh.node.pulse import Pulse
 from agentmesh.node.record import RunClocks
@@ -60,6 +63,7 @@ from agentmesh.store.state import StateStore
 from agentmesh.wire import v1
 from agentmesh.wire.audit_views import AuditPeerView, AuditProof, AuditRecords, AuditView
 from agentmesh.wire.event import EventV1, check
+from agentmesh.wire.policy import PolicyView, RulingView
 from agentmesh.wire.views import (
     AgentDetail,
     AgentView,
@@ -150,13 +154,14 @@ class Node:
         clocks = RunClocks()
         proofs = Proofs(key, config, self.registry, call_store)
         self._guard = Guard(config, self.registry, ledger, GuardFile(home / "guard.toml"))
+        self.policy = Policy(self.node_id, home / "policies", config.policy, self._manifest_of, self.name_of)
         callee = Callee(
             config,
             self.registry,
             proofs,
             call_store,
             log,
-            checks=(self._guard, self.audit),  # the audit log last: what it notes as begun, begins
+            checks=(PolicyCheck(self.policy), self._guard, self.audit),  # audit last: what it notes as begun, begins
             recorders=(self.audit,),
         )
         self._incoming = Incoming(self.node_id, callee, proofs, log, self._scope, clocks)
@@ -205,6 +210,7 @@ class Node:
             NoRoute: no transport could be opened.
             UsageError: a seed is malformed.
         """
+        self.policy.refresh()
         await self.mesh.open()
         await self.registry.open()
         self._audit_peers.open()
@@ -301,6 +307,7 @@ class Node:
             *self._guard.warnings,
             *self.audit.warnings,
             *self._audit_peers.warnings(self.name_of),
+            *self.policy.warnings(connected=any(True for _ in self.links.peers())),
         ]
         warnings += self.mesh.peer_warnings(self.name_of)
         for watch in self.watches:
@@ -360,6 +367,22 @@ class Node:
     def _local_views(self, ids: Sequence[str]) -> list[AgentView]:
         entries = {e.manifest.agent_id: e for e in self._brain.entries()}
         return [self._view(entries[AgentId(i)]) for i in ids if i in entries]
+
+    def _manifest_of(self, agent_id: str) -> Manifest | None:
+        entry = self._brain.entry(agent_id)
+        return entry.manifest if entry is not None else None
+
+    async def policy_view(self) -> PolicyView:
+        """Return who may call what here (see ``Explainer.view``)."""
+        return self._explainer().view()
+
+    async def explain_policy(self, caller: str, callee: str, skill: str, purpose: str) -> RulingView:
+        """Say whether a call would pass, and why (see ``Explainer.explain``)."""
+        return self._explainer().explain(caller, callee, skill, purpose)
+
+    def _explainer(self) -> Explainer:
+        brain = self._brain
+        return Explainer(self.node_id, self.policy, brain, self.name_of, lambda: [c.node_id for c in brain.contacts()])
 
     # What people do
 

@@ -28,9 +28,11 @@ from agentmesh.sdk.types import (
     CancelResult,
     NetView,
     PeerView,
+    PolicyView,
     ReceiptView,
     RegisterRequest,
     Reply,
+    RulingView,
     RunView,
     StatusView,
     Stored,
@@ -239,6 +241,14 @@ class Mesh:
     async def receipts(self, ref: str = "last") -> list[ReceiptView]:
         """Return the receipts kept at the node of a run or task, oldest first. Raises RunNotFound, UsageError."""
         return (await self._send(requests.receipts(ref))).receipts
+
+    async def policy(self) -> PolicyView:
+        """Return who may call what at the node."""
+        return await self._send(requests.policy())
+
+    async def explain_policy(self, caller: str, callee: str, *, skill: str = "", purpose: str = "") -> RulingView:
+        """Say whether a call would pass at the node, and why. Raises AgentNotFound, UsageError."""
+        return await self._send(requests.explain_policy(caller, callee, skill, purpose))
 
     async def runs(self, limit: int = 50) -> list[RunView]:
         """Return the newest runs first."""

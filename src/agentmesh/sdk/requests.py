@@ -29,12 +29,14 @@ from agentmesh.sdk.types import (
     KeyView,
     NetView,
     PeerList,
+    PolicyView,
     Problem,
     ReceiptList,
     Registered,
     RegisterRequest,
     Renewed,
     Reply,
+    RulingView,
     RunList,
     SeedRequest,
     ShutdownView,
@@ -140,6 +142,17 @@ def trace(ref: str = "last", after: int = 0, remote: bool = True) -> Request[Tra
 def receipts(ref: str = "last") -> Request[ReceiptList]:
     """Ask for the receipts of a run or task."""
     return Request("GET", f"/api/v1/receipts/{_segment(ref)}", ReceiptList)
+
+
+def policy() -> Request[PolicyView]:
+    """Ask who may call what."""
+    return Request("GET", "/api/v1/policy", PolicyView)
+
+
+def explain_policy(caller: str, callee: str, skill: str = "", purpose: str = "") -> Request[RulingView]:
+    """Ask whether a call would pass."""
+    query = urlencode({"caller": caller, "callee": callee, "skill": skill, "purpose": purpose})
+    return Request("GET", f"/api/v1/policy/explain?{query}", RulingView)
 
 
 def store_events(events: list[EventV1]) -> Request[Stored]:

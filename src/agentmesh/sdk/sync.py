@@ -33,9 +33,11 @@ from agentmesh.sdk.types import (
     KeyView,
     NetView,
     PeerView,
+    PolicyView,
     ReceiptView,
     RegisterRequest,
     Reply,
+    RulingView,
     RunView,
     StatusView,
     Stored,
@@ -193,6 +195,14 @@ class SyncMesh:
     def receipts(self, ref: str = "last") -> list[ReceiptView]:
         """Return the receipts kept at the node of a run or task, oldest first. Raises RunNotFound, UsageError."""
         return (self._send(requests.receipts(ref))).receipts
+
+    def policy(self) -> PolicyView:
+        """Return who may call what at the node."""
+        return self._send(requests.policy())
+
+    def explain_policy(self, caller: str, callee: str, *, skill: str = "", purpose: str = "") -> RulingView:
+        """Say whether a call would pass at the node, and why. Raises AgentNotFound, UsageError."""
+        return self._send(requests.explain_policy(caller, callee, skill, purpose))
 
     def runs(self, limit: int = 50) -> list[RunView]:
         """Return the newest runs first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from agentmesh.core.balance.config import Strategy
 from agentmesh.wire.access import KeyList, KeyMade, KeyRequest, KeyView
 from agentmesh.wire.audit_views import AuditPeerView, AuditProof, AuditRecords, AuditView
+from agentmesh.wire.policy import PolicyView, RulingView
 from agentmesh.wire.views import (
     AgentDetail,
     AgentList,
@@ -65,6 +66,7 @@ __all__ = [
     "PeerRole",
     "PeerState",
     "PeerView",
+    "PolicyView",
     "Problem",
     "ReceiptList",
     "ReceiptView",
@@ -72,6 +74,7 @@ __all__ = [
     "Registered",
     "Renewed",
     "Reply",
+    "RulingView",
     "RunList",
     "RunView",
     "SeedRequest",

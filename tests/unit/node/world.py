@@ -135,6 +135,7 @@ async def world(
 ) -> AsyncIterator[list[Member]]:
     """Start nodes n0, n1, …; with ``join``, all connected. The same ``tmp_path`` and ``kits`` again: a restart."""
     hub = MemoryHub()
+    config = {"policy": "open", **config}  # chosen, so that no node warns that nobody has
     members: list[Member] = []
     async with AsyncExitStack() as stack:
         for i in range(count):

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from agentmesh.api.routes import agents, audit, calls, daemon, keys, runs
+from agentmesh.api.routes import agents, audit, calls, daemon, keys, policy, runs
 from agentmesh.api.table import RouteRow
 
-ROWS: tuple[RouteRow, ...] = (*daemon.ROWS, *agents.ROWS, *calls.ROWS, *runs.ROWS, *keys.ROWS, *audit.ROWS)
+ROWS: tuple[RouteRow, ...] = (
+    *daemon.ROWS,
+    *agents.ROWS,
+    *calls.ROWS,
+    *runs.ROWS,
+    *keys.ROWS,
+    *audit.ROWS,
+    *policy.ROWS,
+)
