@@ -24,6 +24,7 @@ NAMES = {
     "call": "bench.call",
     "throughput": "bench.throughput",
     "lan": "bench.lan",
+    "failover": "bench.failover",
     "bulk": "bench.transport",
     "events": "bench.events",
     "policy": "bench.policy",

@@ -1,7 +1,11 @@
-"""The agent that is called, as a process: plain HTTP, ``POST /rpc`` answers 1 KB. ``python -m bench.agent`` prints its port."""
+"""The agent that is called, as a process: plain HTTP, ``POST /rpc`` answers 1 KB. ``python -m bench.agent`` prints its port.
+
+With ``--delay-ms N`` it thinks for so long.
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 
@@ -12,12 +16,14 @@ from bench.lean_http import server_of
 ANSWER = json.dumps({"text": "y" * 1000}).encode()
 
 
-async def main() -> None:
+async def main(delay_s: float) -> None:
     """Serve on a free port of loopback and print it."""
-    server = await asyncio.get_running_loop().create_server(server_of(ANSWER), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(server_of(ANSWER, delay_s), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--delay-ms", type=int, default=0)
+    uvloop.run(main(parser.parse_args().delay_ms / 1000))

@@ -86,7 +86,8 @@ class Client:
 class Server(asyncio.Protocol):
     """Answer every request with one fixed JSON body, after its own body has arrived."""
 
-    def __init__(self, answer: bytes) -> None:
+    def __init__(self, answer: bytes, delay_s: float = 0.0) -> None:
+        self._delay_s = delay_s
         head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n\r\n"
         self._bytes = head.encode() + answer
         self._parser: Any = None
@@ -101,9 +102,12 @@ class Server(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         assert self._transport is not None
-        self._transport.write(self._bytes)
+        if self._delay_s:
+            asyncio.get_running_loop().call_later(self._delay_s, self._transport.write, self._bytes)
+        else:
+            self._transport.write(self._bytes)
 
 
-def server_of(answer: bytes) -> Callable[[], Server]:
-    """Return a protocol factory for ``create_server``."""
-    return lambda: Server(answer)
+def server_of(answer: bytes, delay_s: float = 0.0) -> Callable[[], Server]:
+    """Return a protocol factory for ``create_server``; answers leave after ``delay_s``."""
+    return lambda: Server(answer, delay_s)

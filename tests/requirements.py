@@ -1105,6 +1105,11 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "a_spent_budget_ends_retries_but_not_calls",
             ),
             *_in("unit/core/test_balance.py", "retries_are_bounded_to_a_share_of_the_calls"),
+            *_in(
+                "e2e/test_failover.py",
+                "no_idempotent_call_fails_when_the_node_of_one_of_three_replicas_is_killed",
+                "a_hedged_call_on_the_command_line_is_answered_though_a_replica_hangs",
+            ),
         ),
     ),
     "call.cancel": Requirement(
