@@ -52,18 +52,23 @@ class Remote:
     ) -> None:
         self._config, self._links, self._log, self._proofs = config, links, log, proofs
         self._contact_of, self._name_of, self._on_misbehaved = contact_of, name_of, on_misbehaved
-        self._silent_until_s: dict[str, float] = {}
+        self._silent_since_s: dict[str, float] = {}
 
     def is_quiet(self, node_id: str) -> bool:
-        """Say whether a node has just let a call or a question go unanswered."""
-        return self._silent_until_s.get(node_id, 0.0) > time.monotonic()
+        """Say whether a node has just let a call or a question go unanswered, and was not heard since."""
+        noted_s = self._silent_since_s.get(node_id)
+        if noted_s is None:
+            return False
+        peer = self._links.peer(node_id)
+        came_back = peer is not None and peer.since_s > noted_s
+        return not came_back and time.monotonic() - noted_s < _SILENT_FOR_S
 
     def note_silence(self, node_id: NodeId) -> None:
         """Ask other replicas first for a while: a dead node looks linked until the transport gives it up."""
-        self._silent_until_s.pop(node_id, None)
-        while len(self._silent_until_s) >= _SILENT_MAX:
-            del self._silent_until_s[next(iter(self._silent_until_s))]
-        self._silent_until_s[node_id] = time.monotonic() + _SILENT_FOR_S
+        self._silent_since_s.pop(node_id, None)
+        while len(self._silent_since_s) >= _SILENT_MAX:
+            del self._silent_since_s[next(iter(self._silent_since_s))]
+        self._silent_since_s[node_id] = time.monotonic()
 
     async def carry(self, attempt: Attempt, *, is_last: bool) -> MeshError | None:
         """Carry one call to the node beside its agent and take what comes back.
@@ -113,7 +118,7 @@ class Remote:
                 if payload is None:
                     raise Closed("the callee's node ended the call without an outcome")
                 reply = v1.decode_call_reply(payload)
-                self._silent_until_s.pop(peer.link.peer, None)
+                self._silent_since_s.pop(peer.link.peer, None)
                 self._take(attempt, peer, reply, story)
                 if isinstance(reply, v1.CallEvent):
                     accepted = True

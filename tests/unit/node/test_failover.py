@@ -290,3 +290,14 @@ async def test_a_replica_that_keeps_failing_is_set_back(tmp_path: Path) -> None:
             await (await begin(a)).wait()
         assert 1 <= len(agents[0].calls) <= 6
         assert len(agents[1].calls) >= 14
+
+
+async def test_a_quiet_node_is_taken_back_when_it_links_anew(tmp_path: Path) -> None:
+    async with world(tmp_path, 3) as (a, b, c):
+        await serve_all(a, [b, c], echo)
+        a.node._calls._remote.note_silence(b.node.node_id)
+        assert {(await (await begin(a)).reply()).node_id for _ in range(4)} == {c.node.node_id}
+        await cut(b)
+        await until(lambda: not a.node.links.is_connected(b.node.node_id))
+        await a.node.links.connect(a.node.mesh.contact_of(b.node.node_id))
+        assert not a.node._calls._remote.is_quiet(b.node.node_id)

@@ -56,6 +56,8 @@ class Balance:
     def __init__(self, config: BalanceConfig, rng: random.Random) -> None:
         self._config, self._rng = config, rng
         self._loads: dict[str, Load] = {}
+        #: Stands for every replica that was never chosen; never written to.
+        self._blank = Load(config)
         self._turn = 0
 
     def order(
@@ -74,15 +76,20 @@ class Balance:
             now_s: Monotonic seconds.
             count_max: How many are wanted at most.
         """
+        if len(replicas) == 1:
+            return [0][:count_max]
         sticky = strategy in ("auto", "sticky") and key != ""
         states = self._states(replicas, now_s)
         avoided = self._avoided(replicas, states)
         groups: dict[tuple[int, bool, bool, int], list[Option]] = {}
         for place, replica in enumerate(replicas):
             rank = (replica.kind, replica.quiet, place in avoided, 0 if sticky else replica.distance)
-            load = self._loads.get(replica.agent_id) or Load(self._config)
-            weight = min(max(1, replica.weight), WEIGHT_MAX)
-            groups.setdefault(rank, []).append(Option(place, replica.agent_id, load, weight, replica.trust))
+            load = self._loads.get(replica.agent_id, self._blank)
+            option = Option(place, replica.agent_id, load, _weight_of(replica), replica.trust)
+            if (group := groups.get(rank)) is None:
+                groups[rank] = [option]
+            else:
+                group.append(option)
         order: list[int] = []
         for rank in sorted(groups):
             count = count_max - len(order)
@@ -93,8 +100,8 @@ class Balance:
                 chosen = by_key(options, key, count)
             else:
                 # A replica that was set back has served its time: the next call is its probe.
-                probes = [o for o in options if states.get(o.place) == "half-open"][:count]
-                rest = [o for o in options if states.get(o.place) != "half-open"]
+                probes = [o for o in options if states.get(o.place) == "half-open"][:count] if states else []
+                rest = [o for o in options if states.get(o.place) != "half-open"] if probes else options
                 chosen = probes[:1] + (self._by(strategy, rest, now_s, count) if rest else []) + probes[1:]
             order += [option.place for option in chosen[:count]]
         return order
@@ -138,7 +145,7 @@ class Balance:
         self._turn += 1
         load.turn = self._turn
         load.running += 1
-        load.passed += 1.0 / min(max(1, replica.weight), WEIGHT_MAX)
+        load.passed += 1.0 / _weight_of(replica)
         load.breaker.began(now_s)
         while len(self._loads) > self._config.replicas_max:
             del self._loads[next(iter(self._loads))]
@@ -191,3 +198,7 @@ class Balance:
         """Raise AssertionError if a bound is broken."""
         assert len(self._loads) <= self._config.replicas_max
         assert all(load.running >= 0 for load in self._loads.values())
+
+
+def _weight_of(replica: Replica) -> int:
+    return min(max(1, replica.weight), WEIGHT_MAX)

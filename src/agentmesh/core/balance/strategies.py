@@ -67,8 +67,11 @@ def by_weight(options: list[Option], count: int) -> list[Option]:
     lag = 1.0 / min(o.weight for o in options)
     floor = max(o.load.passed for o in options) - lag
     for option in options:
-        option.load.passed = max(option.load.passed, floor)
-    return heapq.nsmallest(count, options, key=lambda o: (o.load.passed + 1.0 / o.weight, o.load.turn, o.agent_id))
+        if option.load.turn:  # who was never chosen shares one blank
+            option.load.passed = max(option.load.passed, floor)
+    return heapq.nsmallest(
+        count, options, key=lambda o: (max(o.load.passed, floor) + 1.0 / o.weight, o.load.turn, o.agent_id)
+    )
 
 
 def by_key(options: list[Option], key: str, count: int) -> list[Option]:
