@@ -1104,6 +1104,10 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "a_hedged_call_asks_a_second_replica_and_the_first_outcome_wins",
                 "a_spent_budget_ends_retries_but_not_calls",
             ),
+            *_in(
+                "unit/store/test_eventlog.py",
+                "what_one_replica_completed_is_not_canceled_by_another_that_was_told_to_stop",
+            ),
             *_in("unit/core/test_balance.py", "retries_are_bounded_to_a_share_of_the_calls"),
             *_in(
                 "e2e/test_failover.py",

@@ -145,10 +145,20 @@ class _Run:
         nested = _NESTED if event.parent_task_id is not None else 0
         if event.agent and event.lamport + nested < self.agent_rank:
             self.agent, self.agent_rank = event.agent[:200], event.lamport + nested
-        if event.kind == "status" and event.lamport - nested >= self.state_rank:
-            state = event.payload.get("state")
-            if isinstance(state, str):
-                self.state, self.state_rank = state[:40], event.lamport - nested
+        if event.kind == "status":
+            state, rank = event.payload.get("state"), event.lamport - nested
+            if isinstance(state, str) and self._is_news(state, rank):
+                self.state, self.state_rank = state[:40], max(rank, self.state_rank)
+
+    def _is_news(self, state: str, rank: int) -> bool:
+        """Say whether a state is later than the one that is known.
+
+        A replica that lost to another one is told to stop and says so late: what was completed is not canceled by that.
+        """
+        of_same_depth = abs(rank - self.state_rank) < _NESTED // 2
+        if of_same_depth and {state, self.state} == {"completed", "canceled"}:
+            return state == "completed"
+        return rank >= self.state_rank
 
 
 def hash_id(event_id: str) -> int:

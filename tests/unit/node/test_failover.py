@@ -207,6 +207,21 @@ async def test_a_hedged_call_asks_a_second_replica_and_the_first_outcome_wins(tm
         assert loser.canceled == [call.task_id]
         view = await a.node.trace(call.run_id, remote=False)
         assert sum(e.payload.get("state") == "completed" for e in view.events) == 1
+        await a.node.trace(call.run_id)  # brings what the loser told of its end
+        assert [r.state for r in await a.node.runs(1)] == ["completed"]
+
+
+async def test_an_own_agent_that_is_slow_loses_a_hedged_call_to_a_replica_elsewhere(tmp_path: Path) -> None:
+    async with world(tmp_path, 2) as (a, b):
+        slow = await a.serve("twin", mute)
+        await b.serve("twin", echo)
+        await until(lambda: knows(a, "twin", 2))
+        call = await begin(a, idempotent=True, hedge_ms=10)
+        reply = await call.reply()
+        assert (reply.text, reply.node_id) == ("x", b.node.node_id)
+        await until(lambda: slow.canceled == [call.task_id])
+        await until(lambda: not a.node._calls._callee.running)
+        assert texts(call) == ["x"]
         assert [r.state for r in await a.node.runs(1)] == ["completed"]
 
 

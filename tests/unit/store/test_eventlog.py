@@ -139,6 +139,24 @@ async def test_runs_are_listed_newest_first_with_agent_and_state_of_the_first_ca
     await log.aclose()
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations([("working", 2), ("completed", 5), ("canceled", 7)])))
+async def test_what_one_replica_completed_is_not_canceled_by_another_that_was_told_to_stop(
+    tmp_path: Path, order: list[tuple[str, int]]
+) -> None:
+    log = await EventLog.open(tmp_path)
+    nested = {"task": "t2", "parent_task_id": "t1"}
+    await log.append_durable(
+        [
+            *(event(task="t1", lamport=at, kind="status", payload={"state": state}) for state, at in order),
+            event(lamport=9, kind="status", payload={"state": "canceled"}, **nested),
+            event("b" * 32, "t3", lamport=9, kind="status", payload={"state": "canceled"}),
+            event("b" * 32, lamport=3, kind="status", payload={"state": "completed"}, **nested),
+        ]
+    )
+    assert {row.run_id[0]: row.state for row in await log.runs(10)} == {"a": "completed", "b": "canceled"}
+    await log.aclose()
+
+
 async def test_a_run_is_named_by_id_prefix_task_or_last(tmp_path: Path) -> None:
     log = await EventLog.open(tmp_path)
     one, two = "abcd1" + "0" * 27, "abcd2" + "0" * 27
