@@ -23,6 +23,7 @@ NAMES = {
     "idle": "bench.idle",
     "call": "bench.call",
     "throughput": "bench.throughput",
+    "verify": "bench.verify",
     "lan": "bench.lan",
     "failover": "bench.failover",
     "bulk": "bench.transport",

@@ -870,6 +870,22 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_file_that_holds_no_receipts_is_said_to_be_none",
         ),
     ),
+    "call.grant": Requirement(
+        "RQ0 §4.4, issue 4.1, docs/spec/tokens.md §7.5",
+        "A call may carry grants: made with the keys of a node, narrowed on the way, checked before work, named on the receipt.",
+        _in(
+            "unit/node/test_grants.py",
+            "a_call_with_a_grant_is_served_and_its_receipt_names_the_grant",
+            "what_a_grant_does_not_allow_is_refused_before_work",
+            "a_grant_is_passed_on_narrower_and_never_wider",
+            "nothing_is_granted_that_would_be_refused_elsewhere",
+        )
+        + _in(
+            "e2e/test_grants.py",
+            "a_grant_made_on_one_machine_lets_an_agent_of_another_call_in_its_name",
+            "what_is_no_grant_or_no_bound_is_said_clearly",
+        ),
+    ),
     "call.once": Requirement(
         "RQ0 §4.4, issue 4.1, docs/spec/tokens.md §7.3",
         "The same idempotency key returns the stored result, never a second run.",

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from agentmesh.sdk.client import Mesh
     from agentmesh.sdk.sync import SyncMesh
     from agentmesh.wire.event import EventV1
-    from agentmesh.wire.views import AgentView, PeerView, Reply, StatusView, TraceView
+    from agentmesh.wire.net_views import PeerView
+    from agentmesh.wire.views import AgentView, Reply, StatusView, TraceView
 
 _HOMES = {
     "Agent": "agentmesh.sdk.agent",
@@ -30,7 +31,7 @@ _HOMES = {
     "EventV1": "agentmesh.wire.event",
     "Mesh": "agentmesh.sdk.client",
     "MeshError": "agentmesh.errors",
-    "PeerView": "agentmesh.wire.views",
+    "PeerView": "agentmesh.wire.net_views",
     "Reply": "agentmesh.wire.views",
     "StatusView": "agentmesh.wire.views",
     "SyncMesh": "agentmesh.sdk.sync",

@@ -15,6 +15,8 @@ from agentmesh.sdk.types import (
     AuditView,
     CallRequest,
     CancelResult,
+    GrantRequest,
+    GrantView,
     NetNodeView,
     NetView,
     PeerView,
@@ -195,6 +197,13 @@ class FakeBackend:
         if ref != "last":
             raise RecordNotFound(f"no record of {ref!r}")
         return AuditProof(record="{}", index=0, size=1, hashes=[], checkpoint="x")
+
+    def grant(self, request: GrantRequest) -> GrantView:
+        self._ask("grant", request)
+        return GrantView(
+            chain=["x.y.z"], root="r", maker="m", holder=request.to, principal="p", audience=request.audience,
+            scopes=request.scopes, exp=1,
+        )  # fmt: skip
 
     async def trace(self, ref: str, after: int = 0, remote: bool = True) -> TraceView:
         self._ask("trace", ref, after, remote)

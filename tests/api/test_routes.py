@@ -43,6 +43,7 @@ GOOD: dict[tuple[str, str], tuple[str, bytes | None]] = {
     ("GET", "/api/v1/policy/explain"): ("/api/v1/policy/explain?caller=&callee=echo&skill=s", None),
     ("GET", "/api/v1/runs"): ("/api/v1/runs?limit=5", None),
     ("GET", "/api/v1/receipts/{ref}"): ("/api/v1/receipts/last", None),
+    ("POST", "/api/v1/grants"): ("/api/v1/grants", b'{"to":"a","audience":["b"],"scopes":["call.*"]}'),
     ("GET", "/api/v1/audit"): ("/api/v1/audit", None),
     ("GET", "/api/v1/audit/records"): ("/api/v1/audit/records?after=0&limit=5&run=r&agent=echo", None),
     ("GET", "/api/v1/audit/proof/{ref}"): ("/api/v1/audit/proof/last", None),

@@ -9,7 +9,8 @@ import pytest
 from agentmesh.cli import checks
 from agentmesh.cli.output import Output
 from agentmesh.daemon.home import Home
-from agentmesh.wire.views import CutOffView, PeerView, StatusView
+from agentmesh.wire.net_views import CutOffView, PeerView
+from agentmesh.wire.views import StatusView
 
 
 def marks(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:

@@ -12,7 +12,8 @@ import pytest
 
 from agentmesh.cli.commands.status import cut_off_text
 from agentmesh.cli.main import main
-from agentmesh.wire.views import CutOffView, NetNodeView, NetView, PeerView, StatusView, UdpView
+from agentmesh.wire.net_views import CutOffView, NetNodeView, NetView, PeerView, UdpView
+from agentmesh.wire.views import StatusView
 
 IDS = [f"did:key:z6Mk{letter * 40}" for letter in "abcdefg"]
 

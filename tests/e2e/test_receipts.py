@@ -45,6 +45,8 @@ def test_a_receipt_is_shown_with_who_asked_whom_for_what_and_how_it_ended(caller
     assert "to test" in shown
     assert "agentmesh receipt verify" in caller.cli("receipt", "show", "last").err
     assert "1 receipt holds" in caller.cli("receipt", "verify", "last").out
+    trace = caller.cli("trace", "last")
+    assert "agentmesh receipt show" in trace.err, "the trace leads to its receipts"
     missing = caller.cli("receipt", "show", "feedbeef")
     assert missing.code != 0
     assert "receipt" in missing.err

@@ -17,6 +17,8 @@ from agentmesh.sdk.types import (
     AuditView,
     CallRequest,
     CancelResult,
+    GrantRequest,
+    GrantView,
     NetView,
     PeerView,
     ReceiptView,
@@ -173,6 +175,14 @@ class Backend(Protocol):
         Raises:
             RecordNotFound: there is none.
             Corrupt, SignatureError: the log is not what was signed.
+        """
+        ...
+
+    def grant(self, request: GrantRequest) -> GrantView:
+        """Sign a grant with a key of this node.
+
+        Raises:
+            UsageError, AgentNotFound, Unauthorized, DecodeError, SignatureError, ReplayError: nothing was signed or kept.
         """
         ...
 

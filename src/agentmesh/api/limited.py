@@ -14,6 +14,8 @@ from agentmesh.sdk.types import (
     AuditView,
     CallRequest,
     CancelResult,
+    GrantRequest,
+    GrantView,
     NetView,
     PeerView,
     PolicyView,
@@ -118,6 +120,11 @@ class Limited:
         """See ``Backend``; the operator's alone."""
         self._rights.require("admin")
         return await self._node.audit_proof(ref)
+
+    def grant(self, request: GrantRequest) -> GrantView:
+        """See ``Backend``; the operator's alone."""
+        self._rights.require("admin")
+        return self._node.grant(request)
 
     async def runs(self, limit: int) -> list[RunView]:
         """See ``Backend``."""

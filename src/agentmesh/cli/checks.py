@@ -22,7 +22,8 @@ from agentmesh.daemon import lock
 from agentmesh.daemon.home import Home, find_home
 from agentmesh.daemon.settings import ENV_OTHERS, Loaded, load, parse_listen, table
 from agentmesh.errors import MeshError
-from agentmesh.wire.views import PeerView, StatusView
+from agentmesh.wire.net_views import PeerView
+from agentmesh.wire.views import StatusView
 
 _DISK_WARN_BYTES, _DISK_FAIL_BYTES = 1024**3, 64 * 1024**2
 _SKEW_WARN_S, _SKEW_FAIL_S = 150.0, 300.0

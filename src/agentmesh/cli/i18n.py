@@ -104,6 +104,7 @@ ZH: dict[str, str] = {
     "no": "不可以",
     "at most {priority}": "最高 {priority}",
     "no organisation named here": "未在此登记组织",
+    "Let an agent act in your name, within bounds.": "让一个智能体在限定范围内代表你行事。",
     "{count} receipts hold": "{count} 份回执有效",
     "1 receipt holds": "1 份回执有效",
     "other calls of the same agents lie between them, or receipts are missing": "其间有同一对智能体的其他调用,或缺少回执",

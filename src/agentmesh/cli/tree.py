@@ -49,6 +49,7 @@ VERBS: tuple[VerbRow, ...] = (
     VerbRow("receipt", _CALLS, "Show and verify what callees signed of a call."),
     VerbRow("audit", _CALLS, "Show, verify, export and prove what this node wrote down."),
     VerbRow("policy", _CALLS, "Show, explain and check who may call what."),
+    VerbRow("grant", _CALLS, "Let an agent act in your name, within bounds."),
     VerbRow("demo", _HELP, "Try it: two nodes and three toy agents on this machine, no API key."),
     VerbRow("doctor", _HELP, "Check this installation; each finding names the next command."),
     VerbRow("cheat", _HELP, "Print a one-page cheat sheet."),

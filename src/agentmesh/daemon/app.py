@@ -210,6 +210,7 @@ def _node(
         agent_queue_max=settings.agent_queue_max,
         agent_queue_wait_s=settings.agent_queue_wait_s,
         links_max=settings.links_max,
+        grant_roots=settings.grant_roots,
         site=settings.site,
         capacity=capacity_tier(settings.capacity),
         policy=settings.policy,

@@ -306,6 +306,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
         msgspec.Meta(ge=0),
     ] = 4 * 1024**3
+    grant_roots: Annotated[
+        tuple[str, ...],
+        Knob(
+            effect="did:keys of others whose grants count at the agents beside this node.",
+            when="When people or agents elsewhere may let others call agents here in their name. This node's own key and that of "
+            "the called agent always count.",
+            origin="none: authority begins with the owner",
+            flag="grant-root",
+        ),
+    ] = ()
     log_level: Annotated[
         Level,
         Knob(

@@ -21,7 +21,7 @@ import msgspec
 from agentmesh.daemon.home import Home, find_home, storage_error, write_atomic
 from agentmesh.daemon.knobs import Row, Settings, row_of, table, unknown_key
 from agentmesh.errors import ConfigError, DecodeError
-from agentmesh.ids import is_name, parse_node_id
+from agentmesh.ids import is_name, parse_node_id, public_key_of
 
 CONFIG_BYTES_MAX = 1024 * 1024
 SEEDS_MAX = 256
@@ -251,6 +251,9 @@ def _convert(row: Row, value: Any, where: str) -> Any:
                 raise ConfigError(f"{len(result)} seeds, at most {SEEDS_MAX}")
             for seed in result:
                 check_seed(seed)
+        elif row.key == "grant_roots":
+            for one in result:
+                public_key_of(one)
         elif row.key in ("listen", "listen_tls", "listen_ws", "listen_udp"):
             parse_listen(result)
         elif row.key in ("tls_ca", "tls_cert", "tls_key") and result:
@@ -261,7 +264,7 @@ def _convert(row: Row, value: Any, where: str) -> Any:
             raise ConfigError("a site has 1 to 32 of a-z 0-9 . _ -, or is empty")
         elif row.key == "name" and result and not is_name(result):
             raise ConfigError("a name has 1 to 64 letters, digits, - _ and inner dots")
-    except (msgspec.ValidationError, ConfigError) as error:
+    except (msgspec.ValidationError, ConfigError, DecodeError) as error:
         unit = f" ({row.knob.unit})" if row.knob.unit else ""
         raise ConfigError(
             f"{where}: {row.key} = {str(value)[:120]!r} is not allowed",

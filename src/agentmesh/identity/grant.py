@@ -153,6 +153,18 @@ def read_chain(raws: Sequence[str], *, now: int, holder: str, audience: str, roo
         Unauthorized: made for another holder or agent, from no trusted root, not linked, or wider or deeper than its
             parent (codes "grant.holder", "grant.audience", "grant.root", "grant.broken", "grant.widened", "grant.depth").
     """
+    _check_sizes(raws)
+    grants = tuple(_read_unsigned(raw) for raw in raws)
+    for grant in grants:
+        _check_time(grant.claims, now)
+    _check_ends(grants, holder=holder, audience=audience, roots=roots)
+    depth_max = _check_links(raws, grants)
+    for raw, grant in zip(raws, grants, strict=True):
+        verify_compact(raw, public_key_of(grant.issuer))
+    return Delegation(grants, depth_max)
+
+
+def _check_sizes(raws: Sequence[str]) -> None:
     if not 1 <= len(raws) <= CHAIN_MAX:
         raise DecodeError(
             f"a chain of {len(raws)} grants",
@@ -167,14 +179,33 @@ def read_chain(raws: Sequence[str], *, now: int, holder: str, audience: str, roo
             why=f"at most {GRANT_CHARS_MAX} characters are read",
             hint="grant fewer scopes, or one wildcard instead",
         )
+
+
+def read_kept_chain(raws: Sequence[str]) -> Delegation:
+    """Read a chain at any time and by anybody: shape, links and signatures, but neither time nor whom it is for.
+
+    For those who make a grant from it, and for evidence; a call is admitted by ``read_chain``.
+
+    Raises:
+        DecodeError, SignatureError, Unauthorized: as ``read_chain``.
+    """
+    _check_sizes(raws)
     grants = tuple(_read_unsigned(raw) for raw in raws)
-    for grant in grants:
-        _check_time(grant.claims, now)
-    _check_ends(grants, holder=holder, audience=audience, roots=roots)
     depth_max = _check_links(raws, grants)
     for raw, grant in zip(raws, grants, strict=True):
         verify_compact(raw, public_key_of(grant.issuer))
     return Delegation(grants, depth_max)
+
+
+def scope_of(skill: str | None) -> str:
+    """Return the scope that a call needs: ``call.SKILL``, or ``call.*`` if the caller leaves the skill to the callee.
+
+    A skill id that cannot stand in a literal scope needs the opaque ``call:SKILL``, which no wildcard covers.
+    """
+    if not skill:
+        return "call.*"
+    literal = f"call.{skill}"
+    return literal if covers("call.*", literal) and not literal.endswith("*") else f"call:{skill}"
 
 
 def check_delegated(delegation: Delegation, token: CallToken, scope: str) -> None:

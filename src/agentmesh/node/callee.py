@@ -23,11 +23,13 @@ from agentmesh.errors import (
     from_wire,
 )
 from agentmesh.identity.budget import Usage
+from agentmesh.identity.grant import Delegation
 from agentmesh.identity.receipt import read_receipt
 from agentmesh.identity.token import CallToken
 from agentmesh.ids import NodeId
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.execute import Sink, execute, invocation_of
+from agentmesh.node.grants import Grants
 from agentmesh.node.proof import Proofs, Witness
 from agentmesh.node.record import TaskStory
 from agentmesh.node.registry import LocalAgent, Registry
@@ -73,6 +75,7 @@ class Visit:
         "agent",
         "budget",
         "deadline_s",
+        "delegation",
         "ended",
         "facts",
         "late",
@@ -91,6 +94,8 @@ class Visit:
         self.late = "unreached.timeout"
         #: Highest priority that it may have; policy lowers it for callers on the grey list.
         self.priority_max = PRIORITY_MAX
+        #: The grants that came with it, verified before the first check; None if its caller acts for itself.
+        self.delegation: Delegation | None = None
         #: Set when the call is over.
         self.ended: Ended | None = None
         #: What checks found out of it, for its audit record ("risk", "budget", …; ``identity.audit_record``).
@@ -162,6 +167,7 @@ class Callee:
         config: Limits.
         registry: The agents.
         proofs: Signs receipts.
+        grants: Checks what callers may do in the name of others.
         store: Knows the receipts of earlier calls.
         log: Knows their events.
         checks: In their order, cheap ones first.
@@ -173,13 +179,15 @@ class Callee:
         config: NodeConfig,
         registry: Registry,
         proofs: Proofs,
+        grants: Grants,
         store: CallStore,
         log: EventLog,
         *,
         checks: Sequence[Check] = (),
         recorders: Sequence[Recorder] = (),
     ) -> None:
-        self._config, self._registry, self._proofs, self._store, self._log = config, registry, proofs, store, log
+        self._config, self._registry, self._proofs, self._grants = config, registry, proofs, grants
+        self._store, self._log = store, log
         self._checks, self._recorders = tuple(checks), tuple(recorders)
         self._running: set[tuple[str, str, str]] = set()
         self._done: dict[tuple[str, str, str], None] = {}
@@ -253,6 +261,7 @@ class Callee:
             return Ended("rejected", busy)
         self._running.add(key)
         try:
+            visit.delegation = self._grants.check(message, visit.token)
             if (told := await self._tell_again(visit, sink, key)) is not None:
                 self._running.discard(key)
                 return told

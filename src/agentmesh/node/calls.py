@@ -183,6 +183,7 @@ class Calls:
             traceparent=request.traceparent,
             metadata=request.metadata,
             purpose=request.purpose,
+            grants=request.grants,
             priority=request.priority,
             baggage=request.baggage,
         )

@@ -36,6 +36,7 @@ class NodeConfig:
         finished_max: Finished calls whose result is kept in memory for a retry with the same task id (each holds its events).
         links_max: Most links at once, both directions.
         agents_max: Most local agents.
+        grant_roots: did:keys of others whose grants count at the agents beside this node.
         site: Label of the place this node belongs to; zones never span sites. "" = the common one.
         policy: What holds for calls that no rule of ``policies/`` speaks of: "auto", "open", "closed" or "strict".
         capacity: Tier 0 … 4: how many long links it carries for others (docs/spec/overlay.md).
@@ -62,6 +63,7 @@ class NodeConfig:
     finished_max: int = 256
     links_max: int = 256
     agents_max: int = 1_000
+    grant_roots: tuple[str, ...] = ()
     site: str = ""
     capacity: int = 0
     policy: str = "auto"

@@ -56,7 +56,7 @@ from agentmesh.node.links import Links, Peer
 from agentmesh.node.paths import Paths
 from agentmesh.store.state import StateStore
 from agentmesh.wire import v1
-from agentmesh.wire.views import UdpView
+from agentmesh.wire.net_views import UdpView
 
 _log = logging.getLogger("agentmesh.mesh")
 

@@ -34,6 +34,7 @@ from agentmesh.node.call import Call
 from agentmesh.node.callee import Callee
 from agentmesh.node.calls import Calls
 from agentmesh.node.config import NodeConfig
+from agentmesh.node.grants import Grants
 from agentmesh.node.guard import Guard
 from agentmesh.node.guardfile import GuardFile
 from agentmesh.node.incoming import Incoming
@@ -63,15 +64,14 @@ from agentmesh.store.state import StateStore
 from agentmesh.wire import v1
 from agentmesh.wire.audit_views import AuditPeerView, AuditProof, AuditRecords, AuditView
 from agentmesh.wire.event import EventV1, check
+from agentmesh.wire.net_views import NetView, PeerView
 from agentmesh.wire.policy import PolicyView, RulingView
+from agentmesh.wire.proof_views import GrantRequest, GrantView, ReceiptView
 from agentmesh.wire.views import (
     AgentDetail,
     AgentView,
     CallRequest,
     CancelResult,
-    NetView,
-    PeerView,
-    ReceiptView,
     RegisterRequest,
     RunView,
     StatusView,
@@ -155,10 +155,12 @@ class Node:
         proofs = Proofs(key, config, self.registry, call_store)
         self._guard = Guard(config, self.registry, ledger, GuardFile(home / "guard.toml"))
         self.policy = Policy(self.node_id, home / "policies", config.policy, self._manifest_of, self.name_of)
+        self._grants = Grants(key, self.registry, config.grant_roots, self._id_of)
         callee = Callee(
             config,
             self.registry,
             proofs,
+            self._grants,
             call_store,
             log,
             checks=(PolicyCheck(self.policy), self._guard, self.audit),  # audit last: what it notes as begun, begins
@@ -192,14 +194,7 @@ class Node:
             trust_of=lambda _: 1.0,
             outward=self.audit,
         )
-        self._survey = Survey(
-            self.node_id,
-            self.links,
-            place=lambda: place_of(self._brain),
-            read=lambda raw: read_node_record(raw, now=int(time.time())),
-            on_misbehaved=self.mesh.note_misbehaviour,
-            rng=random.Random(os.urandom(16)),  # noqa: S311 samples, not secrets
-        )
+        self._survey = self._surveying()
         self._audit_peers = self._watching(audit_log)
         self._traces = Traces(self.node_id, config, log, self.links, name_of=self.name_of)
 
@@ -225,6 +220,16 @@ class Node:
             await self._audit_peers.serve(peer.link.peer, stream, message)
         else:
             await self._traces.serve(peer, stream, message)
+
+    def _surveying(self) -> Survey:
+        return Survey(
+            self.node_id,
+            self.links,
+            place=lambda: place_of(self._brain),
+            read=lambda raw: read_node_record(raw, now=int(time.time())),
+            on_misbehaved=self.mesh.note_misbehaviour,
+            rng=random.Random(os.urandom(16)),  # noqa: S311 samples, not secrets
+        )
 
     def _watching(self, log: AuditLog) -> AuditPeers:
         return AuditPeers(
@@ -422,7 +427,27 @@ class Node:
 
     async def trace(self, ref: str, after: int = 0, remote: bool = True) -> TraceView:
         """Return a run in order (see ``Traces.view``)."""
-        return await self._traces.view(ref, after=after, remote=remote)
+        view = await self._traces.view(ref, after=after, remote=remote)
+        view.receipts = self._call_store.count_of_run(view.run_id)
+        return view
+
+    def _id_of(self, ref: str) -> str:
+        if ref.startswith("did:"):
+            public_key_of(ref)  # raises DecodeError for what is none
+            return ref
+        ids = {entry.manifest.agent_id for entry in find(ref, self._brain, self.name_of)}
+        if len(ids) > 1:
+            raise UsageError(
+                f"{len(ids)} agents are called {ref[:80]!r}",
+                code="grant.ambiguous",
+                why="a grant names one agent",
+                hint="name it as name@node, or by its id",
+            )
+        return ids.pop()
+
+    def grant(self, request: GrantRequest) -> GrantView:
+        """Make a grant (see ``Grants.make``)."""
+        return self._grants.make(request)
 
     async def receipts(self, ref: str) -> list[ReceiptView]:
         """Return the receipts kept here of a run or task, oldest first.

@@ -104,6 +104,7 @@ class Proofs:
             budget=budget,
             hops=tuple(message.hops),
             depth_max=self._config.hops_max,
+            ath=hash_of(message.grants[-1]) if message.grants else None,
         )
         message.token = sign_call_token(key, claims)
         return CallToken(key.did, claims, token_hash(message.token))
@@ -191,6 +192,7 @@ class Proofs:
                     outcome=cast("Outcome", outcome),
                     task_id=message.task_id,
                     usage=replace(story.usage or Usage(), wall_ms=story.wall_ms),
+                    grant=token.claims.ath,
                     problem=None if error is None else problem_type(error),
                     prev=self._last.get((callee, token.caller)) or self._store.last_hash(callee, token.caller),
                 ),

@@ -9,6 +9,7 @@ from agentmesh.core.budget.gate import PRIORITY_MAX
 from agentmesh.errors import UsageError
 from agentmesh.identity.budget import BUDGET_KEYS, Budget
 from agentmesh.identity.claims import AMOUNT_MAX
+from agentmesh.identity.grant import CHAIN_MAX, GRANT_CHARS_MAX
 from agentmesh.node.baggage import check_baggage
 from agentmesh.wire.views import CallRequest
 
@@ -63,6 +64,10 @@ def parts_of(request: CallRequest) -> list[dict[str, Any]]:
     if not 0 <= request.priority <= PRIORITY_MAX:
         raise UsageError(f"priority is {request.priority}; it goes from 0 to {PRIORITY_MAX}", code="call.priority")
     check_baggage(request.baggage)
+    if len(request.grants) > CHAIN_MAX or any(not 0 < len(grant) <= GRANT_CHARS_MAX for grant in request.grants):
+        raise UsageError(
+            f"a call carries at most {CHAIN_MAX} grants of {GRANT_CHARS_MAX} characters", code="call.bad_grants"
+        )
     if not 0 <= request.lamport <= 2**52:
         raise UsageError("lamport is out of range", code="call.bad_id")
     if request.text is not None:

@@ -25,7 +25,7 @@ from agentmesh.net.tasks import TaskScope
 from agentmesh.node.links import Links
 from agentmesh.node.views import zone_name
 from agentmesh.wire import v1
-from agentmesh.wire.views import NetNodeView, NetView
+from agentmesh.wire.net_views import NetNodeView, NetView
 
 ADDRESS_CHARS_MAX = 256
 #: Nodes from which the mean path is measured; more are sampled (the error of the mean is then a few percent).

@@ -13,16 +13,8 @@ from agentmesh.ids import Key
 from agentmesh.node.links import Attempt, Links, Peer
 from agentmesh.node.registry import Registry
 from agentmesh.node.resolve import Entry
-from agentmesh.wire.views import (
-    AgentStatus,
-    AgentView,
-    CutOffView,
-    PeerRole,
-    PeerState,
-    PeerView,
-    SkillView,
-    TrustLevel,
-)
+from agentmesh.wire.net_views import CutOffView, PeerRole, PeerState, PeerView
+from agentmesh.wire.views import AgentStatus, AgentView, SkillView, TrustLevel
 
 _SOURCES = {"link": "inbound", "stored": "static", "peer": "exchange"}
 

@@ -12,20 +12,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 from agentmesh.errors import Closed, MeshError, NoRoute, RunNotFound, StateError, UsageError
 from agentmesh.sdk import requests
-from agentmesh.sdk.requests import Address, Following, Request
+from agentmesh.sdk.requests import Address, CallOptions, Following, Request
 from agentmesh.sdk.sse import SseParser, decode_frame
 from agentmesh.sdk.types import (
     AgentDetail,
     AgentView,
     CallRequest,
     CancelResult,
+    GrantRequest,
+    GrantView,
     NetView,
     PeerView,
     PolicyView,
@@ -36,7 +38,6 @@ from agentmesh.sdk.types import (
     RunView,
     StatusView,
     Stored,
-    Strategy,
     TraceView,
 )
 from agentmesh.wire.event import EventV1
@@ -91,33 +92,14 @@ class Mesh:
         self,
         to: str,
         text: str | None = None,
-        *,
-        data: Any = None,
-        parts: list[dict[str, Any]] | None = None,
-        skill: str | None = None,
-        timeout_s: float | None = None,
-        context_id: str | None = None,
-        task_id: str | None = None,
-        metadata: dict[str, Any] | None = None,
-        purpose: str = "",
-        balance: Strategy | Literal[""] = "",
-        idempotent: bool = False,
-        hedge_ms: int | None = None,
+        **options: Unpack[CallOptions],
     ) -> Reply:
         """Call an agent and wait for its reply. Cancelling the awaiting task cancels the remote one.
 
         Args:
             to: Agent name, ``name@node``, or agent id.
-            text, data, parts: The input; exactly one of them. ``parts`` are A2A 1.0 parts in JSON form.
-            skill: Skill id, if the agent has several.
-            timeout_s: For the whole call, 0.05 to 86400; the node's setting when left out.
-            context_id: Conversation to continue.
-            task_id: For a safe retry: a repeated id returns the first result.
-            metadata: JSON object passed to the agent.
-            purpose: Why; signed into the call token and shown with the receipt.
-            balance: How to choose among replicas; "" for the node's setting.
-            idempotent: It may safely run more than once: when a replica is lost on the way, another one is asked.
-            hedge_ms: Ask a second replica after so long without an answer; only with ``idempotent``.
+            text: The input as text, unless ``data`` or ``parts`` gives it.
+            options: As in ``CallOptions``.
 
         Raises:
             AgentNotFound: no such agent; carries near names.
@@ -127,21 +109,7 @@ class Mesh:
             Refused: budget, trust, rate, loop, kill switch.
             UsageError, LimitError: the request makes no sense or is too large. Nothing was called.
         """
-        request = requests.call_request(
-            to,
-            text,
-            data=data,
-            parts=parts,
-            skill=skill,
-            timeout_s=timeout_s,
-            context_id=context_id,
-            task_id=task_id,
-            metadata=metadata,
-            purpose=purpose,
-            balance=balance,
-            idempotent=idempotent,
-            hedge_ms=hedge_ms,
-        )
+        request = requests.call_request(to, text, **options)
         try:
             reply = await self._send(requests.call(request))
         except asyncio.CancelledError:
@@ -154,39 +122,13 @@ class Mesh:
         self,
         to: str,
         text: str | None = None,
-        *,
-        data: Any = None,
-        parts: list[dict[str, Any]] | None = None,
-        skill: str | None = None,
-        timeout_s: float | None = None,
-        context_id: str | None = None,
-        task_id: str | None = None,
-        metadata: dict[str, Any] | None = None,
-        purpose: str = "",
-        balance: Strategy | Literal[""] = "",
-        idempotent: bool = False,
-        hedge_ms: int | None = None,
+        **options: Unpack[CallOptions],
     ) -> CallStream:
         """Call an agent and yield its events as they happen; arguments as in ``call``.
 
         Leaving the loop early cancels the call, at once when the stream is used as ``async with mesh.stream(…) as s``.
         """
-        request = requests.call_request(
-            to,
-            text,
-            data=data,
-            parts=parts,
-            skill=skill,
-            timeout_s=timeout_s,
-            context_id=context_id,
-            task_id=task_id,
-            metadata=metadata,
-            purpose=purpose,
-            balance=balance,
-            idempotent=idempotent,
-            hedge_ms=hedge_ms,
-            stream=True,
-        )
+        request = requests.call_request(to, text, stream=True, **options)
         return CallStream(self, request)
 
     async def discover(self, query: str = "") -> list[AgentView]:
@@ -249,6 +191,20 @@ class Mesh:
     async def explain_policy(self, caller: str, callee: str, *, skill: str = "", purpose: str = "") -> RulingView:
         """Say whether a call would pass at the node, and why. Raises AgentNotFound, UsageError."""
         return await self._send(requests.explain_policy(caller, callee, skill, purpose))
+
+    async def grant(self, to: str, audience: Sequence[str], scopes: Sequence[str], **bounds: Any) -> GrantView:
+        """Let an agent act in this node's or a local agent's name; ``bounds`` are the other fields of ``GrantRequest``.
+
+        Args:
+            to: Name or id of the agent that may act.
+            audience: Names or ids of the agents that it may call so.
+            scopes: ``call.SKILL``, or ``call.*``.
+
+        Raises:
+            UsageError, AgentNotFound, Unauthorized, PeerError: nothing was granted.
+        """
+        request = GrantRequest(to=to, audience=list(audience), scopes=list(scopes), **bounds)
+        return await self._send(requests.grant(request))
 
     async def runs(self, limit: int = 50) -> list[RunView]:
         """Return the newest runs first."""

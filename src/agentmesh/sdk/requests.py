@@ -6,9 +6,10 @@ A ``Request`` knows its path, its body and the type of its answer; a client only
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -22,6 +23,8 @@ from agentmesh.sdk.types import (
     CallRequest,
     CancelResult,
     EventsRequest,
+    GrantRequest,
+    GrantView,
     HealthView,
     KeyList,
     KeyMade,
@@ -190,45 +193,56 @@ def net() -> Request[NetView]:
     return Request("GET", "/api/v1/net", NetView)
 
 
+def grant(request: GrantRequest) -> Request[GrantView]:
+    """``POST /api/v1/grants``."""
+    return Request("POST", "/api/v1/grants", GrantView, _body(request, BODY_BYTES_MAX))
+
+
 def shutdown() -> Request[ShutdownView]:
     """End the daemon."""
     return Request("POST", "/api/v1/shutdown", ShutdownView)
 
 
+class CallOptions(TypedDict, total=False):
+    """What a call may say besides whom it calls; fields of ``CallRequest``, which documents units and bounds.
+
+    Attributes:
+        data, parts: The input, instead of text; exactly one of them. ``parts`` are A2A 1.0 parts in JSON form.
+        skill: Skill id, if the agent has several.
+        timeout_s: For the whole call, 0.05 to 86400; the node's setting when left out.
+        context_id: Conversation to continue.
+        task_id: For a safe retry: a repeated id returns the first result.
+        metadata: JSON object passed to the agent.
+        purpose: Why; signed into the call token and shown with the receipt.
+        grants: Grants for the caller that allow the call, root first (``Mesh.grant``).
+        balance: How to choose among replicas; "" for the node's setting.
+        idempotent: It may safely run more than once: when a replica is lost on the way, another one is asked.
+        hedge_ms: Ask a second replica after so long without an answer; only with ``idempotent``.
+    """
+
+    data: Any
+    parts: list[dict[str, Any]] | None
+    skill: str | None
+    timeout_s: float | None
+    context_id: str | None
+    task_id: str | None
+    metadata: dict[str, Any] | None
+    purpose: str
+    grants: Sequence[str]
+    balance: Strategy | Literal[""]
+    idempotent: bool
+    hedge_ms: int | None
+
+
 def call_request(
-    to: str,
-    text: str | None = None,
-    *,
-    data: Any = None,
-    parts: list[dict[str, Any]] | None = None,
-    skill: str | None = None,
-    timeout_s: float | None = None,
-    context_id: str | None = None,
-    task_id: str | None = None,
-    metadata: dict[str, Any] | None = None,
-    purpose: str = "",
-    balance: Strategy | Literal[""] = "",
-    idempotent: bool = False,
-    hedge_ms: int | None = None,
-    stream: bool = False,
+    to: str, text: str | None = None, *, stream: bool = False, **options: Unpack[CallOptions]
 ) -> CallRequest:
     """Describe a call. Inside an agent it becomes part of the run that the agent serves (``sdk.context``)."""
-    request = CallRequest(
-        to=to,
-        text=text,
-        data=data,
-        parts=parts,
-        skill=skill,
-        timeout_s=timeout_s,
-        context_id=context_id,
-        task_id=task_id or secrets.token_hex(16),
-        metadata=metadata or {},
-        purpose=purpose,
-        balance=balance,
-        idempotent=idempotent,
-        hedge_ms=hedge_ms,
-        stream=stream,
-    )
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if "grants" in given:
+        given["grants"] = list(given["grants"])
+    given.setdefault("task_id", secrets.token_hex(16))
+    request = CallRequest(to=to, text=text, stream=stream, **given)
     if (context := current()) is not None:
         request.run_id = context.run_id
         request.parent_task_id = context.task_id

@@ -11,22 +11,24 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, Unpack
 from urllib.parse import urlsplit
 
 from agentmesh.errors import Closed, MeshError, NoRoute, RunNotFound, StateError, Timeout, UsageError
 from agentmesh.sdk import requests
-from agentmesh.sdk.requests import Address, Following, Request
+from agentmesh.sdk.requests import Address, CallOptions, Following, Request
 from agentmesh.sdk.sse import SseParser, decode_frame
 from agentmesh.sdk.types import (
     AgentDetail,
     AgentView,
     CallRequest,
     CancelResult,
+    GrantRequest,
+    GrantView,
     HealthView,
     KeyMade,
     KeyRequest,
@@ -41,7 +43,6 @@ from agentmesh.sdk.types import (
     RunView,
     StatusView,
     Stored,
-    Strategy,
     TraceView,
 )
 from agentmesh.wire.event import EventV1
@@ -74,35 +75,10 @@ class SyncMesh:
         self,
         to: str,
         text: str | None = None,
-        *,
-        data: Any = None,
-        parts: list[dict[str, Any]] | None = None,
-        skill: str | None = None,
-        timeout_s: float | None = None,
-        context_id: str | None = None,
-        task_id: str | None = None,
-        metadata: dict[str, Any] | None = None,
-        purpose: str = "",
-        balance: Strategy | Literal[""] = "",
-        idempotent: bool = False,
-        hedge_ms: int | None = None,
+        **options: Unpack[CallOptions],
     ) -> Reply:
         """Call an agent and wait for its reply. Ctrl-C cancels the remote task. Arguments and errors as ``Mesh.call``."""
-        request = requests.call_request(
-            to,
-            text,
-            data=data,
-            parts=parts,
-            skill=skill,
-            timeout_s=timeout_s,
-            context_id=context_id,
-            task_id=task_id,
-            metadata=metadata,
-            purpose=purpose,
-            balance=balance,
-            idempotent=idempotent,
-            hedge_ms=hedge_ms,
-        )
+        request = requests.call_request(to, text, **options)
         try:
             reply = self._send(requests.call(request))
         except KeyboardInterrupt:
@@ -115,36 +91,10 @@ class SyncMesh:
         self,
         to: str,
         text: str | None = None,
-        *,
-        data: Any = None,
-        parts: list[dict[str, Any]] | None = None,
-        skill: str | None = None,
-        timeout_s: float | None = None,
-        context_id: str | None = None,
-        task_id: str | None = None,
-        metadata: dict[str, Any] | None = None,
-        purpose: str = "",
-        balance: Strategy | Literal[""] = "",
-        idempotent: bool = False,
-        hedge_ms: int | None = None,
+        **options: Unpack[CallOptions],
     ) -> SyncCallStream:
         """Call an agent and iterate over its events as they happen; closing the stream early cancels the call."""
-        request = requests.call_request(
-            to,
-            text,
-            data=data,
-            parts=parts,
-            skill=skill,
-            timeout_s=timeout_s,
-            context_id=context_id,
-            task_id=task_id,
-            metadata=metadata,
-            purpose=purpose,
-            balance=balance,
-            idempotent=idempotent,
-            hedge_ms=hedge_ms,
-            stream=True,
-        )
+        request = requests.call_request(to, text, stream=True, **options)
         return SyncCallStream(self, request)
 
     def discover(self, query: str = "") -> list[AgentView]:
@@ -203,6 +153,11 @@ class SyncMesh:
     def explain_policy(self, caller: str, callee: str, *, skill: str = "", purpose: str = "") -> RulingView:
         """Say whether a call would pass at the node, and why. Raises AgentNotFound, UsageError."""
         return self._send(requests.explain_policy(caller, callee, skill, purpose))
+
+    def grant(self, to: str, audience: Sequence[str], scopes: Sequence[str], **bounds: Any) -> GrantView:
+        """Let an agent act in this node's or a local agent's name. Arguments and errors as ``Mesh.grant``."""
+        request = GrantRequest(to=to, audience=list(audience), scopes=list(scopes), **bounds)
+        return self._send(requests.grant(request))
 
     def runs(self, limit: int = 50) -> list[RunView]:
         """Return the newest runs first."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from agentmesh.core.balance.config import Strategy
 from agentmesh.wire.access import KeyList, KeyMade, KeyRequest, KeyView
 from agentmesh.wire.audit_views import AuditPeerView, AuditProof, AuditRecords, AuditView
+from agentmesh.wire.net_views import CutOffView, NetNodeView, NetView, PeerList, PeerRole, PeerState, PeerView, UdpView
 from agentmesh.wire.policy import PolicyView, RulingView
+from agentmesh.wire.proof_views import GrantRequest, GrantView, ReceiptList, ReceiptView
 from agentmesh.wire.views import (
     AgentDetail,
     AgentList,
@@ -13,18 +15,9 @@ from agentmesh.wire.views import (
     AgentView,
     CallRequest,
     CancelResult,
-    CutOffView,
     EventsRequest,
     HealthView,
-    NetNodeView,
-    NetView,
-    PeerList,
-    PeerRole,
-    PeerState,
-    PeerView,
     Problem,
-    ReceiptList,
-    ReceiptView,
     Registered,
     RegisterRequest,
     Renewed,
@@ -38,7 +31,6 @@ from agentmesh.wire.views import (
     Stored,
     TraceView,
     TrustLevel,
-    UdpView,
     reply_from_events,
 )
 
@@ -55,6 +47,8 @@ __all__ = [
     "CancelResult",
     "CutOffView",
     "EventsRequest",
+    "GrantRequest",
+    "GrantView",
     "HealthView",
     "KeyList",
     "KeyMade",

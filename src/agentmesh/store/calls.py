@@ -138,6 +138,10 @@ class CallStore:
         )  # fmt: skip
         return [KeptReceipt(*map(str, row)) for row in rows]
 
+    def count_of_run(self, run_id: str) -> int:
+        """Return how many receipts of a run are kept. Raises StoreError."""
+        return int(self._db.read("SELECT count(*) FROM receipts WHERE run_id=?", run_id)[0][0])
+
     def latest(self, limit: int = 20) -> list[KeptReceipt]:
         """Return the newest receipts, newest first. Raises StoreError."""
         rows = self._db.read(

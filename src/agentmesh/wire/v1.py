@@ -66,6 +66,7 @@ class CallOpen(msgspec.Struct, tag="call", kw_only=True):
     Attributes:
         purpose: Why, in the caller's words.
         token: Call token (``identity.token``); a call without one is refused.
+        grants: What the caller may do in the name of others (``identity.grant``), root first; empty when it acts for itself.
         priority: 0 … 9, which of the caller's own calls goes first where they wait.
         may_wait: It may wait for room; False while another replica can be tried.
         baggage: W3C baggage: what goes along with every call of a run, such as a language.
@@ -88,6 +89,7 @@ class CallOpen(msgspec.Struct, tag="call", kw_only=True):
     metadata: dict[str, Any] = {}
     purpose: str = ""
     token: str = ""
+    grants: list[str] = []
     priority: int = 5
     may_wait: bool = False
     baggage: dict[str, str] = {}

@@ -11,7 +11,7 @@ from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.node_record import NodeRecord, node_body, read_node_record, sign_node_record
 from agentmesh.node.links import Attempt
 from agentmesh.node.views import Standing, cut_off_view, in_order, peer_view, state_of_peer
-from agentmesh.wire.views import PeerView
+from agentmesh.wire.net_views import PeerView
 
 NOW = 1_800_000_000
 

@@ -14,16 +14,20 @@ from agentmesh.errors import (
     AgentNotFound,
     Busy,
     Closed,
+    DecodeError,
     LoopDetected,
     MeshError,
     NoRoute,
     ReadOnly,
+    ReplayError,
     RunNotFound,
+    SignatureError,
     Timeout,
+    Unauthorized,
     UsageError,
 )
 from agentmesh.sdk.requests import CALL_BYTES_MAX
-from agentmesh.sdk.types import CallRequest, CancelResult, Reply
+from agentmesh.sdk.types import CallRequest, CancelResult, GrantRequest, GrantView, Reply
 
 HOPS_MAX = 64
 _ID = re.compile(r"[0-9A-Za-z_.:\-]{1,128}")
@@ -79,6 +83,11 @@ async def cancel_task(ask: Ask) -> CancelResult:
     return await ask.backend.cancel(ask.path["task_id"])
 
 
+async def make_grant(ask: Ask) -> GrantView:
+    """Answer ``POST /api/v1/grants``."""
+    return ask.backend.grant(ask.body)
+
+
 ROWS = (
     RouteRow(
         "POST",
@@ -116,5 +125,16 @@ ROWS = (
         errors=(RunNotFound, NoRoute, Closed),
         path_params={"task_id": "Id of the task."},
         scope="call",
+    ),
+    RouteRow(
+        "POST",
+        "/api/v1/grants",
+        make_grant,
+        "Let an agent act in one's name, within bounds",
+        GrantView,
+        GrantRequest,
+        (UsageError, AgentNotFound, Unauthorized, DecodeError, SignatureError, ReplayError),
+        description="Signed with a key of this node and kept nowhere: whoever is named as its holder may use it until it ends.",
+        scope="admin",
     ),
 )

@@ -9,7 +9,7 @@ from agentmesh.cli.output import Output, clip
 from agentmesh.cli.verb import single
 
 if TYPE_CHECKING:
-    from agentmesh.wire.views import NetView
+    from agentmesh.wire.net_views import NetView
 
 _ZONES_SHOWN = 12
 _NAMES_SHOWN = 24

@@ -12,7 +12,8 @@ from agentmesh.cli.output import Output, Styled, age, clip
 from agentmesh.cli.verb import built, group, new_app, verb
 
 if TYPE_CHECKING:
-    from agentmesh.wire.views import PeerView, StatusView
+    from agentmesh.wire.net_views import PeerView
+    from agentmesh.wire.views import StatusView
 
 #: Columns from which every column is shown; a narrower terminal gets the six that matter most.
 _WIDE = 120

@@ -16,7 +16,7 @@ from agentmesh.cli.verb import built, group, new_app, verb
 if TYPE_CHECKING:
     from agentmesh.identity.receipt import Receipt
     from agentmesh.identity.token import CallToken
-    from agentmesh.wire.views import ReceiptView
+    from agentmesh.wire.proof_views import ReceiptView
 
 _OPTIONS = {"help_option_names": ["-h", "--help"]}
 _FILE_BYTES_MAX = 64 * 1024 * 1024
@@ -36,7 +36,7 @@ def show(out: Output, ref: _Ref = "last") -> None:
     """
     kept = _fetch(out, ref)
     if out.json:
-        from agentmesh.wire.views import ReceiptList
+        from agentmesh.wire.proof_views import ReceiptList
 
         out.data(ReceiptList(receipts=kept))
         return
@@ -140,7 +140,7 @@ def _read(source: str) -> list[ReceiptView]:
     import msgspec
 
     from agentmesh.errors import UsageError
-    from agentmesh.wire.views import ReceiptList
+    from agentmesh.wire.proof_views import ReceiptList
 
     hint = "agentmesh receipt show last --json > receipts.json"
     try:

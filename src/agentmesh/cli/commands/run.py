@@ -48,6 +48,9 @@ def run(
         str,
         typer.Option("--balance", help="How to choose among replicas: " + ", ".join(STRATEGIES) + "."),
     ] = "",
+    grant: Annotated[
+        str | None, typer.Option("--grant", help="File with the grant that allows the call (see 'agentmesh grant').")
+    ] = None,
     stream: Annotated[
         bool | None,
         typer.Option("--stream/--no-stream", help="Show the answer as it comes; with --json one event per line."),
@@ -68,6 +71,10 @@ def run(
     given = _input(text, file, data)
     hedge_ms = _milliseconds(hedge, idempotent=idempotent) if hedge else None
     strategy = _strategy(balance)
+    if grant is not None:
+        from agentmesh.cli.commands.grant import read_chain_file
+
+        given["grants"] = read_chain_file(grant)
     with connect(out) as mesh:
         from agentmesh.sdk.requests import call_request
         from agentmesh.sdk.sync import SyncCallStream

@@ -10,7 +10,8 @@ from agentmesh.cli.output import Output
 from agentmesh.cli.verb import single
 
 if TYPE_CHECKING:
-    from agentmesh.wire.views import CutOffView, StatusView
+    from agentmesh.wire.net_views import CutOffView
+    from agentmesh.wire.views import StatusView
 
 
 def status(out: Output) -> None:

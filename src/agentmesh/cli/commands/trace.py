@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentmesh.cli import i18n
-from agentmesh.cli.connect import run_ids
+from agentmesh.cli.connect import run_ids, short_run
 from agentmesh.cli.output import Output
 from agentmesh.cli.verb import single
 
@@ -72,6 +72,8 @@ def _foot(out: Output, view: TraceView) -> None:
 
         names = ", ".join(view.nodes.get(node) or short(node) for node in view.missing_nodes)
         out.note(("! ", "warn"), i18n.t("not every node could be asked: {nodes}", nodes=names))
+    if view.receipts:
+        out.next(f"agentmesh receipt show {short_run(view.run_id)}")
 
 
 def build() -> Any:
