@@ -48,7 +48,7 @@ from agentmesh.node.pulse import Pulse
 from agentmesh.node.record import RunClocks
 from agentmesh.node.registry import DoorKit, Registry
 from agentmesh.node.remote import Remote
-from agentmesh.node.resolve import find
+from agentmesh.node.resolve import find, id_of
 from agentmesh.node.routes import Routes
 from agentmesh.node.standing import place_of, standings
 from agentmesh.node.survey import Survey
@@ -155,7 +155,7 @@ class Node:
         proofs = Proofs(key, config, self.registry, call_store)
         self._guard = Guard(config, self.registry, ledger, GuardFile(home / "guard.toml"))
         self.policy = Policy(self.node_id, home / "policies", config.policy, self._manifest_of, self.name_of)
-        self._grants = Grants(key, self.registry, config.grant_roots, self._id_of)
+        self._grants = Grants(key, self.registry, config.grant_roots, lambda ref: id_of(ref, self._brain, self.name_of))
         callee = Callee(
             config,
             self.registry,
@@ -430,20 +430,6 @@ class Node:
         view = await self._traces.view(ref, after=after, remote=remote)
         view.receipts = self._call_store.count_of_run(view.run_id)
         return view
-
-    def _id_of(self, ref: str) -> str:
-        if ref.startswith("did:"):
-            public_key_of(ref)  # raises DecodeError for what is none
-            return ref
-        ids = {entry.manifest.agent_id for entry in find(ref, self._brain, self.name_of)}
-        if len(ids) > 1:
-            raise UsageError(
-                f"{len(ids)} agents are called {ref[:80]!r}",
-                code="grant.ambiguous",
-                why="a grant names one agent",
-                hint="name it as name@node, or by its id",
-            )
-        return ids.pop()
 
     def grant(self, request: GrantRequest) -> GrantView:
         """Make a grant (see ``Grants.make``)."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from agentmesh.core.balance.balance import Replica
-from agentmesh.errors import AgentNotFound, NoRoute
+from agentmesh.errors import AgentNotFound, NoRoute, UsageError
 from agentmesh.identity.manifest import Manifest
-from agentmesh.ids import short
+from agentmesh.ids import public_key_of, short
 
 
 class Entry(Protocol):
@@ -85,6 +85,27 @@ def find(ref: str, directory: Directory, node_name: Callable[[str], str]) -> lis
     if not found:
         raise AgentNotFound.near(ref, (e.manifest.name for e in directory.entries()))
     return found
+
+
+def id_of(ref: str, directory: Directory, node_name: Callable[[str], str]) -> str:
+    """Return the did:key of the one agent that a reference names; an id need not be known here.
+
+    Raises:
+        AgentNotFound: nothing matches; carries near names.
+        UsageError: several agents match (code "agent.ambiguous").
+        DecodeError: it is no id.
+    """
+    if ref.startswith("did:"):
+        public_key_of(ref)
+        return ref
+    ids = {entry.manifest.agent_id for entry in find(ref, directory, node_name)}
+    if len(ids) > 1:
+        raise UsageError(
+            f"{len(ids)} agents are called {ref[:80]!r}",
+            code="agent.ambiguous",
+            hint="name it as name@node, or by its id:   agentmesh discover",
+        )
+    return ids.pop()
 
 
 def offered(found: list[Entry]) -> list[Entry]:

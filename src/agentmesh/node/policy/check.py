@@ -38,7 +38,7 @@ class PolicyCheck:
 
 def facts_of(visit: Visit) -> Facts:
     """Return what policy looks at in a call whose token holds."""
-    message, claims = visit.message, visit.token.claims
+    message, claims, granted = visit.message, visit.token.claims, visit.delegation
     return Facts(
         caller=visit.token.caller,
         node=visit.peer,
@@ -48,6 +48,8 @@ def facts_of(visit: Visit) -> Facts:
         purpose=claims.purpose,
         hops=len(claims.hops),
         budget=claims.budget,
+        root=granted.root if granted else "",
+        principal=granted.sub if granted else "",
     )
 
 
