@@ -1005,7 +1005,12 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "a_published_list_that_cannot_be_read_changes_nothing",
                 "only_so_many_issuers_are_heard",
             ),
-            *_in("unit/node/test_policy_calls.py", "a_grey_caller_without_trust_is_told_that_trust_is_what_it_lacks"),
+            *_in(
+                "unit/node/test_policy_calls.py",
+                "a_grey_caller_without_trust_is_told_that_trust_is_what_it_lacks",
+                "grey_callers_come_last_at_the_guard_and_the_audit_log_names_the_rule",
+            ),
+            *_in("unit/core/test_budget.py", "a_caller_that_comes_last_gets_what_others_leave_and_keeps_nobody_out"),
         ),
     ),
     "policy.engine": Requirement(

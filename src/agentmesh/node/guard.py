@@ -12,6 +12,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from agentmesh.core.budget.bucket import RATE_MAX
@@ -114,7 +115,7 @@ class Guard:
             now_s,
             until_s=now_s + visit.deadline_s,
             priority=min(visit.message.priority, visit.priority_max),
-            limits=of_caller.limits,
+            limits=of_caller.limits if visit.priority_max else replace(of_caller.limits, last=True),
             may_wait=visit.message.may_wait,
         )
         self._tell(gate, changed)

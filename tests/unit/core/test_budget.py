@@ -64,6 +64,7 @@ steps = st.lists(
             concurrency=st.none() | st.integers(1, 2),
             queue=st.none() | st.integers(0, 3),
             weight=st.integers(1, 3),
+            last=st.booleans(),
         ),
     ),
 )
@@ -242,6 +243,22 @@ def test_the_calls_of_one_caller_go_by_priority_then_deadline_and_never_before_t
         order.append(running)
     assert [t for t in order if t.caller == "a"] == [sooner, later, low]
     assert order.index(other) <= 1
+
+
+def test_a_caller_that_comes_last_gets_what_others_leave_and_keeps_nobody_out() -> None:
+    gate, grey = Gate(GateLimits(1, queue=4, wait_s=100), 0.0), CallerLimits(last=True)
+    running, _ = gate.ask("a", 0.0, until_s=99)
+    waiting = [gate.ask("grey", 0.0, until_s=99, priority=9, limits=grey)[0] for _ in range(4)]
+    for _ in range(3):
+        ticket, changed = gate.ask("b", 0.0, until_s=99, priority=0)
+        assert (ticket.state, [one.caller for one in changed]) == ("waiting", ["grey"])
+    assert gate.ask("grey", 0.0, until_s=99, limits=grey)[0].state == "refused", "it pushes out nobody"
+    order: list[str] = []
+    for _ in range(4):
+        (running,) = gate.leave(running, 1.0)
+        order.append(running.caller)
+    assert order == ["b", "b", "b", "grey"]
+    assert sum(one.state == "refused" for one in waiting) == 3
 
 
 def test_a_heavier_caller_has_as_many_more_turns() -> None:

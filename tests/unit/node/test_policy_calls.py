@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from agentmesh.errors import AgentNotFound, TrustTooLow, Unauthorized, UsageError
 from agentmesh.identity.receipt import read_receipt
+from agentmesh.node.door import Happening, Invocation
 from agentmesh.node.policy import policy as module
-from tests.unit.node.test_two_nodes import ask, echo, knows
+from agentmesh.wire.views import CallRequest
+from tests.unit.node.test_two_nodes import DONE, ask, echo, knows
 from tests.unit.node.world import Member, until, world
 
 
@@ -82,6 +86,34 @@ async def test_an_agent_of_another_node_is_known_by_its_own_key(tmp_path: Path) 
         for other in ("foe", ""):
             with pytest.raises(Unauthorized):
                 await ask(a, "echo", from_agent=other)
+
+
+async def test_grey_callers_come_last_at_the_guard_and_the_audit_log_names_the_rule(tmp_path: Path) -> None:
+    async with world(tmp_path, 3, policy="auto") as (grey, other, b):
+        release = asyncio.Event()
+        order: list[str] = []
+
+        async def slow(call: Invocation) -> AsyncIterator[Happening]:
+            order.append(call.parts[0]["text"])
+            await release.wait()
+            yield DONE
+
+        await b.serve("slow", slow, concurrency_limit=1)
+        await until(lambda: knows(grey, "slow") and knows(other, "slow"))
+        write(tmp_path, "n2", "lists.toml", f'grey = ["{grey.node.node_id}"]\nallow = ["{other.node.node_id}"]')
+        calls = [await grey.node.call(CallRequest(to="slow", text="first"))]
+        await until(lambda: order == ["first"])
+        calls.append(await grey.node.call(CallRequest(to="slow", text="grey", priority=9)))
+        await until(lambda: b.node._incoming._callee.running == 2)
+        calls.append(await other.node.call(CallRequest(to="slow", text="other", priority=0)))
+        await until(lambda: b.node._incoming._callee.running == 3)
+        release.set()
+        for call in calls:
+            await call.reply()
+        assert order == ["first", "other", "grey"]
+        records = (await b.node.audit_records(0, 100, "", "")).records
+        rules = [one["data"]["risk"]["rule"] for one in records if "risk" in one["data"]]
+        assert f"grey {grey.node.node_id}" in rules
 
 
 async def told(member: Member, caller: str, callee: str, skill: str = "") -> tuple[bool, str, str]:

@@ -3,7 +3,8 @@
 Between callers who wait, the one that holds the fewest running calls for its weight goes first; among equals they take turns.
 Within the calls of one caller, the highest priority goes first, then the nearest deadline. When the queue is full, a
 newcomer of a caller that has fewer waiting than another pushes out the least urgent call of the one that has most: one
-caller can fill an empty queue and cannot keep anybody out of it.
+caller can fill an empty queue and cannot keep anybody out of it. Callers that come last
+(``CallerLimits.last``) get what the others leave.
 
 Pure: time is an argument; the driver (``node.guard``) calls ``settle`` when ``wake_s`` has come.
 """
@@ -65,8 +66,14 @@ class _Line:
         self.credit = limits.weight
 
     @property
-    def load(self) -> float:
-        return self.running / self.limits.weight
+    def load(self) -> tuple[bool, float]:
+        """What it holds already: the less, the sooner it is its turn."""
+        return self.limits.last, self.running / self.limits.weight
+
+    @property
+    def length(self) -> tuple[bool, float]:
+        """How much of it waits: the more, the sooner something of it has to go."""
+        return self.limits.last, self.waiting / self.limits.weight
 
     def is_idle(self, now_s: float) -> bool:
         return not self.waiting and not self.running and (self.bucket is None or self.bucket.is_full(now_s))
@@ -226,7 +233,7 @@ class Gate:
                 if line.bucket is not None and line.bucket.wait_s(now_s) > 0:
                     continue
                 best = line
-                if not line.running:
+                if not line.running and not line.limits.last:
                     break  # nobody can hold less
         return best
 
@@ -275,9 +282,9 @@ class Gate:
         if line.limits.queue is not None and line.waiting > line.limits.queue:
             worst = self._least_urgent(line)
         elif self.waiting > self.limits.queue:
-            longest = max(self._turns.values(), key=lambda one: one.waiting / one.limits.weight)
+            longest = max(self._turns.values(), key=lambda one: one.length)
             # Its own line counts the newcomer: pushing out others must leave no caller with less than the pusher.
-            if line.waiting / line.limits.weight >= longest.waiting / longest.limits.weight:
+            if line.length >= longest.length:
                 longest = line
             worst = self._least_urgent(longest)
         else:

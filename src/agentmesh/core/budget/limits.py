@@ -35,6 +35,7 @@ class CallerLimits:
         concurrency: Calls running at once; None for no bound but the agent's.
         queue: Calls that may wait; None for no bound but the agent's.
         weight: Its share beside that of others who wait too, ≥ 1.
+        last: Whether it is served only when no other caller waits; the grey list of policy asks for that.
     """
 
     qps: float | None = None
@@ -42,6 +43,7 @@ class CallerLimits:
     concurrency: int | None = None
     queue: int | None = None
     weight: int = 1
+    last: bool = False
 
 
 #: The limits of a caller that nothing is said of.

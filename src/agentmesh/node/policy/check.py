@@ -13,6 +13,8 @@ from agentmesh.node.policy.policy import Policy
 _NO_REASON = "the policy of its node does not let you call it"
 #: Longest id that is looked at; what is longer names nobody.
 _ID_CHARS_MAX = 128
+#: Longest name of a rule in an audit record.
+_RULE_CHARS_MAX = 200
 
 
 class PolicyCheck:
@@ -27,7 +29,9 @@ class PolicyCheck:
 
     async def enter(self, visit: Visit) -> None:
         """Let the call pass. Raises Unauthorized, TrustTooLow."""
-        ruling = self._policy.rule(facts_of(visit))
+        ruling, trust = self._policy.judge(facts_of(visit))
+        rule = f"{ruling.ground} {ruling.rule}"[:_RULE_CHARS_MAX]
+        visit.facts["risk"] = {"trust": trust, "policy_version": self._policy.version, "rule": rule}
         if not ruling.allowed:
             raise refusal(ruling, visit.agent.manifest.name)
         visit.priority_max = ruling.priority_max

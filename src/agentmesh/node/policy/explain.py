@@ -67,7 +67,7 @@ class Explainer:
         facts = Facts(signer, node, says, called.agent_id, skill, purpose)
         calling = self._manifest(says)
         party, target = self._policy.caller(facts, calling), self._policy.callee(called.agent_id, called)
-        ruling = self._policy.rule(facts)
+        ruling, trust = self._policy.judge(facts)
         refused = None if ruling.allowed else refusal(ruling, called.name)
         return RulingView(
             allowed=ruling.allowed,
@@ -78,7 +78,7 @@ class Explainer:
             callee=_party(target, called.name),
             skill=skill,
             purpose=purpose,
-            trust=self._policy.trust_of(facts),
+            trust=trust,
             tier=self._policy.trust.tier(party.key),
             code=refused.code if refused else "",
             told=(refused.why or "") if refused else "",

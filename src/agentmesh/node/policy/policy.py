@@ -208,6 +208,10 @@ class Policy:
 
     def rule(self, facts: Facts) -> Ruling:
         """Decide about one call, from memory if it was decided before."""
+        return self.judge(facts)[0]
+
+    def judge(self, facts: Facts) -> tuple[Ruling, int]:
+        """Decide about one call, and say how far its caller is trusted, 0 … 100."""
         if self._clock_s() >= self._look_s:
             self.refresh()
         caller, callee = self._manifest_of(facts.says), self._manifest_of(facts.callee)
@@ -231,11 +235,7 @@ class Policy:
             while len(self._cache) >= CACHE_MAX:
                 del self._cache[next(iter(self._cache))]
             self._cache[key] = ruling
-        return ruling
-
-    def trust_of(self, facts: Facts) -> int:
-        """Return how far the caller is trusted, 0 … 100."""
-        return self._trust(facts, self._manifest_of(facts.says))
+        return ruling, trust
 
     def _trust(self, facts: Facts, manifest: Manifest | None) -> int:
         return int(
