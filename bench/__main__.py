@@ -30,6 +30,7 @@ NAMES = {
     "events": "bench.events",
     "policy": "bench.policy",
     "cli": "bench.cli",
+    "audit": "bench.audit",
 }
 COLUMNS = ("what", "value", "unit", "goal", "rival", "rival_value", "ratio")
 

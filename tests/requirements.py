@@ -809,8 +809,10 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "on_a_full_disk_running_calls_are_recorded_from_the_reserve_and_new_ones_refused",
                 "a_record_that_the_disk_refuses_is_not_acknowledged_but_written_once_it_can_be",
             ),
+            *_in("e2e/test_audit.py", "every_call_and_refusal_is_on_record_after_kill_9_under_load"),
             *_in(
                 "unit/node/test_audit.py",
+                "a_refusal_before_a_call_leaves_is_recorded_as_well",
                 "a_call_stands_in_the_log_of_both_nodes_with_who_what_why_and_what_came_of_it",
                 "the_record_is_on_disk_when_the_caller_hears_the_answer",
                 "refusals_failures_and_cancels_are_recorded_as_what_they_are",
@@ -833,6 +835,11 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "a_record_is_proven_with_nothing_but_the_id_of_its_node",
                 "a_proof_with_anything_changed_is_refused",
             ),
+            *_in(
+                "e2e/test_audit.py",
+                "a_copy_verifies_on_a_machine_without_node_and_keys_until_one_byte_differs",
+                "a_proof_is_checked_elsewhere_with_nothing_but_the_id_of_the_node",
+            ),
             *_in("unit/node/test_audit.py", "a_log_that_was_rolled_back_or_cut_refuses_calls_and_says_so"),
         ),
     ),
@@ -852,6 +859,8 @@ REQUIREMENTS: dict[str, Requirement] = {
         "The record of a call holds what would undo it, when its agent says so.",
         (
             *_in("unit/node/test_audit.py", "what_would_undo_a_call_stands_in_its_record"),
+            *_in("e2e/test_audit.py", "a_call_is_shown_with_who_what_why_and_what_would_undo_it"),
+            *_in("unit/adapters/test_a2a_fold.py", "what_would_undo_the_work_is_passed_on_once"),
             *_in(
                 "unit/identity/test_audit.py",
                 "what_would_undo_a_call_is_kept_while_it_is_small_and_by_its_digest_when_it_is_not",

@@ -26,12 +26,15 @@ from agentmesh.adapters.a2a_parts import (
 )
 from agentmesh.adapters.shape import mapping, members
 from agentmesh.errors import AgentFailed, LimitError
+from agentmesh.identity.manifest import EXT
 from agentmesh.node.door import Happening
 from agentmesh.wire.event import TERMINAL_STATES, text_of
 
 ARTIFACTS_MAX = 1000
 ANSWER_CHARS_MAX = 64 * 1024 * 1024
 PROGRESS_MAX = 2000
+#: Remarks of one task on how to undo it.
+UNDO_MAX = 8
 
 
 class TaskFold:
@@ -54,6 +57,7 @@ class TaskFold:
         self._progress = ""
         self._progress_id = ""
         self._seen_messages: set[str] = set()
+        self._undo: list[dict[str, Any]] = []
 
     def feed(self, result: dict[str, Any]) -> list[Happening]:
         """Take one send result or stream event and return what it adds.
@@ -116,11 +120,23 @@ class TaskFold:
             payload["last"] = True
         if isinstance(name := artifact.get("name"), str) and name:
             payload["name"] = name[:200]
+        if undo := self._new_undo(artifact):
+            payload["undo"] = undo
         return [Happening("artifact", payload)]
+
+    def _new_undo(self, said: dict[str, Any]) -> dict[str, Any]:
+        """Return what an artifact or message says would undo the work, once; {} if nothing new."""
+        undo = mapping(mapping(mapping(said.get("metadata")).get(EXT)).get("undo"))
+        if not undo or undo in self._undo or len(self._undo) >= UNDO_MAX:
+            return {}
+        self._undo.append(undo)
+        return undo
 
     def _status(self, status: dict[str, Any], history: list[Any] | None = None) -> list[Happening]:
         state, said = state_of(status.get("state"))
         message = mapping(status.get("message"))
+        if undo := self._new_undo(message):
+            return [Happening("status", {"state": "working", "undo": undo}), *self._status(status, history)]
         parts = read_parts(message.get("parts")) if is_agent(message.get("role")) else []
         text = text_of(parts)
         if state in ("submitted", "working"):

@@ -20,6 +20,7 @@ from agentmesh.node.attempt import Attempt, Untouched
 from agentmesh.node.callee import Ended, Visit
 from agentmesh.store.audit import AuditLog, time_of
 from agentmesh.wire import v1
+from agentmesh.wire.views import CallRequest
 
 _log = logging.getLogger("agentmesh.audit")
 
@@ -87,10 +88,7 @@ class Audit:
             proof=hash_of(message.token) if message.token else None,
             **_problem(error),
         )
-        try:
-            await self.log.write(body)
-        except StoreError as failure:
-            _log.error("a refusal cannot be recorded: %s", failure)
+        await self._write_refusal(body)
 
     # Calls that start here and go elsewhere
 
@@ -111,6 +109,31 @@ class Audit:
             **_problem(known),
         }
         self.log.write_soon(self._body_out(attempt, "refused" if refused else "allowed", **members), begun)
+
+    async def refused(self, request: CallRequest, error: MeshError) -> None:
+        """Record a call that was refused here before it went anywhere. Never raises: nothing was done."""
+        body = body_of(
+            "call.out",
+            "refused",
+            agent=self._node_id,
+            resource=request.to,
+            time=_now(),
+            traceparent=request.traceparent,
+            claimed=request.from_agent,
+            skill=request.skill,
+            purpose=request.purpose,
+            task=request.task_id,
+            txn=request.run_id,
+            outcome="rejected",
+            **_problem(error),
+        )
+        await self._write_refusal(body)
+
+    async def _write_refusal(self, body: dict[str, Any]) -> None:
+        try:
+            await self.log.write(body)
+        except StoreError as failure:
+            _log.error("a refusal cannot be recorded: %s", failure)
 
     def _body_out(self, attempt: Attempt, decision: Decision, **members: Any) -> dict[str, Any]:
         message, manifest = attempt.message, attempt.candidate.entry.manifest

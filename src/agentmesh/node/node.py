@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from agentmesh.core.brain import BrainConfig
-from agentmesh.errors import AgentNotFound, MeshError, RunNotFound, UsageError
+from agentmesh.errors import AgentNotFound, MeshError, Refused, RunNotFound, UsageError
 from agentmesh.identity.audit_record import AuditRecord
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.manifest import Manifest
@@ -415,7 +415,11 @@ class Node:
     async def call(self, request: CallRequest) -> Call:
         """Start a call (see ``Calls.start``); an agent that is not in the directory is looked for in the mesh first."""
         await self.look_for(request.to)
-        return self._calls.start(request)
+        try:
+            return self._calls.start(request)
+        except Refused as refused:
+            await self.audit.refused(request, refused)
+            raise
 
     async def cancel(self, task_id: str) -> CancelResult:
         """Ask a running task to stop. Raises RunNotFound."""

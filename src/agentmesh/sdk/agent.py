@@ -123,6 +123,15 @@ class Context:
         """Report progress for people; not part of the answer."""
         self._report("status", {"state": "working", "text": text})
 
+    def undo(self, skill: str, **arguments: Any) -> None:
+        """Say what would undo something that was just done; it stands in the audit record of this call, newest last.
+
+        Args:
+            skill: Skill of this agent that undoes it.
+            arguments: What to call it with: ids, not contents. Up to 4 KB of JSON; of more only a digest is kept.
+        """
+        self._report("status", {"state": "working", "undo": {"skill": skill, "arguments": plain(arguments)}})
+
     def reasoning(self, text: str) -> None:
         """Report a thought; not part of the answer."""
         self._report("reasoning", {"text": text})

@@ -176,3 +176,25 @@ def test_no_input_breaks_the_fold_and_there_is_at_most_one_end(results: list[dic
             for h in happenings
         )
     assert ends <= 1
+
+
+def test_what_would_undo_the_work_is_passed_on_once() -> None:
+    undo = {"skill": "cancel_order", "arguments": {"order": "4711"}}
+    said = {"metadata": {"https://agentmesh.dev/ext/mesh/v1": {"undo": undo}, "other": 1}}
+    artifact = {"artifactId": "a", "parts": [{"text": "ordered"}], **said}
+    message = {"role": "ROLE_AGENT", "messageId": "m", "parts": [{"text": "on it"}], **said}
+    task = {"id": "t", "status": {"state": "TASK_STATE_WORKING", "message": message}, "artifacts": [artifact]}
+    fold = TaskFold()
+    told = [h for _ in range(2) for h in fold.feed({"task": task})]
+    assert [h.payload["undo"] for h in told if "undo" in h.payload] == [undo]
+    other = {**message, "messageId": "n", "metadata": {"https://agentmesh.dev/ext/mesh/v1": {"undo": {"skill": "x"}}}}
+    more = fold.feed({"task": {**task, "status": {"state": "TASK_STATE_COMPLETED", "message": other}}})
+    assert more[0].payload["undo"] == {"skill": "x"}
+    assert fold.ended
+    for metadata in (7, {"https://agentmesh.dev/ext/mesh/v1": 7}, {"https://agentmesh.dev/ext/mesh/v1": {"undo": "x"}}):
+        hostile = {
+            "id": "t",
+            "status": {"state": "TASK_STATE_WORKING"},
+            "artifacts": [{**artifact, "metadata": metadata}],
+        }
+        assert not any("undo" in h.payload for h in TaskFold().feed({"task": hostile}))

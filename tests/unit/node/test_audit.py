@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agentmesh.errors import Corrupt, Full, MeshError, StoreError
+from agentmesh.errors import Corrupt, Full, MeshError, Refused, StoreError
 from agentmesh.identity.audit_record import AuditRecord
 from agentmesh.identity.checkpoint import sign_checkpoint
 from agentmesh.identity.claims import hash_of
@@ -128,6 +128,16 @@ async def test_a_call_whose_token_does_not_hold_is_recorded_under_the_node_that_
     assert (record.decision, record.data["agent"]) == ("refused", a.node.node_id)
     assert record.data["claimed"] == "did:key:zNobody\ufffd{}\ufffd[2J"
     assert record.data["code"].startswith(("jws.", "token.", "json."))
+
+
+async def test_a_refusal_before_a_call_leaves_is_recorded_as_well(tmp_path: Path) -> None:
+    async with world(tmp_path, 2) as (a, b):
+        await b.serve("echo", echo)
+        await until(lambda: knows(a, "echo"))
+        with pytest.raises(Refused):
+            await call(a, hops=["did:key:x"] * 99)
+        (record,) = records(a, "call.out")
+    assert (record.decision, record.data["resource"], record.data["code"]) == ("refused", "echo", "refused.loop")
 
 
 async def test_a_local_call_is_recorded_once_with_its_agents(tmp_path: Path) -> None:
