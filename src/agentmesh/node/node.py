@@ -156,6 +156,7 @@ class Node:
         self._guard = Guard(config, self.registry, ledger, GuardFile(home / "guard.toml"))
         self.policy = Policy(self.node_id, home / "policies", config.policy, self._manifest_of, self.name_of)
         self._grants = Grants(key, self.registry, config.grant_roots, lambda ref: id_of(ref, self._brain, self.name_of))
+        self.policy.on_change = lambda was, now: self.audit.note_soon("policy", "policies", was=was, version=now)
         callee = Callee(
             config,
             self.registry,

@@ -106,6 +106,8 @@ class Policy:
         self.loaded = NOTHING
         #: Why the files are not in force as they are; None if they are.
         self.error: ConfigError | None = None
+        #: Told of the version that was in force and the one that is.
+        self.on_change: Callable[[str, str], None] = lambda _was, _is: None
         self._seen: Listing | None = None
         self._read = False  # whether the files, or that there are none, were ever understood
         self._look_s = -1.0
@@ -173,11 +175,12 @@ class Policy:
         loaded = load(sources)
         if listing(self.directory) != seen:
             raise ConfigError("the policy files change while they are read", code="policy.file")
-        changed = loaded.version != self.loaded.version
+        was = self.loaded.version
         self.loaded, self.error, self._seen = loaded, None, seen
         self._read = True
         self._renew()
-        if changed:
+        if loaded.version != was:
+            self.on_change(was, loaded.version)
             _log.info("policy %s is in force: %s", loaded.version, ", ".join(loaded.files))
 
     def _renew(self) -> None:
