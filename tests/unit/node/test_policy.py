@@ -158,11 +158,12 @@ def test_modes_hold_without_any_file_and_strict_lets_only_the_person_here_call(t
     assert World(tmp_path / "none", "open").write(lists_toml=LISTS).ok(STRANGER)
 
 
-def test_a_grant_of_ones_own_lets_its_holder_in_and_a_strangers_does_not(world: World) -> None:
-    world.write(lists_toml=LISTS)
-    assert world.ok(ACME_BOT, root=HERE, principal=HERE)
-    assert world.ok(ACME_BOT, root=WRITER, principal=WRITER) is False, "a key that no list names says nothing"
-    assert not world.ok(ACME_BOT, root=ACME, principal=ACME)
+def test_a_grant_lets_its_holder_in_where_the_node_is_closed_and_not_where_a_rule_is_asked_for(tmp_path: Path) -> None:
+    closed, strict = World(tmp_path / "closed", "closed"), World(tmp_path / "strict", "strict")
+    assert (closed.ok(ACME_BOT), closed.ok(ACME_BOT, root=HERE, principal=HERE)) == (False, True)
+    assert not strict.ok(ACME_BOT, root=HERE, principal=HERE)
+    closed.write(lists_toml=lists(deny=f'["{ACME}"]'))
+    assert not closed.ok(ACME_BOT, root=HERE, principal=HERE), "deny wins"
 
 
 # -- lists -------------------------------------------------------------------------------------------------------------
@@ -339,11 +340,11 @@ FACTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ('context.purpose like "*audit*"', {"purpose": "the audit of May"}, {"purpose": "fun"}),
     ("context.trust >= 50", {"trust": 0.5}, {"trust": 0.49}),
     ('context.tier == "high"', {"trust": 0.8}, {"trust": 0.1}),
-    ("context.delegated", {"root": ACME, "principal": ACME}, {}),
+    ("context.delegated", {"root": STRANGER, "principal": "fun"}, {}),
     (
-        f'context has on_behalf_of && context.on_behalf_of == Caller::"{OTHER}"',
-        {"root": ACME, "principal": OTHER},
-        {"root": ACME, "principal": ACME},
+        'context has on_behalf_of && context.on_behalf_of == "finance"',
+        {"root": STRANGER, "principal": "finance"},
+        {"root": STRANGER, "principal": "fun"},
     ),
     (
         "context.budget has calls && context.budget.calls <= 3",
@@ -359,8 +360,9 @@ FACTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("condition", "yes", "no"), FACTS, ids=[row[0] for row in FACTS])
 def test_every_fact_can_be_asked_and_a_decision_from_memory_is_never_that_of_other_facts(
-    world: World, condition: str, yes: dict[str, Any], no: dict[str, Any]
+    tmp_path: Path, condition: str, yes: dict[str, Any], no: dict[str, Any]
 ) -> None:
+    world = World(tmp_path / "policies", "strict")
     world.known[key(15).did] = manifest(15, HERE, "other")
     world.write(lists_toml=LISTS, a_cedar=f"permit(principal, action, resource) when {{ {condition} }};")
 

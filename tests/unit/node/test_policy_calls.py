@@ -12,6 +12,7 @@ from agentmesh.errors import AgentNotFound, TrustTooLow, Unauthorized, UsageErro
 from agentmesh.identity.receipt import read_receipt
 from agentmesh.node.door import Happening, Invocation
 from agentmesh.node.policy import policy as module
+from agentmesh.wire.proof_views import GrantRequest
 from agentmesh.wire.views import CallRequest
 from tests.unit.node.test_two_nodes import DONE, ask, echo, knows
 from tests.unit.node.world import Member, until, world
@@ -86,6 +87,23 @@ async def test_an_agent_of_another_node_is_known_by_its_own_key(tmp_path: Path) 
         for other in ("foe", ""):
             with pytest.raises(Unauthorized):
                 await ask(a, "echo", from_agent=other)
+
+
+async def test_a_grant_opens_a_closed_node_for_its_holder(tmp_path: Path) -> None:
+    async with world(tmp_path, 2, policy="closed") as (a, b):
+        await b.serve("echo", echo)
+        await until(lambda: knows(a, "echo"))
+        with pytest.raises(Unauthorized):
+            await ask(a, "echo")
+        for maker in ("", "echo"):  # the node, and the called agent itself
+            request = GrantRequest(
+                to=a.node.node_id, audience=["echo"], scopes=["call.*"], maker=maker, principal="finance"
+            )
+            assert await ask(a, "echo", grants=b.node.grant(request).chain) == "hi"
+        write(tmp_path, "n1", "lists.toml", f'deny = ["{a.node.node_id}"]')
+        with pytest.raises(Unauthorized) as error:
+            await ask(a, "echo", grants=b.node.grant(request).chain)
+        assert error.value.code == "policy.denied"
 
 
 async def test_grey_callers_come_last_at_the_guard_and_the_audit_log_names_the_rule(tmp_path: Path) -> None:

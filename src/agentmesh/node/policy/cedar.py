@@ -61,7 +61,7 @@ action call appliesTo {
     tier: String,
     same_organisation: Bool,
     delegated: Bool,            // a grant came with the call
-    on_behalf_of?: Caller,      // whom that grant is for
+    on_behalf_of?: String,      // whom that grant is for, as its maker says
     hops: Long,                 // agents in the chain before this call
     budget: Budget,             // what the caller allows the call to use
   }
@@ -303,7 +303,7 @@ def _agent_entity(callee: Party, name: str) -> dict[str, Any]:
 
 def _context(facts: Facts, caller: Party, callee: Party, trust: int, tier: str) -> dict[str, Any]:
     budget = {key: value for key in BUDGET_KEYS if (value := getattr(facts.budget, key)) is not None}
-    behalf = {"on_behalf_of": {"__entity": _uid("Caller", facts.principal)}} if facts.principal else {}
+    behalf = {"on_behalf_of": facts.principal} if facts.principal else {}
     return {
         "skill": facts.skill,
         "purpose": facts.purpose,

@@ -25,7 +25,8 @@ class Facts(NamedTuple):
         says: did:key of the agent that the call names as its caller; a claim of ``node`` unless it is ``caller``.
         callee: did:key of the agent that is called.
         skill, purpose: In the caller's words; "" if it gave none.
-        root, principal: Who made the first grant of the chain that came with it, and whom it is for; "" without one.
+        root, principal: did:key of who made the first grant of the chain that came with it, and whom that is for, in the maker's
+            words; "" without one.
         hops: Agents in the chain before this call.
         budget: What it may use at most.
     """
