@@ -27,7 +27,7 @@ from agentmesh.api.issuers import Issuers
 from agentmesh.core.brain import BrainConfig
 from agentmesh.core.directory.config import DirectoryConfig
 from agentmesh.daemon.capacity import capacity_tier
-from agentmesh.daemon.home import Home
+from agentmesh.daemon.home import Home, write_atomic
 from agentmesh.daemon.http import Server, make_server
 from agentmesh.daemon.knobs import Settings
 from agentmesh.daemon.launch import bind_loopback
@@ -37,8 +37,10 @@ from agentmesh.daemon.settings import parse_listen
 from agentmesh.daemon.signals import Stop
 from agentmesh.errors import MeshError, UsageError
 from agentmesh.identity.keys import KeyPair
+from agentmesh.ids import node_id
 from agentmesh.net.base import Transport
 from agentmesh.net.tasks import TaskScope
+from agentmesh.node.admission import Admission, CredentialFiles
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.door import Door
 from agentmesh.node.node import Node
@@ -47,7 +49,7 @@ from agentmesh.store.audit import AuditLog
 from agentmesh.store.base import EventLogConfig
 from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
-from agentmesh.store.keyfile import load_or_create_key, load_or_create_token
+from agentmesh.store.keyfile import load_key, load_or_create_key, load_or_create_token
 from agentmesh.store.keys import KeyStore
 from agentmesh.store.ledger import Ledger
 from agentmesh.store.state import StateStore
@@ -123,6 +125,7 @@ async def serve(settings: Settings) -> int:
         audit = AuditLog.open(home.audit, key)
         stack.push_async_callback(audit.aclose)
         node = _node(settings, home, key, log, state, calls, ledger, audit, port, ca)
+        stop.on_hup.append(node.mesh.review)
         if ca is not None:
             stop.on_hup.append(ca.refresh)
         stack.push_async_callback(node.aclose)
@@ -223,8 +226,9 @@ def _node(
     )
     taken: set[int] = set()
     transports = [_transport(scheme, settings, home, key, taken, ca) for scheme in settings.transports]
-    # A datagram is signed by a node's key but shows no certificate.
-    has_udp = settings.listen_udp and not (ca is not None and settings.tls_ca_only)
+    # A datagram is signed by a node's key but shows neither certificate nor credential.
+    is_guarded = (ca is not None and settings.tls_ca_only) or settings.require_credentials_of
+    has_udp = settings.listen_udp and not is_guarded
     node = Node(
         key,
         config,
@@ -240,6 +244,13 @@ def _node(
         home=home.path,
         http_port=lambda: port,
         udp_listen=_free(settings.listen_udp, socket.SOCK_DGRAM, taken) if has_udp else "",
+        admission=Admission(
+            node_id(key.public),
+            CredentialFiles(home.credential, home.revoked),
+            settings.require_credentials_of,
+            load_key(Path(settings.root_key)) if settings.root_key else None,
+            lambda raw: write_atomic(home.credential, f"{raw}\n".encode()),
+        ),
     )
     if ca is not None:
         node.watches.append(ca.warnings)

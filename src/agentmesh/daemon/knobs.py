@@ -162,6 +162,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             origin="on: a door beside the guarded one is no guard",
         ),
     ] = True
+    require_credentials_of: Annotated[
+        tuple[str, ...],
+        Knob(
+            effect="Serve only nodes with a device credential of one of these roots (did:key:…), and open no UDP port, since "
+            "datagrams show none.",
+            when="When nodes of an operator are to be among themselves; 'agentmesh identity root show' prints the root.",
+            origin="none: anybody may come, the key alone says who",
+        ),
+    ] = ()
+    root_key: Annotated[
+        str,
+        Knob(
+            effect="File of the root key, if this node may renew its own device credential with it.",
+            when="On a machine that is trusted like the root itself; elsewhere bring it a new credential each day.",
+            origin="empty: a root key is kept cold",
+        ),
+    ] = ""
     mdns: Annotated[
         bool,
         Knob(

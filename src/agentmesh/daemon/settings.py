@@ -256,7 +256,10 @@ def _convert(row: Row, value: Any, where: str) -> Any:
                 public_key_of(one)
         elif row.key in ("listen", "listen_tls", "listen_ws", "listen_udp"):
             parse_listen(result)
-        elif row.key in ("tls_ca", "tls_cert", "tls_key") and result:
+        elif row.key == "require_credentials_of":
+            for root in result:
+                parse_node_id(root)
+        elif row.key in ("tls_ca", "tls_cert", "tls_key", "root_key") and result:
             result = _absolute(result)
         elif row.key == "transports" and (not result or len(set(result)) != len(result)):
             raise ConfigError("name at least one transport, each once")

@@ -35,6 +35,9 @@ _GOODBYE_S = 0.5
 #: Messages that wait for a link which is being dialled: for so many nodes, so many each.
 _WAITING_NODES_MAX = 64
 _WAITING_EACH_MAX = 64
+#: A link that goes down so soon after its greeting was refused by the peer; its reason is shown like that of a failed dial.
+_REFUSED_S = 5.0
+_REASON_CHARS_MAX = 300
 #: How long a link must have carried no request before it is given up, seconds.
 _IDLE_S = 60.0
 
@@ -85,6 +88,7 @@ class Links:
         on_control: Called with every control message.
         on_request: Coroutine run for every request stream with its first message.
         on_misbehaved: Called with (peer, code, detail) when a peer breaks the protocol.
+        judge: Called with a peer and its greeting before it is served; raises MeshError to turn it away.
     """
 
     def __init__(
@@ -99,13 +103,14 @@ class Links:
         on_control: Callable[[NodeId, v1.ControlMessage], None],
         on_request: Callable[[Peer, Stream, v1.RequestMessage], Coroutine[Any, Any, None]],
         on_misbehaved: Callable[[NodeId, str, str], None],
+        judge: Callable[[NodeId, v1.Hello], None] = lambda _peer, _hello: None,
     ) -> None:
         self._node_id = node_id
         self._config = config
         self._wanted = list(transports)
         self._hello = hello
         self._on_up, self._on_down, self._on_control = on_up, on_down, on_control
-        self._on_request, self._on_misbehaved = on_request, on_misbehaved
+        self._on_request, self._on_misbehaved, self._judge = on_request, on_misbehaved, judge
         self._scope = TaskScope("links")
         self._peers: dict[NodeId, Peer] = {}
         self._dialing: dict[NodeId, asyncio.Task[Peer]] = {}
@@ -278,6 +283,7 @@ class Links:
                 if not isinstance(hello, v1.Hello):
                     raise DecodeError("the peer did not greet first", code="wire.no_hello")
                 v1.check_version(hello.v)
+                self._judge(link.peer, hello)
         except TimeoutError:
             await link.aclose("greeting timed out")
             raise Timeout(f"node {short(link.peer)} connected but did not greet") from None
@@ -355,6 +361,8 @@ class Links:
             del self._peers[node_id]
             _log.info("link down: %s (%s)", short(node_id), reason)
             self._on_down(node_id)
+            if peer.link.dialed and time.monotonic() - peer.since_s < _REFUSED_S:
+                self._note_attempt(node_id).error = reason[:_REASON_CHARS_MAX]
         await peer.link.aclose(reason)
 
     async def _request_loop(self, peer: Peer) -> None:

@@ -50,6 +50,7 @@ from agentmesh.ids import AgentId, Key, NodeId, node_id, short
 from agentmesh.net.base import Contact, Stream, Transport
 from agentmesh.net.tasks import TaskScope
 from agentmesh.net.udp import Told, UdpSocket
+from agentmesh.node.admission import Admission
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.driver import Driver
 from agentmesh.node.links import Links, Peer
@@ -93,6 +94,7 @@ class Mesh:
         udp_listen: ``host:port`` for datagrams; "" = everything goes over links.
         state: Keeps contacts and the node's own sequence number.
         callbacks: Wishes of the rest of the node.
+        admission: Judges peers by their credentials; None: anybody may come.
     """
 
     def __init__(
@@ -104,8 +106,10 @@ class Mesh:
         udp_listen: str,
         state: StateStore,
         callbacks: Callbacks,
+        admission: Admission | None = None,
     ) -> None:
         self.node_id: NodeId = node_id(key.public)
+        self.admission = admission or Admission(self.node_id)
         self.config = config
         self._key, self._state, self._callbacks = key, state, callbacks
         self._scope = TaskScope("mesh")
@@ -118,9 +122,10 @@ class Mesh:
             hello=self._hello,
             on_up=self._on_up,
             on_down=self._on_down,
-            on_control=lambda peer, message: self._driver.feed(Received(peer, message, by_link=True)),
+            on_control=self._on_control,
             on_request=callbacks.on_request,
             on_misbehaved=self.note_misbehaviour,
+            judge=lambda peer, hello: self.admission.admit(peer, hello.credential),
         )
         self.udp: UdpSocket | None = None
         self._udp_listen = udp_listen
@@ -178,8 +183,21 @@ class Mesh:
         while True:
             await asyncio.sleep(_CLOCK_READ_S)
             self._driver.feed(WallClock(time.time()))
+            self.review()
             if self.addresses != self._signed_addresses or self.now_s - self._signed_s > _RECORD_LIFE_S * _RENEW_AT:
                 self._sign_record(0, leaving=False)
+
+    def review(self) -> None:
+        """Look at changed credential files, show a renewed credential to every peer, and let go of those that lost theirs."""
+        if self.admission.refresh():
+            for peer in self.links.peers():
+                self.links.send(peer.link.peer, self._hello())
+        for peer in self.links.peers():
+            try:
+                self.admission.check(peer.link.peer)
+            except MeshError as error:
+                self.links.drop(peer.link.peer, str(error))
+        self.admission.keep_only({peer.link.peer for peer in self.links.peers()})
 
     async def aclose(self) -> None:
         """Leave: tell neighbours, close links. Idempotent."""
@@ -348,7 +366,18 @@ class Mesh:
             name=self.config.name,
             addresses=list(self.addresses),
             clock_ms=int(time.time() * 1000),
+            credential=self.admission.shown,
         )
+
+    def _on_control(self, peer: NodeId, message: v1.ControlMessage) -> None:
+        if not isinstance(message, v1.Hello):
+            self._driver.feed(Received(peer, message, by_link=True))
+            return
+        try:
+            self.admission.admit(peer, message.credential)
+        except MeshError as error:
+            self.note_misbehaviour(peer, error.code, str(error))
+            self.links.drop(peer, str(error))
 
     def _on_up(self, peer: Peer) -> None:
         node = peer.link.peer
@@ -367,6 +396,8 @@ class Mesh:
         self._driver.feed(PeerDown(peer))
 
     def _on_datagram(self, sender: NodeId, message: v1.DatagramMessage, address: str) -> None:
+        if self.admission.revoked(sender):
+            return
         self._paths.heard(sender, address)
         self._driver.feed(Received(sender, message))
 

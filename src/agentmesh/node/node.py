@@ -28,6 +28,7 @@ from agentmesh.ids import AgentId, NodeId, capability_key, dht_key, is_name, nod
 from agentmesh.net.addresses import format_seed, parse_seed
 from agentmesh.net.base import Stream, Transport
 from agentmesh.net.tasks import TaskScope
+from agentmesh.node.admission import Admission
 from agentmesh.node.audit import Audit
 from agentmesh.node.audit_peers import AuditPeers
 from agentmesh.node.call import Call
@@ -119,6 +120,7 @@ class Node:
         home: Path,
         http_port: Callable[[], int],
         udp_listen: str = "",
+        admission: Admission | None = None,
     ) -> None:
         self.node_id: NodeId = node_id(key.public)
         self.config = config
@@ -138,6 +140,7 @@ class Node:
             udp_listen,
             state,
             Callbacks(on_request=self._on_request, on_resign=lambda agent, seq: self.registry.resign(agent, seq)),
+            admission,
         )
         self.links = self.mesh.links
         self._brain = self.mesh.brain
@@ -213,6 +216,7 @@ class Node:
         await self.add_seeds(list(seeds))
 
     async def _on_request(self, peer: Peer, stream: Stream, message: v1.RequestMessage) -> None:
+        self.mesh.admission.check(peer.link.peer)
         if isinstance(message, v1.CallOpen):
             await self._incoming.serve(peer, stream, message)
         elif isinstance(message, v1.NetQuery):
@@ -314,6 +318,7 @@ class Node:
             *self.audit.warnings,
             *self._audit_peers.warnings(self.name_of),
             *self.policy.warnings(connected=any(True for _ in self.links.peers())),
+            *self.mesh.admission.warnings(),
         ]
         warnings += self.mesh.peer_warnings(self.name_of)
         for watch in self.watches:

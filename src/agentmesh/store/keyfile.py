@@ -33,7 +33,27 @@ def load_or_create_key(path: Path) -> KeyPair:
         ConfigError: "key.permissions" (others can read it), "key.malformed", "key.unreadable". The file is as it was.
         Full: it could not be written. Nothing is left behind.
     """
-    text = _load_or_create(path, "key", lambda: f"{_HEADER}\n{secrets.token_hex(32)}\n")
+    return _key_in(path, _load_or_create(path, "key", _new_key))
+
+
+def load_key(path: Path) -> KeyPair:
+    """Return the key pair kept in a file, which must be there.
+
+    Raises:
+        ConfigError: "key.missing", and as ``load_or_create_key``.
+    """
+    try:
+        text = _load(path, "key")
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no key in {path}", code="key.missing", hint=f"ls -l {path.parent}") from error
+    return _key_in(path, text)
+
+
+def _new_key() -> str:
+    return f"{_HEADER}\n{secrets.token_hex(32)}\n"
+
+
+def _key_in(path: Path, text: str) -> KeyPair:
     match = _KEY.fullmatch(text)
     if not match:
         raise ConfigError(

@@ -37,7 +37,7 @@ NEIGHBOURS_MAX = 128
 
 
 class Hello(msgspec.Struct, tag="hello", kw_only=True, forbid_unknown_fields=False):
-    """First message on the control stream, from both sides.
+    """First message on the control stream, from both sides; once more when the sender's credential was renewed.
 
     Attributes:
         v: Wire version.
@@ -45,6 +45,7 @@ class Hello(msgspec.Struct, tag="hello", kw_only=True, forbid_unknown_fields=Fal
         name: Node name, for people; never trusted.
         addresses: Where the sender can be dialled.
         clock_ms: Sender's wall clock, to tell the operator of skew; never used to decide.
+        credential: The sender's device credential (``identity.credential``), "" if it has none.
     """
 
     v: int
@@ -52,6 +53,7 @@ class Hello(msgspec.Struct, tag="hello", kw_only=True, forbid_unknown_fields=Fal
     name: str = ""
     addresses: list[str] = []
     clock_ms: int = 0
+    credential: str = ""
 
 
 class Bye(msgspec.Struct, tag="bye", kw_only=True):
