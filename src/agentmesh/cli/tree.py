@@ -36,6 +36,7 @@ VERBS: tuple[VerbRow, ...] = (
     VerbRow("peers", _NODE, "List the other nodes; 'peers add SEED' connects to one."),
     VerbRow("net", _NODE, "Show the shape of the mesh: clustering, paths, degrees, zones."),
     VerbRow("logs", _NODE, "Show the daemon's log."),
+    VerbRow("identity", _NODE, "Certify, rotate and revoke node keys under a root key."),
     VerbRow("config", _NODE, "Show, explain and change settings."),
     VerbRow("keys", _NODE, "API keys for programs: make, list, revoke."),
     VerbRow("discover", _AGENTS, "List the agents of the mesh, or those that match a question."),

@@ -13,6 +13,7 @@ from agentmesh.core.brain import BrainConfig
 from agentmesh.errors import NoRoute
 from agentmesh.identity.keys import KeyPair
 from agentmesh.net.memory import MemoryHub, MemoryTransport
+from agentmesh.node.admission import Admission
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.door import Door, Happening, Health, Invocation
 from agentmesh.node.node import Node
@@ -131,7 +132,13 @@ async def until(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
 
 @asynccontextmanager
 async def world(
-    tmp_path: Path, count: int, *, join: bool = True, kits: Sequence[FakeKit] = (), **config: Any
+    tmp_path: Path,
+    count: int,
+    *,
+    join: bool = True,
+    kits: Sequence[FakeKit] = (),
+    admissions: Sequence[Admission] = (),
+    **config: Any,
 ) -> AsyncIterator[list[Member]]:
     """Start nodes n0, n1, …; with ``join``, all connected. The same ``tmp_path`` and ``kits`` again: a restart."""
     hub = MemoryHub()
@@ -167,6 +174,7 @@ async def world(
                 keys_dir=home / "keys",
                 home=home,
                 http_port=lambda: 1,
+                admission=admissions[i] if admissions else None,
             )
             await node.open()
             stack.push_async_callback(node.aclose)
