@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ def root(tmp_path: Path) -> tuple[Path, str]:
     """Make a root key away from all nodes."""
     path = tmp_path / "drawer" / "root.key"
     path.parent.mkdir(0o700)
-    env = {"AGENTMESH_HOME": str(tmp_path / "office"), "PATH": "/usr/bin:/bin"}
+    env = {**os.environ, "AGENTMESH_HOME": str(tmp_path / "office")}
     return path, run_cli("identity", "root", "init", "--root", str(path), "--json", env=env).json()["root"]
 
 
 def certify(node: Daemon, path: Path) -> None:
     """Certify a node from where the root key is, and bring the credential to it in a file."""
-    node.cli("identity", "root", "certify", node.node_id, "--root", str(path), "--out", str(node.home.credential)).json
+    done = node.cli(
+        "identity", "root", "certify", node.node_id, "--root", str(path), "--out", str(node.home.credential)
+    )
+    assert done.code == 0, done.err
 
 
 def last_error(node: Daemon, peer: Daemon) -> str:

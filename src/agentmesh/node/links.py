@@ -1,6 +1,7 @@
 """Links to peers: dial, accept, greet, keep one per peer, hand over what arrives.
 
-A link begins with a control stream that the dialler opens; both sides send ``Hello`` first. Later streams are requests.
+A link begins with a control stream that the dialler opens; both sides send ``Hello`` first, the dialler before the other.
+Later streams are requests.
 Two nodes that dial each other at once end with one link: the one dialled by the smaller id, unless the other link is
 older than a moment, in which case its owner evidently lost it and the newer one wins.
 """
@@ -35,9 +36,6 @@ _GOODBYE_S = 0.5
 #: Messages that wait for a link which is being dialled: for so many nodes, so many each.
 _WAITING_NODES_MAX = 64
 _WAITING_EACH_MAX = 64
-#: A link that goes down so soon after its greeting was refused by the peer; its reason is shown like that of a failed dial.
-_REFUSED_S = 5.0
-_REASON_CHARS_MAX = 300
 #: How long a link must have carried no request before it is given up, seconds.
 _IDLE_S = 60.0
 
@@ -275,15 +273,21 @@ class Links:
                 if link.peer == self._node_id:
                     raise NoRoute("that address leads back to this node", code="link.self")
                 control = await (link.open_stream() if dialed else link.accept_stream())
-                await control.send(v1.encode(self._hello()))
+                if dialed:
+                    await control.send(v1.encode(self._hello()))
                 first = await control.recv()
                 if first is None:
                     raise Closed("the peer closed while greeting")
                 hello = v1.decode_control(first)
                 if not isinstance(hello, v1.Hello):
                     raise DecodeError("the peer did not greet first", code="wire.no_hello")
+                if not dialed:
+                    # Who is turned away hears that instead of a greeting: its dial has failed, and it waits before the next.
+                    self._judge(link.peer, hello)
+                    await control.send(v1.encode(self._hello()))
                 v1.check_version(hello.v)
-                self._judge(link.peer, hello)
+                if dialed:
+                    self._judge(link.peer, hello)
         except TimeoutError:
             await link.aclose("greeting timed out")
             raise Timeout(f"node {short(link.peer)} connected but did not greet") from None
@@ -361,8 +365,6 @@ class Links:
             del self._peers[node_id]
             _log.info("link down: %s (%s)", short(node_id), reason)
             self._on_down(node_id)
-            if peer.link.dialed and time.monotonic() - peer.since_s < _REFUSED_S:
-                self._note_attempt(node_id).error = reason[:_REASON_CHARS_MAX]
         await peer.link.aclose(reason)
 
     async def _request_loop(self, peer: Peer) -> None:
