@@ -344,7 +344,13 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "a_hello_cannot_be_reflected_to_its_maker",
                 "a_man_in_the_middle_with_another_certificate_is_caught_by_both_sides",
             ),
-            *_in("unit/net/test_tls.py", "tls_1_2_is_not_spoken", "a_man_in_the_middle_who_ends_the_tls_is_refused"),
+            *_in(
+                "unit/net/test_tls.py",
+                "tls_1_2_is_not_spoken",
+                "a_server_that_offers_less_than_tls_1_3_is_refused",
+                "a_server_that_talks_plainly_learns_nothing_of_us",
+                "a_man_in_the_middle_who_ends_the_tls_is_refused",
+            ),
         ),
     ),
     "transport.ca": Requirement(
@@ -379,6 +385,48 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "an_end_that_is_near_is_named",
             ),
             *_in("e2e/test_mtls.py", "certificates_change_without_a_restart"),
+        ),
+    ),
+    "identity.credential": Requirement(
+        "RQ4 §2.5 machine identity, issue 4.8",
+        "A cold root key certifies node keys for a day; peers that ask for it serve only those, whatever is stolen or forged.",
+        (
+            *_in(
+                "unit/identity/test_credential.py",
+                "a_common_library_reads_it_as_the_token_that_the_draft_describes",
+                "what_is_no_credential_of_this_node_and_root_is_refused_by_name",
+                "a_stolen_credential_is_of_no_use_with_another_key",
+                "a_certified_node_certifies_nobody",
+                "clocks_may_differ_by_half_a_minute_and_no_more",
+            ),
+            *_in(
+                "unit/node/test_admission.py",
+                "a_node_without_a_credential_is_turned_away_and_told_why",
+                "a_request_of_a_peer_whose_credential_has_ended_is_not_served",
+            ),
+            *_in(
+                "e2e/test_credentials.py",
+                "only_certified_nodes_are_served_and_a_credential_is_found_while_running",
+            ),
+        ),
+    ),
+    "identity.credential_life": Requirement(
+        "RQ4 §2.5 machine identity, issue 4.8",
+        "Credentials are renewed on a running link, node keys rotated, ids revoked; an end that is near is announced.",
+        (
+            *_in(
+                "unit/node/test_admission.py",
+                "nodes_of_one_root_call_each_other_and_renew_without_a_new_link",
+                "a_node_with_the_root_key_renews_itself_at_half_of_its_life",
+                "the_end_of_the_own_credential_is_announced_in_time",
+                "nobody_is_taken_back_because_the_list_got_lost_or_damaged",
+                "a_revoked_node_loses_its_link_and_gets_no_other",
+            ),
+            *_in(
+                "e2e/test_credentials.py",
+                "a_rotated_node_comes_back_with_another_id_and_its_agents_keep_theirs",
+                "a_node_that_holds_the_root_key_renews_itself",
+            ),
         ),
     ),
     "transport.hostile": Requirement(

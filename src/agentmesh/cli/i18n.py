@@ -128,7 +128,6 @@ ZH: dict[str, str] = {
     "connecting": "正在连接",
     # identity
     "certify this node; or give the id of another one": "签发本节点;或给出另一个节点的 id",
-    "revoked": "已吊销",
     "on every other node": "在其他每个节点上",
     "no root key in {path}": "{path} 中没有根密钥",
     "none": "无",

@@ -113,6 +113,14 @@ def test_a_man_in_the_middle_with_another_certificate_is_caught_by_both_sides() 
         two.receive(encode_short(msgspec.msgpack.encode({"type": "proof", "sig": careless})))
 
 
+@pytest.mark.parametrize("bindings", [(b"", CHANNEL), (CHANNEL, b"")])
+def test_a_side_whose_channel_binding_was_stripped_is_caught(bindings: tuple[bytes, bytes]) -> None:
+    one, two = client(binding=bindings[0]), server(binding=bindings[1])
+    with pytest.raises(SignatureError) as caught:
+        one.receive(two.receive(one.start()))
+    assert caught.value.code == "handshake.proof"
+
+
 def test_a_key_that_was_only_claimed_is_not_believed() -> None:
     two = server()
     two.receive(encode_short(msgspec.msgpack.encode({"type": "hello", "v": 1, "id": ALICE.did, "nonce": b"e" * 32})))

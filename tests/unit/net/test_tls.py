@@ -15,6 +15,7 @@ from agentmesh.errors import ConfigError, DecodeError, MeshError, NoRoute, Signa
 from agentmesh.identity.keys import KeyPair
 from agentmesh.ids import NodeId
 from agentmesh.net import inbound
+from agentmesh.net.handshake import Handshake
 from agentmesh.net.tls import TlsTransport
 from agentmesh.net.tlspipe import client_context, load_certificate, make_certificate
 
@@ -76,6 +77,48 @@ async def test_tls_1_2_is_not_spoken(listener: tuple[TlsTransport, NodeId, int])
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(ssl.SSLError):
         await asyncio.open_connection("127.0.0.1", listener[2], ssl=context)
+
+
+async def test_a_server_that_offers_less_than_tls_1_3_is_refused(dialler: TlsTransport) -> None:
+    old = load_certificate(None).context
+    old.minimum_version = ssl.TLSVersion.TLSv1_2
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0, ssl=old)
+    # The library's server hangs up or sends its alert first; if the handshake came through, the dial would time out.
+    with pytest.raises((DecodeError, NoRoute)):
+        await dialler.dial(NodeId(new_key().did), f"tls:127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    server.close()
+
+
+async def test_a_server_that_talks_plainly_learns_nothing_of_us(dialler: TlsTransport) -> None:
+    """Who strips the TLS and speaks our handshake in the open gets a TLS hello and no more."""
+    key, heard = new_key(), bytearray()
+
+    async def talk_plainly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.extend(await reader.read(4096))
+        plain = Handshake("server", key, secrets.token_bytes(32))
+        writer.write(plain.refusal(DecodeError("no TLS here, please")))
+        heard.extend(await reader.read())
+        writer.close()
+
+    server = await asyncio.start_server(talk_plainly, "127.0.0.1", 0)
+    with pytest.raises(DecodeError) as caught:
+        await dialler.dial(NodeId(key.did), f"tls:127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    assert caught.value.code == "tls.handshake"
+    assert heard[0] == 0x16
+    assert b"did:key" not in heard
+    server.close()
+
+
+async def test_who_speaks_our_handshake_without_tls_is_hung_up_on(
+    listener: tuple[TlsTransport, NodeId, int],
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener[2])
+    writer.write(Handshake("client", new_key(), secrets.token_bytes(32), expected=listener[1]).start())
+    answer = await asyncio.wait_for(reader.read(), 5)
+    assert b"did:key" not in answer
+    assert listener[0].refused == 1
+    writer.close()
 
 
 async def test_no_session_ticket_is_given_out(listener: tuple[TlsTransport, NodeId, int]) -> None:

@@ -220,6 +220,18 @@ async def test_who_shares_the_servers_certificate_cannot_sit_in_between(
     eve.close()
 
 
+async def test_less_than_tls_1_3_is_not_spoken_though_the_certificate_is_good(
+    authority: Authority, open_node: Open, tmp_path: Path
+) -> None:
+    ca = network(tmp_path, authority)
+    host = await open_node(ca)
+    old = Rogue(ca.files).client
+    old.minimum_version = ssl.TLSVersion.TLSv1_2
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(ssl.SSLError):
+        await asyncio.open_connection("127.0.0.1", int(host.addresses[0].rpartition(":")[2]), ssl=old)
+
+
 async def test_the_ca_admits_but_the_key_still_says_who(authority: Authority, open_node: Open, tmp_path: Path) -> None:
     far, near = await open_node(network(tmp_path / "a", authority)), await open_node(network(tmp_path / "b", authority))
     with pytest.raises(SignatureError) as caught:
