@@ -89,6 +89,10 @@ def test_a_rotated_node_comes_back_with_another_id_and_its_agents_keep_theirs(
         after = wait_until(lambda: (v := sees_agent(a, "far")) and v["node_id"] == b.node_id and v, "the agent again")
         assert after["agent_id"] == before["agent_id"]
         assert a.post("/api/v1/calls", {"to": "far", "text": "hi"})["node_id"] == b.node_id
+    # What the old key signed into the audit log stays, closed and verifiable, beside the log of the new one.
+    for directory, key in ((rotated["audit"], old), (str(b.home.audit), b.node_id)):
+        verified = b.cli("audit", "verify", directory, "--key", key)
+        assert verified.code == 0, verified.err
 
 
 def test_a_node_that_holds_the_root_key_renews_itself(mesh: Mesh, root: tuple[Path, str]) -> None:

@@ -130,8 +130,7 @@ class Node:
         self._started_s = time.monotonic()
         self._scope = TaskScope("node")
         self.discovery: list[str] = []
-        #: Asked for sentences to show in ``status``, each time.
-        self.watches: list[Callable[[], list[str]]] = []
+        self.watches: list[Callable[[], list[str]]] = []  # asked for sentences to show in ``status``, each time
         self.mesh = Mesh(
             key,
             config,

@@ -92,7 +92,8 @@ def rotate(out: Output, root: _Root = "", hours: _Hours = _HOURS) -> None:
     agentmesh up
 
     The node has another id afterwards; its agents keep theirs, and their manifests are signed for the new node when it starts.
-    The old key is kept beside the new one, as node.key.old. Tell the other nodes with 'agentmesh identity root revoke OLD'.
+    The old key is kept beside the new one, as node.key.old, and the audit log that it signed as audit-…; the new id begins its
+    own. Tell the other nodes with 'agentmesh identity root revoke OLD'.
     """
     from agentmesh.daemon.home import write_atomic
     from agentmesh.daemon.lock import DaemonLock
@@ -109,12 +110,19 @@ def rotate(out: Output, root: _Root = "", hours: _Hours = _HOURS) -> None:
         _add_revoked(home, [old.did])
         os.replace(home.node_key, home.node_key.with_suffix(".key.old"))
         os.replace(fresh, home.node_key)
+        # Its checkpoints are signed by the old key. Moved last: a log of another key keeps the node from serving, none does not.
+        closed = home.path / f"audit-{old.did[-12:]}"
+        if home.audit.exists():
+            os.replace(home.audit, closed)
         write_atomic(home.credential, f"{raw}\n".encode())
     if out.json:
-        out.data({"old": old.did, "new": new.did, "credential": raw})
+        audit = str(closed) if closed.exists() else None
+        out.data({"old": old.did, "new": new.did, "credential": raw, "audit": audit})
         return
     out.check("ok", "node", f"{new.did}   {home.node_key}")
     out.check("ok", i18n.t("revoked"), f"{old.did}   {home.revoked}")
+    if closed.exists():
+        out.next(f"agentmesh audit verify {closed} --key {old.did}")
     out.next(f"agentmesh identity root revoke {old.did}", i18n.t("on every other node"))
 
 
