@@ -253,7 +253,7 @@ def _node(
         ),
     )
     if ca is not None:
-        node.watches.append(ca.warnings)
+        node.mesh.watches.append(ca.warnings)
     node.discovery = ["static", "gossip", "dht"]
     return node
 

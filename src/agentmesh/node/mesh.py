@@ -112,6 +112,8 @@ class Mesh:
     ) -> None:
         self.node_id: NodeId = node_id(key.public)
         self.admission = admission or Admission(self.node_id)
+        #: Asked for sentences to show in ``status``, each time.
+        self.watches: list[Callable[[], list[str]]] = [self.admission.warnings]
         self.config = config
         self._key, self._state, self._callbacks = key, state, callbacks
         self._scope = TaskScope("mesh")
@@ -446,8 +448,8 @@ class Mesh:
         _log.warning("peer %s misbehaved: %s (%s)", short(peer), detail, code)
 
     def peer_warnings(self, name_of: Callable[[str], str]) -> list[str]:
-        """Return what is amiss with connected peers: clocks, and agents that were refused."""
-        warnings: list[str] = []
+        """Return what ``watches`` say, and what is amiss with connected peers: clocks, and agents that were refused."""
+        warnings = [sentence for watch in self.watches for sentence in watch()]
         for peer, skew_s in self._skews.items():
             if skew_s and self.links.is_connected(peer):
                 warnings.append(

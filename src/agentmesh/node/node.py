@@ -130,7 +130,6 @@ class Node:
         self._started_s = time.monotonic()
         self._scope = TaskScope("node")
         self.discovery: list[str] = []
-        self.watches: list[Callable[[], list[str]]] = []  # asked for sentences to show in ``status``, each time
         self.mesh = Mesh(
             key,
             config,
@@ -317,11 +316,8 @@ class Node:
             *self.audit.warnings,
             *self._audit_peers.warnings(self.name_of),
             *self.policy.warnings(connected=any(True for _ in self.links.peers())),
-            *self.mesh.admission.warnings(),
         ]
         warnings += self.mesh.peer_warnings(self.name_of)
-        for watch in self.watches:
-            warnings += watch()
         return warnings
 
     def _view(self, entry: Any) -> AgentView:
