@@ -17,6 +17,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from math import ceil
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -256,6 +257,8 @@ class Effort:
         return self._left.popleft()
 
     async def _try(self, attempt: Attempt) -> MeshError | None:
+        left_ms = ceil((self._deadline_s - attempt.began_s) * 1000)
+        attempt.message.deadline_ms = max(1, min(attempt.message.deadline_ms, left_ms))
         attempt.message.lamport = self._call.story.lamport
         attempt.message.may_wait = not self._left
         outcome: Outcome = "failed"

@@ -19,7 +19,7 @@ from agentmesh.node.links import Links, Peer
 from agentmesh.wire import v1
 
 #: A node is asked so often, and only while a call has waited for so long, seconds.
-_REST_S = 0.25
+_REST_S = 0.15
 #: It may take so long to answer, and at least four round trips, seconds.
 _ANSWER_S, _ANSWER_ROUNDS = 0.5, 4
 

@@ -11,7 +11,7 @@ import pytest
 
 from agentmesh.core.balance.budget import RetryBudget
 from agentmesh.core.balance.config import BalanceConfig
-from agentmesh.errors import AgentCanceled, AgentFailed, Closed, MeshError, UsageError
+from agentmesh.errors import AgentCanceled, AgentFailed, Closed, MeshError, Timeout, UsageError
 from agentmesh.node.call import Call
 from agentmesh.node.door import Happening, Invocation
 from agentmesh.wire.views import CallRequest
@@ -245,6 +245,18 @@ async def test_canceling_a_hedged_call_stops_both_replicas(tmp_path: Path) -> No
             await call.reply()
         await until(lambda: agents[0].canceled and agents[1].canceled)
         assert states(call)[-1] == "canceled"
+
+
+async def test_a_later_try_has_only_the_time_that_is_left(tmp_path: Path) -> None:
+    async with world(tmp_path, 3) as (a, b, c):
+        agents = await serve_all(a, [b, c], mute)
+        call = await begin(a, idempotent=True, hedge_ms=100, timeout_s=0.5)
+        with pytest.raises(Timeout):
+            await call.reply()
+        deadlines = sorted(one.deadline_s for agent in agents for one in agent.calls)
+        assert deadlines[-1] == 0.5
+        assert len(deadlines) == 2
+        assert deadlines[0] <= 0.4
 
 
 async def test_a_spent_budget_ends_retries_but_not_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
