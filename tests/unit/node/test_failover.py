@@ -250,13 +250,13 @@ async def test_canceling_a_hedged_call_stops_both_replicas(tmp_path: Path) -> No
 async def test_a_later_try_has_only_the_time_that_is_left(tmp_path: Path) -> None:
     async with world(tmp_path, 3) as (a, b, c):
         agents = await serve_all(a, [b, c], mute)
-        call = await begin(a, idempotent=True, hedge_ms=100, timeout_s=0.5)
+        call = await begin(a, idempotent=True, hedge_ms=100, timeout_s=2.0)
         with pytest.raises(Timeout):
             await call.reply()
         deadlines = sorted(one.deadline_s for agent in agents for one in agent.calls)
-        assert deadlines[-1] == 0.5
+        assert deadlines[-1] == 2.0
         assert len(deadlines) == 2
-        assert deadlines[0] <= 0.4
+        assert deadlines[0] <= 1.9
 
 
 async def test_a_spent_budget_ends_retries_but_not_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
