@@ -1003,6 +1003,25 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "guard.doors": Requirement(
+        "issue 4.3, RQ2 context passing, docs/spec/guard.md §1, §6",
+        "Budget, priority, baggage and usage pass every door; a refusal is the same on HTTP, A2A, MCP and the wire.",
+        (
+            *_in(
+                "e2e/test_guard.py",
+                "budget_and_baggage_reach_the_agent_and_its_usage_stands_on_the_receipt",
+                "an_agent_that_calls_on_passes_baggage_along_and_may_add_to_it",
+                "a_refusal_is_a_problem_with_retry_after_on_the_http_api",
+                "the_same_refusal_is_a_rejected_task_over_a2a",
+                "the_same_refusal_is_told_to_an_mcp_client",
+                "the_same_refusal_comes_over_the_wire_with_a_signed_receipt",
+                "an_operator_bounds_a_caller_while_the_node_runs",
+            ),
+            *_in("unit/node/test_baggage.py", "baggage_reads_back_from_its_header_as_what_was_put_in"),
+            *_in("unit/adapters/test_http.py", "what_an_answer_says_it_used_is_told_if_it_makes_sense"),
+            *_in("unit/adapters/test_a2a_fold.py", "what_the_agent_says_it_used_is_told_once_and_before_the_end"),
+        ),
+    ),
     "store.transaction": Requirement(
         "issue 4.3",
         "What belongs together is written together, or not at all.",

@@ -20,8 +20,9 @@ from agentmesh.adapters.a2a_parts import write_parts
 from agentmesh.adapters.a2a_rpc import METHOD_NOT_FOUND, UNSUPPORTED, VERSION_NOT_SUPPORTED, A2ARpc, is_refusal_of
 from agentmesh.adapters.base import Discovered, Step
 from agentmesh.adapters.http_client import HttpClient, check_url, decode_json, guarded, tcp_health
-from agentmesh.adapters.shape import mapping
+from agentmesh.adapters.shape import amounts_of, context_headers, mapping
 from agentmesh.errors import AgentFailed, Closed, DecodeError, MeshError, Timeout, Unreached
+from agentmesh.identity.manifest import EXT
 from agentmesh.node.door import Door, Happening, Health, Invocation
 
 DISCOVER_TIMEOUT_S = 5.0
@@ -173,7 +174,7 @@ class A2ADoor:
             try:
                 async with aclosing(
                     self._rpc.stream(
-                        "stream", self._params(call), timeout_s=_left(deadline), trace=call.traceparent or ""
+                        "stream", self._params(call), timeout_s=_left(deadline), headers=context_headers(call)
                     )
                 ) as results:
                     async for result in results:
@@ -190,12 +191,14 @@ class A2ADoor:
     async def _send(self, call: Invocation, deadline: float) -> dict[str, Any]:
         try:
             return await self._rpc.call(
-                "send", self._params(call), timeout_s=_left(deadline), trace=call.traceparent or ""
+                "send", self._params(call), timeout_s=_left(deadline), headers=context_headers(call)
             )
         except AgentFailed as error:
             if not self._other_version(error):
                 raise
-        return await self._rpc.call("send", self._params(call), timeout_s=_left(deadline), trace=call.traceparent or "")
+        return await self._rpc.call(
+            "send", self._params(call), timeout_s=_left(deadline), headers=context_headers(call)
+        )
 
     def _other_version(self, error: AgentFailed) -> bool:
         """Change to the other version if the endpoint does not know the one its card names; say whether that was done."""
@@ -255,7 +258,8 @@ class A2ADoor:
         params: dict[str, Any] = {"message": message}
         if self._rpc.version == "0.3":
             params["configuration"] = {"blocking": True}
-        if metadata := {**call.metadata, **({"skill": call.skill} if call.skill else {})}:
+        ours = {EXT: {"budget": amounts_of(call.budget)}} if call.budget else {}
+        if metadata := {**call.metadata, **({"skill": call.skill} if call.skill else {}), **ours}:
             params["metadata"] = metadata
         return params
 

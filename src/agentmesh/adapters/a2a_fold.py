@@ -24,7 +24,7 @@ from agentmesh.adapters.a2a_parts import (
     status_of,
     task_of,
 )
-from agentmesh.adapters.shape import mapping, members
+from agentmesh.adapters.shape import mapping, members, usage_in
 from agentmesh.errors import AgentFailed, LimitError
 from agentmesh.identity.manifest import EXT
 from agentmesh.node.door import Happening
@@ -56,6 +56,7 @@ class TaskFold:
         self._answered = False
         self._progress = ""
         self._progress_id = ""
+        self._used: dict[str, int] = {}
         self._seen_messages: set[str] = set()
         self._undo: list[dict[str, Any]] = []
 
@@ -68,6 +69,18 @@ class TaskFold:
         """
         if self.ended:
             return []
+        return self._spent(result) + self._fold(result)
+
+    def _spent(self, result: dict[str, Any]) -> list[Happening]:
+        """Take what the agent says it has used so far: ``metadata[EXT].usage`` of a task, a message or an update."""
+        said = message_of(result) or task_of(result) or status_of(result)
+        used = usage_in(mapping(mapping(said.get("metadata")).get(EXT)).get("usage"))
+        if not used or used == self._used:
+            return []
+        self._used = used
+        return [Happening("status", {"state": "working", "usage": used})]
+
+    def _fold(self, result: dict[str, Any]) -> list[Happening]:
         if message := message_of(result):
             return self._message(message)
         if task := task_of(result):

@@ -63,7 +63,7 @@ class A2ARpc:
         self._ids = itertools.count(1)
 
     async def call(
-        self, method: Method, params: dict[str, Any], *, timeout_s: float, trace: str = ""
+        self, method: Method, params: dict[str, Any], *, timeout_s: float, headers: dict[str, str] | None = None
     ) -> dict[str, Any]:
         """Call a method and return its result.
 
@@ -71,14 +71,14 @@ class A2ARpc:
             AgentFailed: an error answer (``extra["rpc_code"]`` where there is one) or garbage.
             NoRoute, Closed, Timeout, LimitError: as ``HttpClient.open``.
         """
-        async with self._client.open(timeout_s=timeout_s, **self._request(method, params, trace)) as response:
+        async with self._client.open(timeout_s=timeout_s, **self._request(method, params, headers or {})) as response:
             return await self._whole(response)
 
     async def stream(
-        self, method: Method, params: dict[str, Any], *, timeout_s: float, trace: str = ""
+        self, method: Method, params: dict[str, Any], *, timeout_s: float, headers: dict[str, str] | None = None
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Call a streaming method and yield its results as they come. Raises as ``call``, at any point."""
-        async with self._client.open(timeout_s=timeout_s, **self._request(method, params, trace)) as response:
+        async with self._client.open(timeout_s=timeout_s, **self._request(method, params, headers or {})) as response:
             if response.status != 200 or response.content_type != "text/event-stream":
                 yield await self._whole(response)
                 return
@@ -86,11 +86,10 @@ class A2ARpc:
                 async for event in events:
                     yield self._result(event)
 
-    def _request(self, method: Method, params: dict[str, Any], trace: str) -> dict[str, Any]:
+    def _request(self, method: Method, params: dict[str, Any], context: dict[str, str]) -> dict[str, Any]:
         streams = method in ("stream", "subscribe")
         headers = {"A2A-Version": self.version, "Accept": "text/event-stream" if streams else "application/json"}
-        if trace:
-            headers["traceparent"] = trace
+        headers |= context
         if self.binding == "JSONRPC":
             if self._tenant:
                 params = {**params, "tenant": self._tenant}

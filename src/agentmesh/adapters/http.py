@@ -1,8 +1,10 @@
 """The "http" door: a plain HTTP agent, ``POST {url}/rpc`` with JSON in and out (RQ2).
 
-Request: ``{"text", "data"?, "parts", "skill"?, "task_id", "run_id", "context_id"?, "caller"?, "metadata"?}``. Answer: JSON
-with the answer under text, output, result, answer, response, message or content; any other JSON; or text. There is no
-streaming, and giving up means closing the connection. A URL with a path is used as it is, without ``/rpc``.
+Request: ``{"text", "data"?, "parts", "skill"?, "task_id", "run_id", "context_id"?, "caller"?, "metadata"?, "budget"?}``, with
+the headers ``traceparent`` and ``baggage`` (W3C) where there are any. Answer: JSON with the answer under text, output, result,
+answer, response, message or content; any other JSON; or text. ``"usage": {"tokens", "usd_micros"}`` beside the answer says
+what it cost. There is no streaming, and giving up means closing the connection. A URL with a path is used as it is, without
+``/rpc``.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from agentmesh.adapters.http_client import (
     same_origin,
     tcp_health,
 )
-from agentmesh.adapters.shape import discovered, fit_name, mapping, words
+from agentmesh.adapters.shape import amounts_of, context_headers, discovered, fit_name, mapping, usage_in, words
 from agentmesh.errors import AgentFailed, DecodeError
 from agentmesh.node.door import Door, Happening, Health, Invocation
 from agentmesh.wire.event import text_of
@@ -122,9 +124,11 @@ class HttpDoor:
         stop = asyncio.timeout(None)
         self._running[call.task_id] = stop
         parts: list[dict[str, Any]] | None = None
+        used: dict[str, int] = {}
         try:
             async with stop:
-                parts = _read(self._url, await self._ask(call))
+                answer = await self._ask(call)
+                parts, used = _read(self._url, answer), _used(answer)
         except TimeoutError:
             pass
         finally:
@@ -134,7 +138,7 @@ class HttpDoor:
             return
         if parts:
             yield Happening("message", {"role": "agent", "parts": parts})
-        yield Happening("status", {"state": "completed"})
+        yield Happening("status", {"state": "completed", **({"usage": used} if used else {})})
 
     async def cancel(self, task_id: str) -> None:
         """Close the connection of the call; see ``Door.cancel``."""
@@ -163,11 +167,11 @@ class HttpDoor:
             "caller": call.caller,
             "caller_name": call.caller_name,
             "metadata": call.metadata,
+            "budget": amounts_of(call.budget),
         }
         body.update({k: v for k, v in optional.items() if v not in (None, "", {})})
         headers = {"Accept": "application/json, text/plain;q=0.9"}
-        if call.traceparent:
-            headers["traceparent"] = call.traceparent
+        headers |= context_headers(call)
         return await self._client.fetch("POST", self._url, json=body, headers=headers, timeout_s=call.deadline_s)
 
 
@@ -207,6 +211,16 @@ def _read(url: str, answer: Answer) -> list[dict[str, Any]]:
         code="agent.bad_answer",
         hint="answer with application/json or text/plain",
     )
+
+
+def _used(answer: Answer) -> dict[str, int]:
+    """Return what the answer says it used: its member ``usage``."""
+    if answer.media_type.startswith("text/") or b'"usage"' not in answer.body:
+        return {}
+    try:
+        return usage_in(mapping(decode_json(answer.body)).get("usage"))
+    except DecodeError:
+        return {}
 
 
 def _parts(value: Any) -> list[dict[str, Any]]:

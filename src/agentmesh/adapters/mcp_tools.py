@@ -22,7 +22,9 @@ from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, Field
 
 import agentmesh
-from agentmesh.errors import AgentCanceled, MeshError, RunNotFound, UsageError
+from agentmesh.adapters.shape import amounts_of
+from agentmesh.errors import AgentCanceled, MeshError, Refused, RunNotFound, UsageError
+from agentmesh.identity.budget import Budget
 from agentmesh.net.tasks import TaskScope
 from agentmesh.sdk import context
 from agentmesh.sdk.client import Mesh
@@ -206,18 +208,28 @@ class Tools:
         context_id: Annotated[str | None, Field(description="Continue an earlier conversation", max_length=128)] = None,
         wait_s: WaitS = WAIT_S,
         timeout_s: Annotated[float, Field(description="Seconds for the whole task", ge=1, le=86_400)] = CALL_TIMEOUT_S,
+        budget: Annotated[
+            str, Field(description="The most it may use, such as usd=0.05,tokens=2000,wall=30s", max_length=200)
+        ] = "",
     ) -> Annotated[CallToolResult, Task]:
         """Call an agent and return its answer, or its task_id when it takes longer than wait_s."""
         with _errors():
             if (text is None) == (data is None):
                 raise UsageError("give either text or data", code="usage.input")
+            bounds = amounts_of(Budget.from_text(budget))
             token = context.enter(_context_of(ctx) or context.current())
             try:
                 pending = Pending(agent, secrets.token_hex(16))
                 self._keep(pending)
                 pending.job = self._scope.spawn(
                     pending.run(
-                        self._mesh, text=text, data=data, skill=skill, context_id=context_id, timeout_s=timeout_s
+                        self._mesh,
+                        text=text,
+                        data=data,
+                        skill=skill,
+                        context_id=context_id,
+                        timeout_s=timeout_s,
+                        budget=bounds,
                     ),
                     pending.task_id,
                 )
@@ -348,7 +360,8 @@ def _task_of(pending: Pending) -> Task:
         task.ms, task.path, task.data, task.artifacts = reply.ms, reply.path, reply.data, reply.artifacts
         task.text, task.truncated = reply.text[:TEXT_MAX], len(reply.text) > TEXT_MAX
     elif pending.error is not None:
-        task.state = "canceled" if isinstance(pending.error, AgentCanceled) else "failed"
+        refused = "rejected" if isinstance(pending.error, Refused) else "failed"
+        task.state = "canceled" if isinstance(pending.error, AgentCanceled) else refused
         task.error = pending.error.to_dict()
         task.text = pending.error.detail
     elif pending.job is not None and pending.job.done():

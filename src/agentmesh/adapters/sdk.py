@@ -20,7 +20,7 @@ from agentmesh.adapters.http_client import (
     read_whole,
 )
 from agentmesh.adapters.lines import LineSplitter
-from agentmesh.adapters.shape import discovered, mapping
+from agentmesh.adapters.shape import amounts_of, discovered, mapping
 from agentmesh.errors import AgentFailed, Closed, DecodeError, MeshError, from_wire
 from agentmesh.node.door import Door, Happening, Health, Invocation
 from agentmesh.sdk.serving import KIND
@@ -124,6 +124,8 @@ class SdkDoor:
             lamport=call.lamport,
             hops=list(call.hops),
             metadata=call.metadata,
+            budget=amounts_of(call.budget),
+            baggage=call.baggage,
         )
         url = f"{self._base}/invoke/{self._agent}"
         async with self._client.open("POST", url, json=request, timeout_s=call.deadline_s) as response:

@@ -6,7 +6,10 @@ import re
 from typing import Any, cast
 
 from agentmesh.adapters.base import Capabilities, Discovered
+from agentmesh.identity.budget import BUDGET_KEYS, Budget, Usage
 from agentmesh.ids import is_name
+from agentmesh.node.baggage import write_baggage
+from agentmesh.node.door import Invocation
 
 NAME_MAX = 64
 TEXT_MAX = 2000
@@ -31,6 +34,34 @@ def fit_name(text: object, fallback: str) -> str:
 def words(value: object, default: str, length_max: int = TEXT_MAX) -> str:
     """Return a text of the agent's, cut to size; the default when it is no text or empty."""
     return value.strip()[:length_max] if isinstance(value, str) and value.strip() else default
+
+
+def amounts_of(budget: Budget) -> dict[str, int]:
+    """Return the bounds that a budget sets, JSON-ready."""
+    return {name: value for name in BUDGET_KEYS if (value := getattr(budget, name)) is not None}
+
+
+def usage_in(value: object) -> dict[str, int]:
+    """Return what an answer says it used, {} if it says nothing that makes sense.
+
+    Read are ``tokens`` and ``usd_micros``; for tokens also ``total_tokens`` and the sum of ``input_tokens`` and
+    ``output_tokens``, as services of language models write them.
+    """
+    said = dict(mapping(value))
+    if "tokens" not in said:
+        taken, given = said.get("input_tokens"), said.get("output_tokens")
+        if type(total := said.get("total_tokens")) is int:
+            said["tokens"] = total
+        elif type(taken) is int and type(given) is int:
+            said["tokens"] = taken + given
+    used = Usage.reported(said)
+    return {} if used is None else {name: n for name in ("tokens", "usd_micros") if (n := getattr(used, name))}
+
+
+def context_headers(call: Invocation) -> dict[str, str]:
+    """Return the W3C headers of a call: ``traceparent`` and ``baggage``, where there are any."""
+    headers = {"traceparent": call.traceparent} if call.traceparent else {}
+    return {**headers, "baggage": write_baggage(call.baggage)} if call.baggage else headers
 
 
 def texts(value: object, default: list[str], count_max: int) -> list[str]:

@@ -66,10 +66,16 @@ def encode_problem(problem: Problem) -> bytes:
 
 
 def headers_of(error: MeshError, status: int) -> dict[str, str]:
-    """Return the headers that go with an error: Busy has ``Retry-After``, a missing token ``WWW-Authenticate``."""
+    """Return the headers that go with an error: Busy has ``Retry-After``, a missing token ``WWW-Authenticate``.
+
+    A rate that is used up has ``RateLimit`` as well (draft-ietf-httpapi-ratelimit-headers-11).
+    """
     headers: dict[str, str] = {}
     if isinstance(error, Busy):
-        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+        wait_s = max(1, math.ceil(error.retry_after_s))
+        headers["retry-after"] = str(wait_s)
+        if error.code == "refused.busy.rate":
+            headers["ratelimit"] = f'"calls";r=0;t={wait_s}'
     if status == 401:
         is_proof = error.code.startswith("dpop.")
         headers["www-authenticate"] = 'DPoP algs="EdDSA ES256"' if is_proof else "Bearer"

@@ -19,6 +19,7 @@ from agentmesh.errors import (
     Busy,
     LoopDetected,
     MeshError,
+    Refused,
     RunNotFound,
     Timeout,
     to_wire,
@@ -301,7 +302,8 @@ class Calls:
         """Tell the end of the task ourselves if the callee did not."""
         if call.state is not None or error is None:
             return
-        state = "canceled" if isinstance(error, AgentCanceled) else "failed"
+        lawful = "rejected" if isinstance(error, Refused) else "failed"
+        state = "canceled" if isinstance(error, AgentCanceled) else lawful
         events = [call.story.event("status", {"state": state, "detail": error.detail})]
         if call.events[-1].kind != "error":
             events.insert(0, call.story.event("error", to_wire(error)))

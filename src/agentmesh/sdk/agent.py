@@ -70,6 +70,17 @@ class Context:
         self._shared = mesh
         self._loop = asyncio.get_running_loop()
         self._cancelled = False
+        self._used = dict.fromkeys(("tokens", "usd_micros"), 0)
+
+    @property
+    def budget(self) -> dict[str, int]:
+        """What the call may use at most: any of ``calls``, ``tokens``, ``usd_micros``, ``wall_ms``."""
+        return self.call_context.budget
+
+    @property
+    def baggage(self) -> dict[str, str]:
+        """What came along with the call, such as a language; calls made from here pass it on."""
+        return self.call_context.baggage
 
     @property
     def run_id(self) -> str:
@@ -139,6 +150,24 @@ class Context:
     def tool(self, name: str, args: Any = None, result: Any = None) -> None:
         """Report that a tool was used."""
         self._report("tool", {"name": name, "args": plain(args), "result": plain(result)})
+
+    def usage(self, *, tokens: int = 0, usd_micros: int = 0) -> None:
+        """Add to what this call has used: it stands on the receipt, and a call that exceeds its budget is stopped.
+
+        Args:
+            tokens: Tokens of language models, in and out together.
+            usd_micros: Millionths of a US dollar.
+
+        Raises:
+            UsageError: a value that is no integer ≥ 0 (code "agent.usage"). Nothing was added.
+        """
+        for name, value in (("tokens", tokens), ("usd_micros", usd_micros)):
+            if type(value) is not int or value < 0:
+                raise UsageError(
+                    f"usage of {name} is {value!r:.60}", code="agent.usage", hint="give an integer, 0 or more"
+                )
+        self._used = {"tokens": self._used["tokens"] + tokens, "usd_micros": self._used["usd_micros"] + usd_micros}
+        self._report("status", {"state": "working", "usage": dict(self._used)})
 
     def artifact(self, name: str, parts: list[dict[str, Any]] | str | Any, *, artifact_id: str | None = None) -> None:
         """Report a result that stands beside the answer: text, data, or a list of A2A parts."""

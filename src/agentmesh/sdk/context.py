@@ -25,6 +25,8 @@ class CallContext:
         context_id: Conversation, if any.
         caller, caller_name: Who called.
         traceparent: W3C trace context, if any.
+        budget: What the call may use at most: any of ``calls``, ``tokens``, ``usd_micros``, ``wall_ms``.
+        baggage: What goes along with every call of the run, such as a language; calls made from here pass it on.
         home: The daemon's home directory that this agent registered with, if it was told one.
         url, token: Address and token of the daemon that this agent registered with, if it was told them.
     """
@@ -40,6 +42,8 @@ class CallContext:
     caller: str = ""
     caller_name: str = ""
     traceparent: str | None = None
+    budget: dict[str, int] = field(default_factory=dict[str, int])
+    baggage: dict[str, str] = field(default_factory=dict[str, str])
     home: str | None = None
     url: str | None = None
     token: str | None = field(default=None, repr=False)

@@ -218,6 +218,9 @@ class CallOptions(TypedDict, total=False):
         balance: How to choose among replicas; "" for the node's setting.
         idempotent: It may safely run more than once: when a replica is lost on the way, another one is asked.
         hedge_ms: Ask a second replica after so long without an answer; only with ``idempotent``.
+        budget: What it may use at most: any of ``calls``, ``tokens``, ``usd_micros``, ``wall_ms``.
+        priority: 0 to 9: which of this caller's own calls goes first where they wait.
+        baggage: What goes along with the call and all made from it; an agent adds to what came with the call it serves.
     """
 
     data: Any
@@ -232,6 +235,9 @@ class CallOptions(TypedDict, total=False):
     balance: Strategy | Literal[""]
     idempotent: bool
     hedge_ms: int | None
+    budget: dict[str, int] | None
+    priority: int
+    baggage: dict[str, str] | None
 
 
 def call_request(
@@ -250,6 +256,7 @@ def call_request(
         request.hops = list(context.hops)
         request.from_agent = context.agent_id or context.agent_name
         request.traceparent = context.traceparent
+        request.baggage = {**context.baggage, **request.baggage}
     return request
 
 

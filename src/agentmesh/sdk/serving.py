@@ -149,6 +149,8 @@ class AgentApp:
             caller=request.caller,
             caller_name=request.caller_name,
             traceparent=request.traceparent,
+            budget=dict(request.budget),
+            baggage=dict(request.baggage),
             home=home,
             url=url,
             token=token,

@@ -51,6 +51,8 @@ class InvokeRequest(msgspec.Struct, kw_only=True):
     lamport: int = 0
     hops: list[str] = []
     metadata: dict[str, Any] = {}
+    budget: dict[str, int] = {}
+    baggage: dict[str, str] = {}
 
 
 class Outlet:

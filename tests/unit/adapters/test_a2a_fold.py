@@ -198,3 +198,15 @@ def test_what_would_undo_the_work_is_passed_on_once() -> None:
             "artifacts": [{**artifact, "metadata": metadata}],
         }
         assert not any("undo" in h.payload for h in TaskFold().feed({"task": hostile}))
+
+
+def test_what_the_agent_says_it_used_is_told_once_and_before_the_end() -> None:
+    fold = TaskFold()
+    update = {"taskId": "t", "contextId": "c", "status": {"state": "TASK_STATE_WORKING"}}
+    update["metadata"] = {"https://agentmesh.dev/ext/mesh/v1": {"usage": {"tokens": 5}}}
+    first = fold.feed({"statusUpdate": update})
+    assert first[0].payload == {"state": "working", "usage": {"tokens": 5}}
+    assert not any("usage" in h.payload for h in fold.feed({"statusUpdate": update}))
+    done = {**update, "status": {"state": "TASK_STATE_COMPLETED"}}
+    done["metadata"] = {"https://agentmesh.dev/ext/mesh/v1": {"usage": {"tokens": 9}}}
+    assert [h.payload.get("usage") for h in fold.feed({"statusUpdate": done})] == [{"tokens": 9}, None]

@@ -12,6 +12,8 @@ import pytest
 from agentmesh.adapters.http import HttpAdapter, rpc_url
 from agentmesh.adapters.registry import default_adapters, detect
 from agentmesh.errors import AgentFailed, DecodeError, MeshError, NoRoute, UsageError
+from agentmesh.identity.budget import Budget
+from agentmesh.node.baggage import read_baggage
 from agentmesh.node.door import Happening, Invocation
 from tests.agents.raw import Asked, http, raw_server
 
@@ -183,3 +185,29 @@ async def test_health_never_raises(adapter: HttpAdapter) -> None:
         assert (await door.health()).status == "unhealthy"
     except MeshError:  # pragma: no cover
         pytest.fail("health raised")
+
+
+@pytest.mark.parametrize(
+    ("said", "used"),
+    [
+        ({"tokens": 7, "usd_micros": 20}, {"tokens": 7, "usd_micros": 20}),
+        ({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}, {"tokens": 7}),
+        ({"input_tokens": 3, "output_tokens": 4}, {"tokens": 7}),
+        ({"tokens": -1}, None),
+        ({"tokens": 1.5}, None),
+        ("seven", None),
+    ],
+)
+async def test_what_an_answer_says_it_used_is_told_if_it_makes_sense(
+    adapter: HttpAdapter, said: object, used: dict[str, int] | None
+) -> None:
+    happenings, _ = await answer_to(adapter, http(json.dumps({"text": "a", "usage": said}).encode()))
+    assert happenings[0].payload["parts"] == [{"text": "a"}]
+    assert happenings[-1].payload.get("usage") == used
+
+
+async def test_budget_and_baggage_are_sent_along(adapter: HttpAdapter) -> None:
+    fields = {"budget": Budget(tokens=5), "baggage": {"lang": "zh 中", "a": "b,c"}}
+    _, asked = await answer_to(adapter, http(b'"x"'), **fields)
+    assert json.loads(asked.body)["budget"] == {"tokens": 5}
+    assert read_baggage(asked.headers["baggage"]) == fields["baggage"]

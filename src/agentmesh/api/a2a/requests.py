@@ -56,9 +56,11 @@ from agentmesh.api.a2a.executor import Executor, Fold, status_of
 from agentmesh.api.a2a.parts import parts_from_proto, struct_to_json
 from agentmesh.api.a2a.tasks import TERMINAL, TaskBook, TaskRecord
 from agentmesh.api.backend import Backend
+from agentmesh.core.budget.gate import PRIORITY_USUAL
 from agentmesh.errors import AgentCanceled, Busy, RunNotFound
 from agentmesh.identity.manifest import EXT
 from agentmesh.net.tasks import TaskScope
+from agentmesh.node.baggage import read_baggage
 from agentmesh.sdk.types import CallRequest
 
 #: A2A knows no deadline; a client may name its own in ``metadata[EXT].timeout_s``.
@@ -284,6 +286,9 @@ class MeshRequests(RequestHandler):
             stream=True,
             traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,
             metadata=metadata,
+            budget=cast("dict[str, Any]", budget) if isinstance(budget := mesh.get("budget"), dict) else {},
+            priority=priority if type(priority := mesh.get("priority")) is int else PRIORITY_USUAL,
+            baggage=read_baggage(str(context.state.get("headers", {}).get("baggage", ""))),
         )
 
     async def on_get_extended_agent_card(self, params: object, context: ServerCallContext) -> AgentCard:

@@ -51,6 +51,17 @@ def run(
     grant: Annotated[
         str | None, typer.Option("--grant", help="File with the grant that allows the call (see 'agentmesh grant').")
     ] = None,
+    budget: Annotated[
+        str,
+        typer.Option("--budget", help="The most it may use: usd=0.05,tokens=2000,calls=3,wall=30s, or some of them."),
+    ] = "",
+    priority: Annotated[
+        int, typer.Option("--priority", min=0, max=9, help="Where your calls wait: 0 can wait, 9 goes first.")
+    ] = 5,
+    baggage: Annotated[
+        list[str] | None,
+        typer.Option("--baggage", help="KEY=VALUE that goes along with all calls of the run; repeatable."),
+    ] = None,
     stream: Annotated[
         bool | None,
         typer.Option("--stream/--no-stream", help="Show the answer as it comes; with --json one event per line."),
@@ -87,12 +98,33 @@ def run(
             balance=strategy,
             idempotent=idempotent,
             hedge_ms=hedge_ms,
+            budget=_amounts(budget),
+            priority=priority,
+            baggage=_baggage(baggage or []),
             stream=True,
             **given,
         )
         request.timeout_s = out.timeout_s or request.timeout_s
         request.from_agent = sender or request.from_agent
         return _Conversation(out, mesh, request, SyncCallStream(mesh, request), stream).run()
+
+
+def _amounts(text: str) -> dict[str, int]:
+    """Read ``usd=0.05,tokens=2000``. Raises UsageError."""
+    if not text:
+        return {}
+    from agentmesh.identity.budget import BUDGET_KEYS, Budget
+
+    budget = Budget.from_text(text)
+    return {name: value for name in BUDGET_KEYS if (value := getattr(budget, name)) is not None}
+
+
+def _baggage(members: list[str]) -> dict[str, str]:
+    """Read ``KEY=VALUE`` of each. Raises UsageError."""
+    pairs = [member.partition("=") for member in members]
+    if bad := [key for key, equals, _ in pairs if not equals]:
+        raise UsageError(f"--baggage {bad[0][:60]!r} has no value", code="usage.baggage", hint="--baggage lang=en")
+    return {key: value for key, _, value in pairs}
 
 
 def _milliseconds(text: str, *, idempotent: bool) -> int:
