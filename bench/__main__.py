@@ -29,6 +29,7 @@ NAMES = {
     "bulk": "bench.transport",
     "events": "bench.events",
     "policy": "bench.policy",
+    "guard": "bench.guard",
     "cli": "bench.cli",
     "audit": "bench.audit",
 }

@@ -139,15 +139,15 @@ async def test_the_same_refusal_is_told_to_an_mcp_client(nodes: tuple[Daemon, Da
 
 
 def test_the_same_refusal_comes_over_the_wire_with_a_signed_receipt(nodes: tuple[Daemon, Daemon]) -> None:
-    a, b = nodes
-    done = a.cli("run", "--to", "scarce", "--json", "x")
+    done = nodes[0].cli("run", "--to", "scarce", "--json", "x")
     assert done.code == 8
     problem = json.loads(done.out or done.err)
     said = problem.get("error", problem)
     assert said["code"] == "refused.busy.rate"
-    kept = b.get("/api/v1/receipts/last")["receipts"][-1]
-    claims = read_receipt(kept["receipt"]).claims
-    assert (claims.outcome, claims.problem, claims.usage.tokens) == ("rejected", "/problems/busy", 0)
+    for node in nodes:
+        kept = node.get(f"/api/v1/receipts/{said['run_id']}")["receipts"][-1]
+        claims = read_receipt(kept["receipt"]).claims
+        assert (claims.outcome, claims.problem, claims.usage.tokens) == ("rejected", "/problems/busy", 0)
 
 
 def test_an_operator_bounds_a_caller_while_the_node_runs(nodes: tuple[Daemon, Daemon]) -> None:
