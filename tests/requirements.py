@@ -1105,6 +1105,7 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_policy_that_cannot_be_evaluated_refuses_the_call",
             "decisions_are_remembered_and_forgotten_with_every_change",
             "without_the_engine_a_policy_file_is_an_error_that_names_the_extra",
+            "the_engine_is_not_loaded_before_there_is_a_policy_of_its_language",
         ),
     ),
     "policy.files": Requirement(

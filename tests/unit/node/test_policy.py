@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -659,3 +661,15 @@ def test_without_the_engine_a_policy_file_is_an_error_that_names_the_extra(
     assert world.ok(WRITER)
     assert world.policy.error is not None
     assert (world.policy.error.code, world.policy.error.hint) == ("policy.engine", "pip install 'agentmeshd[policy]'")
+
+
+def test_the_engine_is_not_loaded_before_there_is_a_policy_of_its_language(tmp_path: Path) -> None:
+    directory = tmp_path / "policies"
+    World(directory).write(lists_toml=LISTS)
+    code = (
+        "import sys; from pathlib import Path; import agentmesh.node.node; from agentmesh.node.policy.policy import Policy\n"
+        f"policy = Policy({HERE!r}, Path({str(directory)!r}), 'auto', lambda _: None, str); policy.refresh()\n"
+        "assert policy.mode == 'closed', policy.error\n"
+        "sys.exit('cedarpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
