@@ -27,6 +27,7 @@ from agentmesh.sdk.types import (
     StatusView,
     Stored,
     TraceView,
+    TrustView,
 )
 from agentmesh.wire.event import EventV1, digest, order_key
 from agentmesh.wire.policy import PartyView, PolicyView, RulingView
@@ -180,6 +181,16 @@ class FakeBackend:
                 call.ended.set()
                 return CancelResult(task_id=task_id, canceled=running)
         raise RunNotFound(f"no task {task_id}")
+
+    def trust_in(self, ref: str) -> TrustView:
+        self._ask("trust_in", ref)
+        if ref not in self.known:
+            raise AgentNotFound.near(ref, self.known)
+        return TrustView(subject=AGENT, name=ref, node_id=NODE, score=0.4, tier="medium")
+
+    async def report_abuse(self, ref: str, reason: str) -> TrustView:
+        self._ask("report_abuse", ref, reason)
+        return TrustView(subject=AGENT, name=ref, node_id=NODE, tier="low")
 
     async def receipts(self, ref: str) -> list[ReceiptView]:
         if ref != "last":

@@ -51,6 +51,8 @@ GOOD: dict[tuple[str, str], tuple[str, bytes | None]] = {
     ("GET", "/api/v1/keys"): ("/api/v1/keys", None),
     ("POST", "/api/v1/keys"): ("/api/v1/keys", b'{"name":"ci","scopes":["read"],"expires_s":60}'),
     ("DELETE", "/api/v1/keys/{name}"): ("/api/v1/keys/ci", None),
+    ("GET", "/api/v1/trust/{agent_id}"): ("/api/v1/trust/echo", None),
+    ("POST", "/api/v1/trust/{agent_id}/reports"): ("/api/v1/trust/echo/reports", b'{"reason":"it lies"}'),
     ("POST", "/api/v1/events"): ("/api/v1/events", EVENTS),
 }
 

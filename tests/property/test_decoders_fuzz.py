@@ -106,6 +106,7 @@ def test_a_message_decodes_as_what_was_encoded(cls: type[msgspec.Struct], seed: 
             (v1.TraceReply, v1.decode_trace_reply),
             (v1.NetReply, v1.decode_net_reply),
             (v1.AuditReply, v1.decode_audit_reply),
+            (v1.TrustReply, v1.decode_trust_reply),
         )
         if cls in (get_args(union) or (union,))
     ]

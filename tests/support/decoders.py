@@ -25,6 +25,7 @@ from agentmesh.identity.manifest import build_card, read_record, sign_card, sign
 from agentmesh.identity.node_record import node_body, read_node_record, sign_node_record
 from agentmesh.identity.provider import read_provider, sign_provider
 from agentmesh.identity.statement import read_statement, sign_statement
+from agentmesh.identity.trust_statement import TrustRow, read_trust_statement, sign_trust_statement
 from agentmesh.ids import AgentId, Key, NodeId
 from agentmesh.net.mux_core import MuxCore
 from agentmesh.wire import envelope, event, v1
@@ -105,6 +106,15 @@ def _mux(raw: bytes) -> None:
     core.assert_invariants()
 
 
+def _trust_statement(raw: bytes) -> None:
+    read_trust_statement(raw.decode("latin-1"), now=EPOCH)
+
+
+_TRUST_STATEMENT = sign_trust_statement(
+    NEAR, [TrustRow(FAR.did, "", 1_500, 20, EPOCH - 60)], seq=EPOCH * 1_000, iat=EPOCH - 60
+)
+
+
 def _short(raw: bytes) -> None:
     reader = ShortReader(1_024)
     reader.feed(raw)
@@ -164,6 +174,8 @@ def targets() -> list[Target]:
             lambda raw: read_checkpoint(raw[: CHECKPOINT_BYTES_MAX + 1].decode("utf-8", "surrogateescape")),
             (sign_checkpoint(NEAR, 0, EMPTY_ROOT).text.encode(), sign_checkpoint(NEAR, 7, bytes(32)).text.encode()),
         ),
+        Target("trust reply", v1.decode_trust_reply, _encoded(v1.TrustReply, v1.CONTROL_BYTES_MAX)),
+        Target("trust statement", _trust_statement, (_TRUST_STATEMENT.encode("ascii"),)),
         Target("envelope", lambda raw: envelope.open_envelope(raw, own, EPOCH * 1000, envelope.Replays(4)), (sealed,)),
         Target("notice", envelope.read_notice, (envelope.notice_of("clock", sealed, 7),)),
         Target("statement", lambda raw: read_statement(raw, b"node"), (sign_statement(NEAR, b"node", b"x"),)),

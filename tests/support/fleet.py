@@ -38,6 +38,7 @@ from agentmesh.store.eventlog import EventLog
 from agentmesh.store.keyfile import load_or_create_key
 from agentmesh.store.ledger import Ledger
 from agentmesh.store.state import StateStore
+from agentmesh.store.trust import TrustStore
 from agentmesh.wire.views import CallRequest, RegisterRequest
 from tests.support.daemons import wait_until
 
@@ -127,6 +128,8 @@ class Member:
         self._stack.callback(ledger.close)
         audit = AuditLog.open(self.home / "audit", key, AuditConfig(reserve_bytes=1 << 16))
         self._stack.push_async_callback(audit.aclose)
+        trust = TrustStore.open(self.home / "trust.sqlite")
+        self._stack.callback(trust.close)
         node = Node(
             key,
             NodeConfig(name=self.name, version="0", health_interval_s=2.0, site=self.args.site),
@@ -141,6 +144,7 @@ class Member:
             keys_dir=self.home / "keys",
             home=self.home,
             http_port=lambda: 1,
+            trust_store=trust,
             udp_listen=f"{self.args.host}:0",
         )
         self._stack.push_async_callback(node.aclose)

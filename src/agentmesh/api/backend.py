@@ -28,6 +28,7 @@ from agentmesh.sdk.types import (
     StatusView,
     Stored,
     TraceView,
+    TrustView,
 )
 from agentmesh.wire.event import EventV1
 from agentmesh.wire.policy import PolicyView, RulingView
@@ -196,6 +197,25 @@ class Backend(Protocol):
         Raises:
             AgentNotFound: no such agent or node is known.
             UsageError: a name fits several agents, or the callee is at another node.
+        """
+        ...
+
+    def trust_in(self, ref: str) -> TrustView:
+        """Return what this node thinks of an agent or node, and why; reads a small database.
+
+        Raises:
+            AgentNotFound: no such agent, and no node's id.
+            StoreError: what is kept of it cannot be read.
+        """
+        ...
+
+    async def report_abuse(self, ref: str, reason: str) -> TrustView:
+        """Hold a person's report against an agent or node, and return what that makes.
+
+        Raises:
+            AgentNotFound: no such agent, and no node's id. No state changed.
+            UsageError: it is this node itself or its agent. No state changed.
+            StoreError: it was taken and could not be written yet.
         """
         ...
 

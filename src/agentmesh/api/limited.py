@@ -26,6 +26,7 @@ from agentmesh.sdk.types import (
     StatusView,
     Stored,
     TraceView,
+    TrustView,
 )
 from agentmesh.wire.event import EventV1
 
@@ -125,6 +126,14 @@ class Limited:
         """See ``Backend``; the operator's alone."""
         self._rights.require("admin")
         return self._node.grant(request)
+
+    def trust_in(self, ref: str) -> TrustView:
+        """See ``Backend``."""
+        return self._node.trust_in(ref)
+
+    async def report_abuse(self, ref: str, reason: str) -> TrustView:
+        """See ``Backend``."""
+        return await self._node.report_abuse(ref, reason)
 
     async def runs(self, limit: int) -> list[RunView]:
         """See ``Backend``."""

@@ -41,6 +41,7 @@ VERBS: tuple[VerbRow, ...] = (
     VerbRow("keys", _NODE, "API keys for programs: make, list, revoke."),
     VerbRow("discover", _AGENTS, "List the agents of the mesh, or those that match a question."),
     VerbRow("show", _AGENTS, "Show one agent: card, skills, replicas."),
+    VerbRow("trust", _AGENTS, "Show how far this node trusts an agent or node; report abuse."),
     VerbRow("register", _AGENTS, "Bring an agent that already runs into the mesh."),
     VerbRow("deregister", _AGENTS, "Take an agent out of the mesh."),
     VerbRow("dev", _AGENTS, "Serve the agents of a Python file and reload it on change."),

@@ -26,6 +26,7 @@ from agentmesh.api.app import Api, create_app
 from agentmesh.api.issuers import Issuers
 from agentmesh.core.brain import BrainConfig
 from agentmesh.core.directory.config import DirectoryConfig
+from agentmesh.core.trust.config import TrustConfig
 from agentmesh.daemon.capacity import capacity_tier
 from agentmesh.daemon.home import Home, write_atomic
 from agentmesh.daemon.http import Server, make_server
@@ -33,7 +34,7 @@ from agentmesh.daemon.knobs import Settings
 from agentmesh.daemon.launch import bind_loopback
 from agentmesh.daemon.lock import RunFile, write_runfile
 from agentmesh.daemon.memory import keep_small
-from agentmesh.daemon.settings import parse_listen
+from agentmesh.daemon.settings import parse_listen, trust_weights
 from agentmesh.daemon.signals import Stop
 from agentmesh.errors import MeshError, UsageError
 from agentmesh.identity.keys import KeyPair
@@ -53,6 +54,7 @@ from agentmesh.store.keyfile import load_key, load_or_create_key, load_or_create
 from agentmesh.store.keys import KeyStore
 from agentmesh.store.ledger import Ledger
 from agentmesh.store.state import StateStore
+from agentmesh.store.trust import TrustStore
 
 if TYPE_CHECKING:
     from agentmesh.net.tlsca import CaNetwork
@@ -124,7 +126,9 @@ async def serve(settings: Settings) -> int:
         ca = _ca_network(settings)
         audit = AuditLog.open(home.audit, key)
         stack.push_async_callback(audit.aclose)
-        node = _node(settings, home, key, log, state, calls, ledger, audit, port, ca)
+        trust = TrustStore.open(home.trust)
+        stack.callback(trust.close)
+        node = _node(settings, home, key, log, state, calls, ledger, audit, trust, port, ca)
         stop.on_hup.append(node.mesh.review)
         if ca is not None:
             stop.on_hup.append(ca.refresh)
@@ -199,6 +203,7 @@ def _node(
     calls: CallStore,
     ledger: Ledger,
     audit: AuditLog,
+    trust: TrustStore,
     port: int,
     ca: CaNetwork | None,
 ) -> Node:
@@ -217,6 +222,7 @@ def _node(
         site=settings.site,
         capacity=capacity_tier(settings.capacity),
         policy=settings.policy,
+        trust_roots=settings.trust_roots,
     )
     brain = BrainConfig(
         directory=DirectoryConfig(
@@ -250,6 +256,10 @@ def _node(
             settings.require_credentials_of,
             load_key(Path(settings.root_key)) if settings.root_key else None,
             lambda raw: write_atomic(home.credential, f"{raw}\n".encode()),
+        ),
+        trust_store=trust,
+        trust_config=TrustConfig(
+            weights=trust_weights(settings.trust_weights), half_life_s=settings.trust_half_life_d * 86_400
         ),
     )
     if ca is not None:

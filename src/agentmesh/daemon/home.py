@@ -7,6 +7,7 @@
     events/      state.sqlite  calls.sqlite  what the node remembers; tokens used, receipts
     ledger.sqlite                          what calls have cost
     audit/                                 the audit log, never deleted by this program
+    trust.sqlite                           what it saw of others
     daemon.json  daemon.lock  daemon.log   the running daemon
     home_version                           layout version, "1"
 
@@ -62,6 +63,7 @@ class Home:
         self.calls = self.path / "calls.sqlite"
         self.ledger = self.path / "ledger.sqlite"
         self.audit = self.path / "audit"
+        self.trust = self.path / "trust.sqlite"
         self.runfile = self.path / "daemon.json"
         self.lock = self.path / "daemon.lock"
         self.log = self.path / "daemon.log"

@@ -313,6 +313,34 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             origin="a guess: a LAN or a team",
         ),
     ] = 256
+    trust_roots: Annotated[
+        tuple[str, ...],
+        Knob(
+            effect="Node ids (did:key:…) of your other nodes: trusted beforehand, and their word about others counts in full.",
+            when="When you run several nodes; the more are named, the less a single one that is broken into can do.",
+            origin="none: a node trusts itself",
+            flag="trust-root",
+        ),
+    ] = ()
+    trust_half_life_d: Annotated[
+        float,
+        Knob(
+            effect="Evidence for and against others counts half after this many days.",
+            when="Raise it where agents are called rarely, lower it where they change often.",
+            origin="a guess: a month of good work outweighs a bad day",
+            unit="days",
+        ),
+        msgspec.Meta(ge=0.01, le=3_650),
+    ] = 30.0
+    trust_weights: Annotated[
+        tuple[str, ...],
+        Knob(
+            effect="What single kinds of evidence weigh, as kind=number, such as failed=-2; docs/spec/trust.md lists all kinds.",
+            when="When something is worse, or more harmless, in your mesh than in others.",
+            origin="none: the weights of docs/spec/trust.md §2",
+            flag="trust-weight",
+        ),
+    ] = ()
     events_bytes_max: Annotated[
         int,
         Knob(

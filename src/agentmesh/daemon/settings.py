@@ -12,9 +12,9 @@ import os
 import platform
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
@@ -22,6 +22,9 @@ from agentmesh.daemon.home import Home, find_home, storage_error, write_atomic
 from agentmesh.daemon.knobs import Row, Settings, row_of, table, unknown_key
 from agentmesh.errors import ConfigError, DecodeError
 from agentmesh.ids import is_name, parse_node_id, public_key_of
+
+if TYPE_CHECKING:
+    from agentmesh.core.trust.config import Kind
 
 CONFIG_BYTES_MAX = 1024 * 1024
 SEEDS_MAX = 256
@@ -118,6 +121,42 @@ def parse_listen(text: str) -> tuple[str, int]:
             f"{text[:100]!r} is no listen address", hint="write host:port, for example 0.0.0.0:6374 or [::]:6374"
         )
     return match[1] or match[2], int(match[3])
+
+
+def check_root(text: str) -> str:
+    """Return a node id if it is one. Raises ConfigError."""
+    try:
+        return parse_node_id(text)
+    except DecodeError as error:
+        raise ConfigError(f"{text[:100]!r} is no node id", hint="agentmesh status   shows a node's id") from error
+
+
+def trust_weights(texts: Sequence[str]) -> dict[Kind, float]:
+    """Return the weight of each kind of evidence: the defaults, and what ``kind=number`` changes of them.
+
+    Raises:
+        ConfigError: an unknown kind, no number, one above 100, or one that turns good into bad. No state changed.
+    """
+    from agentmesh.core.trust.config import WEIGHTS
+
+    weights = dict(WEIGHTS)
+    for text in texts:
+        name, _, number = text.partition("=")
+        kind: Kind | None = next((kind for kind in WEIGHTS if kind == name.strip()), None)
+        if kind is None:
+            raise ConfigError(f"{name[:40]!r} is no kind of evidence", hint=f"known are {', '.join(WEIGHTS)}")
+        try:
+            weight = float(number)
+        except ValueError:
+            raise ConfigError(f"{number[:40]!r} is no number", hint=f"write {kind}={WEIGHTS[kind]:g}") from None
+        if not 0 <= (weight if kind == "completed" else -weight) <= 100:
+            raise ConfigError(
+                f"{kind} weighs {weight:g}",
+                why="what is done well weighs 0 to 100, all else 0 to -100",
+                hint=f"write {kind}={WEIGHTS[kind]:g}",
+            )
+        weights[kind] = weight
+    return weights
 
 
 def check_seed(text: str) -> str:
@@ -265,6 +304,13 @@ def _convert(row: Row, value: Any, where: str) -> Any:
             raise ConfigError("name at least one transport, each once")
         elif row.key == "site" and not _SITE.fullmatch(result):
             raise ConfigError("a site has 1 to 32 of a-z 0-9 . _ -, or is empty")
+        elif row.key == "trust_roots":
+            if len(result) > SEEDS_MAX:
+                raise ConfigError(f"{len(result)} roots, at most {SEEDS_MAX}")
+            for root in result:
+                check_root(root)
+        elif row.key == "trust_weights":
+            trust_weights(result)
         elif row.key == "name" and result and not is_name(result):
             raise ConfigError("a name has 1 to 64 letters, digits, - _ and inner dots")
     except (msgspec.ValidationError, ConfigError, DecodeError) as error:

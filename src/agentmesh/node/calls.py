@@ -49,6 +49,8 @@ from agentmesh.wire.views import CallRequest
 _TRIES_MAX = 16
 #: The callee's node enforces the same deadline; its own word on it is better than ours, so it gets a moment more.
 _DEADLINE_GRACE_S = 0.25
+#: A callee that does not keep a deadline shorter than this is not to blame.
+_FAIR_TIMEOUT_S = 1.0
 
 
 class Outward(Protocol):
@@ -82,6 +84,7 @@ class Calls:
         pulse: Notices nodes that stop answering.
         trust_of: Trust in an agent by id, 0 … 1.
         outward: Told of every call that leaves.
+        on_outcome: Called with (agent, its node, task, state, error) when a call at another node ends, well or not.
     """
 
     def __init__(
@@ -102,10 +105,12 @@ class Calls:
         pulse: Pulse,
         trust_of: Callable[[str], float],
         outward: Outward,
+        on_outcome: Callable[[str, str, str, str, MeshError | None], None],
     ) -> None:
         self._node_id = node_id
         self._outward = outward
         self._config = config
+        self._on_outcome = on_outcome
         self._registry, self._remote, self._callee, self._proofs = registry, remote, callee, proofs
         self._log, self._scope, self._clocks = log, scope, clocks
         self._directory, self._name_of, self._routes, self._trust_of = directory, name_of, routes, trust_of
@@ -288,6 +293,8 @@ class Calls:
                 why="the agent or the way to it is slow; it was told to stop",
                 hint=f"agentmesh trace {call.run_id[:12]}   shows how far it came",
             )
+            if timeout_s >= _FAIR_TIMEOUT_S and call.node_id not in ("", self._node_id):
+                self._on_outcome(call.agent_id, call.node_id, call.task_id, "", error)
         except asyncio.CancelledError:
             error = AgentCanceled("the task was canceled")
         except MeshError as raised:
@@ -318,6 +325,7 @@ class Calls:
         self._finished[call.task_id] = call
 
     async def _carry(self, attempt: Attempt, /, *, is_last: bool) -> MeshError | None:
+        """Bring a call to its replica, and tell how that went if it was at another node."""
         if attempt.candidate.entry.local:
             return await self._local(attempt)
         begun = self._outward.calling(attempt)
@@ -330,6 +338,14 @@ class Calls:
             raise
         finally:
             self._outward.called(begun, attempt, error)
+            self._tell(attempt, error)
+
+    def _tell(self, attempt: Attempt, error: BaseException | None) -> None:
+        """Tell how a try at another node went, unless it was given up from here."""
+        reason = error.reason if isinstance(error, Untouched) else error
+        if isinstance(reason, MeshError) or (reason is None and attempt.state):
+            manifest = attempt.candidate.entry.manifest
+            self._on_outcome(manifest.agent_id, manifest.node_id, attempt.message.task_id, attempt.state, reason)
 
     async def _local(self, attempt: Attempt) -> MeshError | None:
         message = attempt.message

@@ -39,6 +39,7 @@ class NodeConfig:
         grant_roots: did:keys of others whose grants count at the agents beside this node.
         site: Label of the place this node belongs to; zones never span sites. "" = the common one.
         policy: What holds for calls that no rule of ``policies/`` speaks of: "auto", "open", "closed" or "strict".
+        trust_roots: Other nodes of the same operator, trusted beforehand (docs/spec/trust.md).
         capacity: Tier 0 … 4: how many long links it carries for others (docs/spec/overlay.md).
     """
 
@@ -67,3 +68,4 @@ class NodeConfig:
     site: str = ""
     capacity: int = 0
     policy: str = "auto"
+    trust_roots: tuple[str, ...] = ()

@@ -79,10 +79,16 @@ class Callbacks:
     Attributes:
         on_request: Coroutine run for every request stream with its first message.
         on_resign: An agent's manifest must be signed afresh, with a seq of at least the given one (0 = any).
+        on_up: A link to a peer is up.
+        on_misbehaved: A peer broke the protocol: (peer, code, detail).
+        on_dead: A node that was watched does not answer any longer.
     """
 
     on_request: Callable[[Peer, Stream, v1.RequestMessage], Coroutine[Any, Any, None]]
     on_resign: Callable[[AgentId, int], None]
+    on_up: Callable[[Peer], None]
+    on_misbehaved: Callable[[NodeId, str, str], None]
+    on_dead: Callable[[NodeId], None]
 
 
 class Mesh:
@@ -297,6 +303,7 @@ class Mesh:
             case MemberDead():
                 _log.warning("node %s does not answer any longer", short(event.node))
                 self.links.drop(event.node, "it does not answer")
+                self._callbacks.on_dead(event.node)
             case CutOff():
                 _log.warning("%d of %d known nodes are unreachable", event.lost, event.known)
             case ClockSkew():
@@ -399,6 +406,7 @@ class Mesh:
         else:
             self.sources.setdefault(node, "link")
             self._driver.feed(PeerUp(node, named, "peer"))
+        self._callbacks.on_up(peer)
 
     def _on_down(self, peer: NodeId) -> None:
         self._skews.pop(peer, None)
@@ -444,8 +452,9 @@ class Mesh:
         self._refused[refused.peer, refused.code] = refused
 
     def note_misbehaviour(self, peer: NodeId, code: str, detail: str) -> None:
-        """Write down that a peer broke the protocol."""
+        """Write down that a peer broke the protocol, and hold it against the peer."""
         _log.warning("peer %s misbehaved: %s (%s)", short(peer), detail, code)
+        self._callbacks.on_misbehaved(peer, code, detail)
 
     def peer_warnings(self, name_of: Callable[[str], str]) -> list[str]:
         """Return what ``watches`` say, and what is amiss with connected peers: clocks, and agents that were refused."""

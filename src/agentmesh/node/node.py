@@ -18,7 +18,8 @@ from typing import Any
 
 import msgspec
 
-from agentmesh.core.brain import BrainConfig
+from agentmesh.core.brain import Brain, BrainConfig
+from agentmesh.core.trust.config import TrustConfig
 from agentmesh.errors import AgentNotFound, MeshError, Refused, RunNotFound, UsageError
 from agentmesh.identity.audit_record import AuditRecord
 from agentmesh.identity.keys import KeyPair
@@ -29,32 +30,29 @@ from agentmesh.net.addresses import format_seed, parse_seed
 from agentmesh.net.base import Stream, Transport
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.admission import Admission
+from agentmesh.node.assemble import assemble
 from agentmesh.node.audit import Audit
 from agentmesh.node.audit_peers import AuditPeers
 from agentmesh.node.call import Call
-from agentmesh.node.callee import Callee
-from agentmesh.node.calls import Calls
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.grants import Grants
 from agentmesh.node.guard import Guard
 from agentmesh.node.guardfile import GuardFile
-from agentmesh.node.incoming import Incoming
-from agentmesh.node.links import Peer
+from agentmesh.node.hearsay import Hearsay
+from agentmesh.node.links import Links, Peer
 from agentmesh.node.mesh import Callbacks, Mesh
 from agentmesh.node.policy.check import PolicyCheck
 from agentmesh.node.policy.explain import Explainer
 from agentmesh.node.policy.policy import Policy
 from agentmesh.node.proof import Proofs
-from agentmesh.node.pulse import Pulse
-from agentmesh.node.record import RunClocks
 from agentmesh.node.registry import DoorKit, Registry
-from agentmesh.node.remote import Remote
 from agentmesh.node.resolve import find, id_of
-from agentmesh.node.routes import Routes
 from agentmesh.node.standing import place_of, standings
 from agentmesh.node.survey import Survey
 from agentmesh.node.traces import Traces
+from agentmesh.node.trust import Trust
 from agentmesh.node.views import Standing, agent_view, cut_off_view, in_order, matching, peer_view
+from agentmesh.obs.resident import rss_bytes
 from agentmesh.store import audit_read
 from agentmesh.store.audit import AuditLog
 from agentmesh.store.audit_pins import AuditPins
@@ -62,12 +60,14 @@ from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.ledger import Ledger
 from agentmesh.store.state import StateStore
+from agentmesh.store.trust import TrustStore
 from agentmesh.wire import v1
 from agentmesh.wire.audit_views import AuditPeerView, AuditProof, AuditRecords, AuditView
 from agentmesh.wire.event import EventV1, check
 from agentmesh.wire.net_views import NetView, PeerView
 from agentmesh.wire.policy import PolicyView, RulingView
 from agentmesh.wire.proof_views import GrantRequest, GrantView, ReceiptView
+from agentmesh.wire.trust_views import TrustView
 from agentmesh.wire.views import (
     AgentDetail,
     AgentView,
@@ -97,10 +97,11 @@ class Node:
         transports: Ways to other nodes, preferred first.
         udp_listen: ``host:port`` for datagrams; "" = none.
         kit: Doors to agents.
-        log, state, call_store, ledger, audit_log: Stores, open; the node does not close them.
+        log, state, call_store, ledger, audit_log, trust_store: Stores, open; the node does not close them.
         keys_dir: Where agent keys live.
         home: Home directory, for ``status``.
         http_port: Returns the API's port.
+        trust_config: Weights and half-life of evidence; defaults if left out.
     """
 
     def __init__(
@@ -119,6 +120,8 @@ class Node:
         keys_dir: Path,
         home: Path,
         http_port: Callable[[], int],
+        trust_store: TrustStore,
+        trust_config: TrustConfig | None = None,
         udp_listen: str = "",
         admission: Admission | None = None,
     ) -> None:
@@ -130,18 +133,33 @@ class Node:
         self._started_s = time.monotonic()
         self._scope = TaskScope("node")
         self.discovery: list[str] = []
-        self.mesh = Mesh(
+        self.mesh: Mesh = Mesh(
             key,
             config,
             brain_config,
             transports,
             udp_listen,
             state,
-            Callbacks(on_request=self._on_request, on_resign=lambda agent, seq: self.registry.resign(agent, seq)),
+            Callbacks(
+                on_request=self._on_request,
+                on_resign=lambda agent, seq: self.registry.resign(agent, seq),
+                on_up=lambda peer: self._hearsay.on_up(peer),
+                on_misbehaved=lambda peer, code, detail: self.trust.note_misbehaviour(peer, code, detail),
+                on_dead=lambda node: self.trust.note_dead(node),
+            ),
             admission,
         )
-        self.links = self.mesh.links
-        self._brain = self.mesh.brain
+        self.links: Links = self.mesh.links
+        self._brain: Brain = self.mesh.brain
+        self.trust: Trust = Trust(
+            self.node_id,
+            trust_config or TrustConfig(),
+            config.trust_roots,
+            trust_store,
+            directory=self._brain,
+            cut_off=self._brain.cut_off,
+            name_of=self.name_of,
+        )
         self.registry = Registry(
             self.node_id,
             config,
@@ -152,50 +170,27 @@ class Node:
             on_health=self.mesh.local_health,
             on_gone=self._on_gone,
         )
-        clocks = RunClocks()
-        proofs = Proofs(key, config, self.registry, call_store)
-        self._guard = Guard(config, self.registry, ledger, GuardFile(home / "guard.toml"))
         self.policy = Policy(self.node_id, home / "policies", config.policy, self._manifest_of, self.name_of)
         self._grants = Grants(key, self.registry, config.grant_roots, lambda ref: id_of(ref, self._brain, self.name_of))
         self.policy.on_change = lambda was, now: self.audit.note_soon("policy", "policies", was=was, version=now)
-        callee = Callee(
+        self._guard = Guard(config, self.registry, ledger, GuardFile(home / "guard.toml"))
+        self._incoming, self._calls = assemble(
+            Proofs(key, config, self.registry, call_store),
             config,
             self.registry,
-            proofs,
             self._grants,
+            self.mesh,
             call_store,
             log,
-            checks=(PolicyCheck(self.policy), self._guard, self.audit),  # audit last: what it notes as begun, begins
-            recorders=(self.audit,),
-        )
-        self._incoming = Incoming(self.node_id, callee, proofs, log, self._scope, clocks)
-        remote = Remote(
-            config,
-            self.links,
-            log,
-            proofs,
-            contact_of=self.mesh.contact_of,
-            name_of=self.name_of,
-            on_misbehaved=self.mesh.note_misbehaviour,
-        )
-        routes = Routes(self.links, config.site, self._site_of)
-        self._calls = Calls(
-            self.node_id,
-            config,
-            self.registry,
-            remote,
-            callee,
-            proofs,
-            log,
             self._scope,
-            clocks,
-            directory=self._brain,
-            name_of=self.name_of,
-            routes=routes,
-            pulse=Pulse(self.links, self._scope, remote.note_silence),
-            trust_of=lambda _: 1.0,
+            checks=(PolicyCheck(self.policy), self._guard, self.audit),  # audit last: what it notes as begun, begins
+            recorders=(self.audit, self.trust),
             outward=self.audit,
+            trust=self.trust,
+            name_of=self.name_of,
+            site_of=self._site_of,
         )
+        self._hearsay = Hearsay(key, self.trust, trust_store, self.links, on_misbehaved=self.mesh.note_misbehaviour)
         self._survey = self._surveying()
         self._audit_peers = self._watching(audit_log)
         self._traces = Traces(self.node_id, config, log, self.links, name_of=self.name_of)
@@ -208,6 +203,8 @@ class Node:
             UsageError: a seed is malformed.
         """
         self.policy.refresh()
+        self.trust.open()
+        self._hearsay.open()
         await self.mesh.open()
         await self.registry.open()
         self._audit_peers.open()
@@ -221,6 +218,8 @@ class Node:
             await self._survey.serve(stream)
         elif isinstance(message, v1.AuditQuery):
             await self._audit_peers.serve(peer.link.peer, stream, message)
+        elif isinstance(message, v1.TrustQuery):
+            await self._hearsay.serve(peer, stream)
         else:
             await self._traces.serve(peer, stream, message)
 
@@ -282,7 +281,7 @@ class Node:
             port=self._http_port(),
             version=self.config.version,
             uptime_s=round(time.monotonic() - self._started_s, 3),
-            rss_bytes=_rss_bytes(),
+            rss_bytes=rss_bytes(),
             peers=sum(1 for _ in self.links.peers()),
             agents=len(self._brain.entries()),
             agents_local=len(self.registry.agents()),
@@ -325,6 +324,7 @@ class Node:
             entry,
             registry=self.registry,
             links=self.links,
+            verdict=self.trust.verdict(entry.manifest.agent_id),
             node_name=self.name_of(entry.manifest.node_id),
             now_s=self.mesh.now_s,
         )
@@ -497,6 +497,16 @@ class Node:
         """Return the proof that a record is in the log (see ``audit_read.prove``)."""
         return await asyncio.to_thread(audit_read.prove, self.audit.log.directory, ref, node=self.node_id)
 
+    def trust_in(self, ref: str) -> TrustView:
+        """Return what this node thinks of an agent or node, and why (see ``Trust.show``)."""
+        return self.trust.show(ref)
+
+    async def report_abuse(self, ref: str, reason: str) -> TrustView:
+        """Hold a person's report against an agent or node (see ``Trust.report``), and write that down."""
+        view = self.trust.report(ref, reason)
+        await self.audit.note("other", view.subject, what="abuse_report", name=view.name)
+        return view
+
     async def runs(self, limit: int) -> list[RunView]:
         """Return the newest runs first."""
         return [
@@ -577,22 +587,14 @@ class Node:
         """Leave: finish or cancel calls, tell peers, close links. Idempotent."""
         await self._survey.aclose()
         await self._audit_peers.aclose()
+        await self._hearsay.aclose()
         await self._calls.aclose()
         await self.registry.withdraw_ephemeral()
         await self.mesh.aclose()
         await self.registry.aclose()
+        await self.trust.aclose()
         await self._scope.aclose()
 
 
 def _whole(record: AuditRecord) -> dict[str, Any]:
     return msgspec.json.decode(record.raw, type=dict[str, Any])
-
-
-def _rss_bytes() -> int:
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agentmesh.core.contacts.messages import CutOff
+from agentmesh.core.trust.opinion import Verdict
 from agentmesh.identity.node_record import NodeRecord
 from agentmesh.ids import Key
 from agentmesh.node.links import Attempt, Links, Peer
@@ -27,7 +28,9 @@ class LeasedEntry(Entry, Protocol):
         ...
 
 
-def agent_view(entry: LeasedEntry, *, registry: Registry, links: Links, node_name: str, now_s: float) -> AgentView:
+def agent_view(
+    entry: LeasedEntry, *, registry: Registry, links: Links, verdict: Verdict, node_name: str, now_s: float
+) -> AgentView:
     """Show a directory entry."""
     manifest = entry.manifest
     local = registry.get(manifest.agent_id) if entry.local else None
@@ -60,6 +63,8 @@ def agent_view(entry: LeasedEntry, *, registry: Registry, links: Links, node_nam
         seq=manifest.seq,
         lease_s=round(left_s, 1) if math.isfinite(left_s := entry.lease_left_s(now_s)) else None,
         detail=local.health.detail if local is not None and local.health is not None else "",
+        trust_score=round(verdict.score, 4),
+        trust_tier=verdict.tier,
     )
 
 

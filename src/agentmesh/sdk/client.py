@@ -39,6 +39,7 @@ from agentmesh.sdk.types import (
     StatusView,
     Stored,
     TraceView,
+    TrustView,
 )
 from agentmesh.wire.event import EventV1
 
@@ -205,6 +206,14 @@ class Mesh:
         """
         request = GrantRequest(to=to, audience=list(audience), scopes=list(scopes), **bounds)
         return await self._send(requests.grant(request))
+
+    async def trust(self, ref: str) -> TrustView:
+        """Return how far the node trusts an agent or node, and why. Raises AgentNotFound."""
+        return await self._send(requests.trust(ref))
+
+    async def report_abuse(self, ref: str, reason: str) -> TrustView:
+        """Report abuse by an agent or node; return what the node thinks of it then. Raises AgentNotFound, UsageError."""
+        return await self._send(requests.report_abuse(ref, reason))
 
     async def runs(self, limit: int = 50) -> list[RunView]:
         """Return the newest runs first."""

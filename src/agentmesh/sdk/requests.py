@@ -17,6 +17,7 @@ import msgspec
 from agentmesh.errors import Closed, DecodeError, LimitError, MeshError, NoRoute, Timeout, UsageError, from_wire
 from agentmesh.sdk.context import current
 from agentmesh.sdk.types import (
+    AbuseReport,
     AgentDetail,
     AgentList,
     AgentView,
@@ -47,6 +48,7 @@ from agentmesh.sdk.types import (
     Stored,
     Strategy,
     TraceView,
+    TrustView,
 )
 from agentmesh.wire.event import EventV1
 
@@ -156,6 +158,17 @@ def explain_policy(caller: str, callee: str, skill: str = "", purpose: str = "")
     """Ask whether a call would pass."""
     query = urlencode({"caller": caller, "callee": callee, "skill": skill, "purpose": purpose})
     return Request("GET", f"/api/v1/policy/explain?{query}", RulingView)
+
+
+def trust(ref: str) -> Request[TrustView]:
+    """Ask how far the node trusts an agent or node."""
+    return Request("GET", f"/api/v1/trust/{_segment(ref)}", TrustView)
+
+
+def report_abuse(ref: str, reason: str) -> Request[TrustView]:
+    """Report abuse by an agent or node."""
+    body = _body(AbuseReport(reason=reason), BODY_BYTES_MAX)
+    return Request("POST", f"/api/v1/trust/{_segment(ref)}/reports", TrustView, body)
 
 
 def store_events(events: list[EventV1]) -> Request[Stored]:

@@ -44,6 +44,7 @@ from agentmesh.sdk.types import (
     StatusView,
     Stored,
     TraceView,
+    TrustView,
 )
 from agentmesh.wire.event import EventV1
 
@@ -158,6 +159,14 @@ class SyncMesh:
         """Let an agent act in this node's or a local agent's name. Arguments and errors as ``Mesh.grant``."""
         request = GrantRequest(to=to, audience=list(audience), scopes=list(scopes), **bounds)
         return self._send(requests.grant(request))
+
+    def trust(self, ref: str) -> TrustView:
+        """Return how far the node trusts an agent or node, and why. Raises AgentNotFound."""
+        return self._send(requests.trust(ref))
+
+    def report_abuse(self, ref: str, reason: str) -> TrustView:
+        """Report abuse by an agent or node; return what the node thinks of it then. Raises AgentNotFound, UsageError."""
+        return self._send(requests.report_abuse(ref, reason))
 
     def runs(self, limit: int = 50) -> list[RunView]:
         """Return the newest runs first."""

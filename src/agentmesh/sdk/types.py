@@ -8,6 +8,7 @@ from agentmesh.wire.audit_views import AuditPeerView, AuditProof, AuditRecords, 
 from agentmesh.wire.net_views import CutOffView, NetNodeView, NetView, PeerList, PeerRole, PeerState, PeerView, UdpView
 from agentmesh.wire.policy import PolicyView, RulingView
 from agentmesh.wire.proof_views import GrantRequest, GrantView, ReceiptList, ReceiptView
+from agentmesh.wire.trust_views import AbuseReport, TrustEventView, TrustView, TrustWordView
 from agentmesh.wire.views import (
     AgentDetail,
     AgentList,
@@ -31,10 +32,12 @@ from agentmesh.wire.views import (
     Stored,
     TraceView,
     TrustLevel,
+    TrustTier,
     reply_from_events,
 )
 
 __all__ = [
+    "AbuseReport",
     "AgentDetail",
     "AgentList",
     "AgentStatus",
@@ -78,7 +81,11 @@ __all__ = [
     "Stored",
     "Strategy",
     "TraceView",
+    "TrustEventView",
     "TrustLevel",
+    "TrustTier",
+    "TrustView",
+    "TrustWordView",
     "UdpView",
     "reply_from_events",
 ]

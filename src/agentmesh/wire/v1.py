@@ -3,9 +3,9 @@
 Each message is a MessagePack map with a tag, or for the smallest and most frequent ones an array that begins with its tag;
 decoding is strict about types and sizes. A link carries one control
 stream (opened by the dialler, first message ``Hello`` on both sides) and any number of request streams whose first
-message says what they are (``CallOpen``, ``TraceQuery``, ``NetQuery``, ``AuditQuery``). Unknown tags close the stream with
-``VersionError``; unknown fields are ignored, so that fields can be added. Messages of the core machines are defined beside
-the machine that sends them; this module says under which tags they travel.
+message says what they are (``CallOpen``, ``TraceQuery``, ``NetQuery``, ``AuditQuery``, ``TrustQuery``). Unknown tags close the
+stream with ``VersionError``; unknown fields are ignored, so that fields can be added. Messages of the core machines are
+defined beside the machine that sends them; this module says under which tags they travel.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ DATAGRAM_BYTES_MAX = 1_200
 MANIFEST_BYTES_MAX = 64 * 1024
 #: Neighbours that one node may name in a survey: a zone twice its usual size, and the long links of the largest tier.
 NEIGHBOURS_MAX = 128
+#: Trust statements in one answer: the sender's own, and of those it keeps the ones that count most.
+STATEMENTS_MAX = 8
 
 
 class Hello(msgspec.Struct, tag="hello", kw_only=True, forbid_unknown_fields=False):
@@ -184,6 +186,23 @@ class AuditReply(msgspec.Struct, tag="audit_reply", kw_only=True):
     proof: list[bytes] = []
 
 
+class TrustQuery(msgspec.Struct, tag="trust", kw_only=True):
+    """First message of a trust stream: what did you see of others?"""
+
+    v: int
+
+
+class TrustReply(msgspec.Struct, tag="trust_reply", kw_only=True):
+    """Answer to TrustQuery: at most ``STATEMENTS_MAX`` signed statements (``identity.trust_statement``).
+
+    Attributes:
+        statements: The sender's own first, then those of others that it keeps, most trusted first; empty when it is asked
+            too often.
+    """
+
+    statements: list[str]
+
+
 SwimMessage = swim.Ping | swim.Ack | swim.PingReq | swim.Vouch | swim.Tell
 DhtMessage = dht.FindNode | dht.FindValue | dht.FindReply | dht.Store | dht.Stored | dht.Check | dht.Checked
 OverlayMessage = (
@@ -213,10 +232,10 @@ PlumtreeMessage = (
 DatagramMessage = SwimMessage | DhtMessage | OverlayMessage | plumtree.IHave | plumtree.IDontWant
 DirectoryMessage = Ranges | Listing | Want | Records | Seek | Sought
 ControlMessage = Hello | Bye | DirectoryMessage | PlumtreeMessage | DatagramMessage
-RequestMessage = CallOpen | TraceQuery | NetQuery | AuditQuery
+RequestMessage = CallOpen | TraceQuery | NetQuery | AuditQuery | TrustQuery
 CallReply = CallEvent | CallEnd
 TraceReply = TraceEvents | CallEnd
-AnyMessage = ControlMessage | RequestMessage | CallReply | CallCancel | TraceReply | NetReply | AuditReply
+AnyMessage = ControlMessage | RequestMessage | CallReply | CallCancel | TraceReply | NetReply | AuditReply | TrustReply
 _DATAGRAMS: frozenset[type] = frozenset((*get_args(SwimMessage | DhtMessage), plumtree.IHave, plumtree.IDontWant))
 _SPARE: frozenset[type] = frozenset(get_args(OverlayMessage))
 
@@ -247,6 +266,7 @@ _call_input = msgspec.msgpack.Decoder(CallCancel)
 _trace_reply = msgspec.msgpack.Decoder(TraceReply)
 _net_reply = msgspec.msgpack.Decoder(NetReply)
 _audit_reply = msgspec.msgpack.Decoder(AuditReply)
+_trust_reply = msgspec.msgpack.Decoder(TrustReply)
 
 
 def encode(message: AnyMessage) -> bytes:
@@ -323,6 +343,11 @@ def decode_net_reply(payload: bytes) -> NetReply:
 def decode_audit_reply(payload: bytes) -> AuditReply:
     """Decode an answer to AuditQuery. Raises DecodeError."""
     return _decode(_audit_reply, payload, CONTROL_BYTES_MAX)
+
+
+def decode_trust_reply(payload: bytes) -> TrustReply:
+    """Decode an answer to TrustQuery. Raises DecodeError."""
+    return _decode(_trust_reply, payload, CONTROL_BYTES_MAX)
 
 
 def check_version(v: int) -> None:

@@ -19,6 +19,7 @@ from agentmesh.wire.net_views import CutOffView, UdpView
 
 AgentStatus = Literal["healthy", "unhealthy", "unknown", "gone"]
 TrustLevel = Literal["own", "signed", "low"]
+TrustTier = Literal["unknown", "low", "medium", "high", "own"]
 
 
 class StatusView(msgspec.Struct, kw_only=True):
@@ -99,6 +100,7 @@ class AgentView(msgspec.Struct, kw_only=True):
         skills: What it can do.
         status: "healthy" is offered for calls; "unhealthy" is shown and not offered; "unknown" before the first check.
         trust: "own" (registered on this node), "signed" (verified manifest of another node), "low" (unsigned).
+        trust_score, trust_tier: What this node thinks of its conduct, 0 … 1 and in a word (docs/spec/trust.md).
         path: "local", "direct" or "relayed"; "unreached" when no link to its node is up.
         door: Door of a local agent ("a2a", "http", "sdk"); "" for remote ones.
         seq: The owner's sequence number of the manifest.
@@ -120,6 +122,8 @@ class AgentView(msgspec.Struct, kw_only=True):
     seq: int = 0
     lease_s: float | None = None
     detail: str = ""
+    trust_score: float = 0.0
+    trust_tier: TrustTier = "unknown"
 
 
 class AgentList(msgspec.Struct, kw_only=True):

@@ -23,6 +23,7 @@ from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.ledger import Ledger
 from agentmesh.store.state import StateStore
+from agentmesh.store.trust import TrustStore
 from agentmesh.wire.views import RegisterRequest
 
 Script = Callable[[Invocation], AsyncIterator[Happening]]
@@ -159,6 +160,8 @@ async def world(
             stack.callback(ledger.close)
             audit = AuditLog.open(home / "audit", key, AuditConfig(reserve_bytes=1 << 16))
             stack.push_async_callback(audit.aclose)
+            trust = TrustStore.open(home / "trust.sqlite")
+            stack.callback(trust.close)
             kit = kits[i] if kits else FakeKit()
             node = Node(
                 key,
@@ -175,6 +178,7 @@ async def world(
                 home=home,
                 http_port=lambda: 1,
                 admission=admissions[i] if admissions else None,
+                trust_store=trust,
             )
             await node.open()
             stack.push_async_callback(node.aclose)

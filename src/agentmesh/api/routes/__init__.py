@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentmesh.api.routes import agents, audit, calls, daemon, keys, policy, runs
+from agentmesh.api.routes import agents, audit, calls, daemon, keys, policy, runs, trust
 from agentmesh.api.table import RouteRow
 
 ROWS: tuple[RouteRow, ...] = (
@@ -13,4 +13,5 @@ ROWS: tuple[RouteRow, ...] = (
     *keys.ROWS,
     *audit.ROWS,
     *policy.ROWS,
+    *trust.ROWS,
 )

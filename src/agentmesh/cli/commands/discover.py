@@ -68,11 +68,20 @@ def _row(agent: AgentView) -> list[Styled]:
     return [
         (agent.name, "name"),
         clip(shown, 40),
-        TRUST.get(agent.trust, agent.trust),
+        _trust(agent),
         clip(("this node" if here else agent.node_name) or agent.node_id[-6:], 24),
         agent.path,
         (state, _STATUS_STYLE.get(agent.status, "plain")),
     ]
+
+
+def _trust(agent: AgentView) -> Styled:
+    """Return who vouches for the manifest, and for agents of others what this node thinks of their conduct, if it met them."""
+    vouched = TRUST.get(agent.trust, agent.trust)
+    if agent.trust_tier in ("own", "unknown") or isinstance(vouched, str):
+        return vouched
+    text, style = vouched
+    return f"{text} {agent.trust_tier}", "warn" if agent.trust_tier == "low" else style
 
 
 def build() -> Any:

@@ -34,7 +34,7 @@ def show(
     view = detail.agent
     out.line((view.name, "name"), f"  {view.version}", ("  " + clip(printable(view.description), 100), "dim"))
     trust = TRUST.get(view.trust, view.trust)
-    out.line("  trust   ", trust)
+    out.line("  trust   ", trust, *([] if view.trust == "own" else [f"  {view.trust_tier} {view.trust_score:.2f}"]))
     out.line("  status  ", f"{view.status}{f': {clip(view.detail, 80)}' if view.detail else ''}")
     out.line("  where   ", f"{view.node_name or '-'}  {view.path}  {view.node_id}")
     out.line("  id      ", view.agent_id)

@@ -1,0 +1,1 @@
+"""How far others are to be trusted: evidence, EigenTrust over what others saw, and the score from both (docs/spec/trust.md)."""

@@ -1,0 +1,83 @@
+"""The parts of a node that carry calls, put together: those that serve, and those that start and send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from agentmesh.ids import NodeId
+from agentmesh.net.tasks import TaskScope
+from agentmesh.node.callee import Callee, Check, Recorder
+from agentmesh.node.calls import Calls, Outward
+from agentmesh.node.config import NodeConfig
+from agentmesh.node.grants import Grants
+from agentmesh.node.incoming import Incoming
+from agentmesh.node.mesh import Mesh
+from agentmesh.node.proof import Proofs
+from agentmesh.node.pulse import Pulse
+from agentmesh.node.record import RunClocks
+from agentmesh.node.registry import Registry
+from agentmesh.node.remote import Remote
+from agentmesh.node.routes import Routes
+from agentmesh.node.trust import Trust
+from agentmesh.store.calls import CallStore
+from agentmesh.store.eventlog import EventLog
+
+
+def assemble(
+    proofs: Proofs,
+    config: NodeConfig,
+    registry: Registry,
+    grants: Grants,
+    mesh: Mesh,
+    call_store: CallStore,
+    log: EventLog,
+    scope: TaskScope,
+    *,
+    checks: Sequence[Check],
+    recorders: Sequence[Recorder],
+    outward: Outward,
+    trust: Trust,
+    name_of: Callable[[str], str],
+    site_of: Callable[[NodeId], str],
+) -> tuple[Incoming, Calls]:
+    """Return what serves calls that arrive, and what starts those of programs beside this node.
+
+    Args:
+        proofs, config, registry, grants, mesh, call_store, log: Parts of the node.
+        scope: Owns the tasks of calls.
+        checks, recorders: Of calls at agents beside this node (``node.callee``).
+        outward: Told of every call that leaves.
+        trust: Told how those went, and asked whom to rely on.
+        name_of, site_of: Node id → name for people, and the site that it says it is at.
+    """
+    clocks = RunClocks()
+    callee = Callee(config, registry, proofs, grants, call_store, log, checks=checks, recorders=recorders)
+    incoming = Incoming(mesh.node_id, callee, proofs, log, scope, clocks)
+    remote = Remote(
+        config,
+        mesh.links,
+        log,
+        proofs,
+        contact_of=mesh.contact_of,
+        name_of=name_of,
+        on_misbehaved=mesh.note_misbehaviour,
+    )
+    calls = Calls(
+        mesh.node_id,
+        config,
+        registry,
+        remote,
+        callee,
+        proofs,
+        log,
+        scope,
+        clocks,
+        directory=mesh.brain,
+        name_of=name_of,
+        routes=Routes(mesh.links, config.site, site_of),
+        pulse=Pulse(mesh.links, scope, remote.note_silence),
+        trust_of=trust.reliance,
+        outward=outward,
+        on_outcome=trust.note_outcome,
+    )
+    return incoming, calls
