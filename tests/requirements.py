@@ -997,6 +997,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "what_a_caller_may_spend_in_a_day_is_kept_across_a_restart",
                 "an_agent_that_does_not_say_what_it_used_is_taken_to_have_used_its_whole_budget",
                 "a_call_that_was_refused_or_never_began_costs_nothing",
+                "what_a_grant_allows_in_all_is_kept_over_all_calls_and_all_grants_made_from_it",
                 "a_call_that_takes_longer_than_its_budget_is_stopped",
                 "a_call_that_says_it_has_used_more_than_its_budget_is_stopped",
                 "a_budget_that_is_none_is_refused_before_anything_starts",

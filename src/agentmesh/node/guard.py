@@ -20,6 +20,8 @@ from agentmesh.core.budget.gate import Gate, Ticket
 from agentmesh.core.budget.limits import GateLimits
 from agentmesh.errors import BudgetExceeded, Busy, MeshError, NoRoute, StoreError
 from agentmesh.identity.budget import BUDGET_KEYS, Budget, Usage
+from agentmesh.identity.grant_claims import Kind, limit_of
+from agentmesh.identity.token import SKEW_S
 from agentmesh.node.callee import Ended, Visit
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.guardfile import AgentEntry, Bounds, GuardFile
@@ -30,6 +32,7 @@ _log = logging.getLogger("agentmesh.guard")
 
 _DAY_S = 86_400
 _WAKE_S_MIN = 0.001
+_SUMS: tuple[Kind, ...] = ("max_subtree", "max_lifetime")
 _DECIMAL = re.compile(r"[0-9]{1,7}(\.[0-9]{1,6})?", re.ASCII)
 
 
@@ -261,6 +264,21 @@ class Guard:
             lines.append(
                 Line(f"agent {name.casefold()} {day}", amount, of_agent.per_day, until, "the day of this agent")
             )
+        return lines + self._grant_lines(visit)
+
+    def _grant_lines(self, visit: Visit) -> list[Line]:
+        """Return what the chain of grants bounds: each grant the sum over it and all made from it, the last its own calls."""
+        if visit.delegation is None:
+            return []
+        lines: list[Line] = []
+        for grant in visit.delegation.grants:
+            is_leaf = grant is visit.delegation.leaf
+            for kind in _SUMS if is_leaf else _SUMS[:1]:
+                bound = Budget(*(limit_of(grant.claims, key, kind) for key in BUDGET_KEYS))
+                if bound:
+                    account = f"{kind} {grant.issuer} {grant.claims.jti}"
+                    until = grant.claims.exp + SKEW_S
+                    lines.append(Line(account, _amount(visit, bound), bound, until, f"the {kind} of a grant"))
         return lines
 
     def _settle(self, hold: str, used: Usage | None) -> None:

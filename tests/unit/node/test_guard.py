@@ -13,6 +13,7 @@ from agentmesh.errors import BudgetExceeded, Busy, MeshError
 from agentmesh.identity.receipt import read_receipt
 from agentmesh.node.door import Happening, Invocation
 from agentmesh.wire.views import CallRequest
+from tests.unit.node.test_grants import ask, granted
 from tests.unit.node.test_two_nodes import DONE, echo, hang, knows, say
 from tests.unit.node.world import Member, until, world
 
@@ -304,3 +305,31 @@ async def test_a_budget_that_is_none_is_refused_before_anything_starts(
         error = await refused(a, to="echo", budget=budget)
         assert error.code == "call.budget"
         assert not agent.calls
+
+
+async def test_what_a_grant_allows_in_all_is_kept_over_all_calls_and_all_grants_made_from_it(tmp_path: Path) -> None:
+    async with world(tmp_path, 2) as (a, b):
+        await b.serve("echo", echo)
+        await a.serve("planner", echo)
+        await a.serve("helper", echo)
+        await until(lambda: knows(a, "echo") and knows(b, "planner") and knows(b, "helper"))
+        root = granted(b, "planner", "echo", max_subtree={"tokens": 10}, max_lifetime={"tokens": 6}).chain
+        sub = {"max_subtree": {"tokens": 10}, "max_lifetime": {"tokens": 6}}
+        deeper = granted(a, "helper", "echo", maker="planner", parents=root, **sub).chain
+
+        async def spend(chain: list[str], caller: str, tokens: int | None) -> str:
+            budget = {} if tokens is None else {"tokens": tokens}
+            try:
+                await ask(a, chain, from_agent=caller, budget=budget)
+            except MeshError as error:
+                return error.code
+            return "served"
+
+        assert await spend(root, "planner", None) == "budget.open"
+        assert await spend(root, "planner", 5) == "served"
+        assert await spend(root, "planner", 2) == "budget.exceeded", "7 of 6 with this very grant"
+        assert await spend(deeper, "helper", 6) == "budget.exceeded", "11 of 10 with it and those made from it"
+        assert await spend(deeper, "helper", 5) == "served"
+        assert await spend(root, "planner", 1) == "budget.exceeded"
+        other = granted(b, "planner", "echo", max_lifetime={"tokens": 6}).chain
+        assert await spend(other, "planner", 6) == "served", "another grant has sums of its own"
