@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from agentmesh.errors import AgentCanceled, AgentNotFound, MeshError, RecordNotFound, RunNotFound
+from agentmesh.errors import AgentCanceled, AgentNotFound, MeshError, RecordNotFound, RunNotFound, SignatureError
 from agentmesh.sdk.types import (
     AgentDetail,
     AgentView,
@@ -19,6 +19,9 @@ from agentmesh.sdk.types import (
     GrantView,
     NetNodeView,
     NetView,
+    OrdersView,
+    OrderTaken,
+    OrderView,
     PeerView,
     ReceiptView,
     RegisterRequest,
@@ -263,6 +266,16 @@ class FakeBackend:
     async def task_events(self, task_id: str) -> list[EventV1]:
         self._ask("task_events", task_id)
         return [e for e in self.log if e.task_id == task_id]
+
+    async def take_order(self, raw: str) -> OrderTaken:
+        self._ask("take_order", raw)
+        if raw == "forged":
+            raise SignatureError("an order that nobody signed")
+        return OrderTaken(order=OrderView(operator="o", kind="switch", event="stop", seq=1, iat=1, jti="j", order=raw))
+
+    def orders_view(self) -> OrdersView:
+        self._ask("orders_view")
+        return OrdersView(node_id=NODE, operators=["o"])
 
     def peers(self) -> list[PeerView]:
         self._ask("peers")

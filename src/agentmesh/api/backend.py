@@ -20,6 +20,8 @@ from agentmesh.sdk.types import (
     GrantRequest,
     GrantView,
     NetView,
+    OrdersView,
+    OrderTaken,
     PeerView,
     ReceiptView,
     RegisterRequest,
@@ -237,6 +239,18 @@ class Backend(Protocol):
 
     async def task_events(self, task_id: str) -> list[EventV1]:
         """Return the events of one task in order; empty when it is unknown."""
+        ...
+
+    async def take_order(self, raw: str) -> OrderTaken:
+        """Obey an order of an operator and have it spread.
+
+        Raises:
+            DecodeError, SignatureError, Unauthorized, ReplayError: it does not hold, or not here. No state changed.
+        """
+        ...
+
+    def orders_view(self) -> OrdersView:
+        """Return the orders in force at this node."""
         ...
 
     def peers(self) -> list[PeerView]:

@@ -17,6 +17,8 @@ from agentmesh.sdk.types import (
     GrantRequest,
     GrantView,
     NetView,
+    OrdersView,
+    OrderTaken,
     PeerView,
     PolicyView,
     ReceiptView,
@@ -150,6 +152,14 @@ class Limited:
     async def task_events(self, task_id: str) -> list[EventV1]:
         """See ``Backend``."""
         return await self._node.task_events(task_id)
+
+    async def take_order(self, raw: str) -> OrderTaken:
+        """See ``Backend``."""
+        return await self._node.take_order(raw)
+
+    def orders_view(self) -> OrdersView:
+        """See ``Backend``."""
+        return self._node.orders_view()
 
     def peers(self) -> list[PeerView]:
         """See ``Backend``."""

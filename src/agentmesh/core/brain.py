@@ -5,7 +5,7 @@
                               └──► the other machines (table ``_facts``), until nobody has more to say
 
 Inputs and facts are in ``core.messages``; effects in ``core.machine.Outbox``. This is the only module of ``core`` that knows
-more than one machine; what each does is in docs/spec/{swim,overlay,plumtree,dht,directory,contacts}.md.
+more than one machine; what each does is in docs/spec/{swim,overlay,plumtree,dht,directory,contacts,orders}.md.
 """
 
 from __future__ import annotations
@@ -63,6 +63,10 @@ from agentmesh.core.messages import (
     Watch,
     ZoneChanged,
 )
+from agentmesh.core.orders import messages as orders_messages
+from agentmesh.core.orders.config import OrdersConfig
+from agentmesh.core.orders.machine import OrderSpread
+from agentmesh.core.orders.messages import LocalOrder, Obey
 from agentmesh.core.overlay import messages as overlay_messages
 from agentmesh.core.overlay.config import OverlayConfig
 from agentmesh.core.overlay.machine import Overlay
@@ -103,6 +107,7 @@ class BrainConfig:
     plumtree: PlumtreeConfig = field(default_factory=PlumtreeConfig)
     dht: DhtConfig = field(default_factory=DhtConfig)
     directory: DirectoryConfig = field(default_factory=DirectoryConfig)
+    orders: OrdersConfig = field(default_factory=OrdersConfig)
 
 
 class Brain:
@@ -129,6 +134,7 @@ class Brain:
         self.directory = Directory(node_id, config.directory, rng, reader, wall)
         self.plumtree = Plumtree(node_id, config.plumtree, rng, self.directory.judge)
         self.dht = Dht(node_id, config.dht, rng, reader, wall)
+        self.orders = OrderSpread(node_id, config.orders, rng)
         self._guard = self.contacts_machine.guard
         self._facts = self._routes()
         self._receivers = self._receiving()
@@ -138,11 +144,12 @@ class Brain:
         """Say which machines take which input or fact, in which order."""
         contacts, swim, overlay = self.contacts_machine.handle, self.swim.handle, self.overlay.handle
         plumtree, dht, directory = self.plumtree.handle, self.dht.handle, self.directory.handle
+        orders = self.orders.handle
         member = (contacts, overlay, dht, directory)
         return {
             LocalNode: (swim, overlay, dht, directory),
-            PeerUp: (contacts, overlay, dht, directory),
-            PeerDown: (contacts, swim, overlay, directory),
+            PeerUp: (contacts, overlay, dht, directory, orders),
+            PeerDown: (contacts, swim, overlay, directory, orders),
             AddressHint: (contacts,),
             LocalRecord: (directory,),
             LocalStatus: (directory,),
@@ -170,6 +177,8 @@ class Brain:
             Lookup: (dht,),
             LookupHit: (directory,),
             LookupDone: (directory,),
+            Obey: (orders,),
+            LocalOrder: (orders,),
         }
 
     def _receiving(self) -> dict[type, _Handle]:
@@ -180,6 +189,7 @@ class Brain:
             (plumtree_messages, self.plumtree.handle),
             (dht_messages, self.dht.handle),
             (directory_messages, self.directory.handle),
+            (orders_messages, self.orders.handle),
         ]
         return {cls: handle for module, handle in owners for cls in messages_of(module)}
 
@@ -210,6 +220,7 @@ class Brain:
             "dht": self.dht.handle,
             "overlay": self.overlay.handle,
             "directory": self.directory.handle,
+            "orders": self.orders.handle,
         }
         handle = self._timers[name] = machines.get(name.partition(".")[0], self.contacts_machine.handle)
         return handle
@@ -292,6 +303,7 @@ class Brain:
         self.plumtree.assert_invariants()
         self.dht.assert_invariants()
         self.directory.assert_invariants()
+        self.orders.assert_invariants()
 
 
 def messages_of(module: object) -> list[type[Any]]:
@@ -305,4 +317,7 @@ _COSTLY: dict[type, Callable[[Any], int]] = {
     directory_messages.Records: lambda message: len(message.records) + len(message.words),
     directory_messages.Listing: lambda message: len(message.lines),
     directory_messages.Want: lambda message: len(message.positions),
+    orders_messages.Orders: lambda message: len(message.orders),
+    orders_messages.OrdersHeld: lambda message: len(message.lines),
+    orders_messages.OrdersWanted: lambda message: len(message.slots),
 }

@@ -220,6 +220,7 @@ def _node(
         links_max=settings.links_max,
         grant_roots=settings.grant_roots,
         site=settings.site,
+        operators=settings.operators,
         capacity=capacity_tier(settings.capacity),
         policy=settings.policy,
         trust_roots=settings.trust_roots,

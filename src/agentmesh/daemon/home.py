@@ -2,8 +2,9 @@
 
     config.toml  bootstrap.json  policies/  what people write
     issuers.toml  guard.toml               … and may: whose tokens count, who may have how much
-    identity/    api.token                 secrets, mode 0600 in a 0700 directory
+    identity/    api.token  operator.key   secrets, mode 0600 in a 0700 directory
     keys.sqlite                            hashes of API keys
+    orders.json                            orders of operators in force, so that a stopped node starts stopped
     events/      state.sqlite  calls.sqlite  what the node remembers; tokens used, receipts
     ledger.sqlite                          what calls have cost
     audit/                                 the audit log, never deleted by this program
@@ -55,6 +56,8 @@ class Home:
         self.root_key = self.identity / "root.key"
         self.credential = self.identity / "credential.jwt"
         self.revoked = self.identity / "revoked.txt"
+        self.operator_key = self.path / "operator.key"
+        self.orders = self.path / "orders.json"
         self.api_token = self.path / "api.token"
         self.issuers = self.path / "issuers.toml"
         self.keys = self.path / "keys.sqlite"

@@ -341,6 +341,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             flag="trust-weight",
         ),
     ] = ()
+    operators: Annotated[
+        tuple[str, ...],
+        Knob(
+            effect="did:keys of the operators whose signed orders (kill switch, lists, revoked keys) this node obeys.",
+            when="On every machine that one person is to be able to stop; agentmesh operator show prints the key.",
+            origin="empty: the operator whose key is in this home, if there is one",
+            flag="operator",
+        ),
+    ] = ()
     events_bytes_max: Annotated[
         int,
         Knob(

@@ -11,7 +11,9 @@ from agentmesh.node.calls import Calls, Outward
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.grants import Grants
 from agentmesh.node.incoming import Incoming
+from agentmesh.node.killswitch import KillSwitch
 from agentmesh.node.mesh import Mesh
+from agentmesh.node.orders import Orders, Revocations
 from agentmesh.node.proof import Proofs
 from agentmesh.node.pulse import Pulse
 from agentmesh.node.record import RunClocks
@@ -32,6 +34,8 @@ def assemble(
     call_store: CallStore,
     log: EventLog,
     scope: TaskScope,
+    orders: Orders,
+    switch: KillSwitch,
     *,
     checks: Sequence[Check],
     recorders: Sequence[Recorder],
@@ -45,12 +49,14 @@ def assemble(
     Args:
         proofs, config, registry, grants, mesh, call_store, log: Parts of the node.
         scope: Owns the tasks of calls.
+        orders, switch: Say which keys are revoked, and whether this node may work at all; asked before all other checks.
         checks, recorders: Of calls at agents beside this node (``node.callee``).
         outward: Told of every call that leaves.
         trust: Told how those went, and asked whom to rely on.
         name_of, site_of: Node id → name for people, and the site that it says it is at.
     """
     clocks = RunClocks()
+    checks = (switch, Revocations(orders), *checks)
     callee = Callee(config, registry, proofs, grants, call_store, log, checks=checks, recorders=recorders)
     incoming = Incoming(mesh.node_id, callee, proofs, log, scope, clocks)
     remote = Remote(
@@ -79,5 +85,8 @@ def assemble(
         trust_of=trust.reliance,
         outward=outward,
         on_outcome=trust.note_outcome,
+        gate=switch.refuse,
+        refusal_of=orders.refusal_of,
     )
+    switch.on_stop = calls.halt
     return incoming, calls

@@ -49,6 +49,8 @@ class Call:
         self.receipt = ""
         self.finished_s: float | None = None
         self.cancel_requested = False
+        #: Why this node ended the call, if it did; what its caller is told then.
+        self.halted: MeshError | None = None
         self._events_max, self._bytes_max = events_max, bytes_max
         self._bytes = 0
         self._started_s = time.perf_counter()

@@ -6,6 +6,7 @@ Each ``Check`` may refuse a call before its agent hears of it; each ``Recorder``
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -78,6 +79,7 @@ class Visit:
         "delegation",
         "ended",
         "facts",
+        "halted",
         "late",
         "message",
         "peer",
@@ -100,6 +102,8 @@ class Visit:
         self.ended: Ended | None = None
         #: What checks found out of it, for its audit record ("risk", "budget", …; ``identity.audit_record``).
         self.facts: dict[str, Any] = {}
+        #: Set by who cancels the task that serves it, when that is this node and not the caller: what the caller is told.
+        self.halted: MeshError | None = None
 
     @property
     def token(self) -> CallToken:
@@ -237,6 +241,11 @@ class Callee:
         ended = Ended("canceled")
         try:
             ended = await self._serve(visit, story, sink, entered)
+        except asyncio.CancelledError:
+            running = asyncio.current_task()
+            if visit.halted is None or running is None or running.uncancel() > 0:
+                raise
+            ended = Ended("canceled", visit.halted)
         finally:
             receipt = self._proofs.attest(visit.agent, visit.message, visit.witness, ended.state, ended.error)
             visit.ended = ended = Ended(visit.witness.ended or ended.state, ended.error, receipt)

@@ -38,7 +38,7 @@ from agentmesh.node.record import RunClocks, TaskStory, new_id
 from agentmesh.node.registry import Registry
 from agentmesh.node.remote import Remote
 from agentmesh.node.request import budget_of, parts_of
-from agentmesh.node.resolve import Candidate, Directory, candidate_of, find, offered
+from agentmesh.node.resolve import Candidate, Directory, Entry, candidate_of, find, offered
 from agentmesh.node.routes import BESIDE, Routes
 from agentmesh.store.eventlog import EventLog
 from agentmesh.wire import v1
@@ -85,6 +85,8 @@ class Calls:
         trust_of: Trust in an agent by id, 0 … 1.
         outward: Told of every call that leaves.
         on_outcome: Called with (agent, its node, task, state, error) when a call at another node ends, well or not.
+        gate: Raises MeshError while no call may begin (a stopped node).
+        refusal_of: Says of an id why it may not be called; None if it may (a revoked key).
     """
 
     def __init__(
@@ -106,7 +108,10 @@ class Calls:
         trust_of: Callable[[str], float],
         outward: Outward,
         on_outcome: Callable[[str, str, str, str, MeshError | None], None],
+        gate: Callable[[], None] = lambda: None,
+        refusal_of: Callable[[str], MeshError | None] = lambda _: None,
     ) -> None:
+        self._gate, self._refusal_of = gate, refusal_of
         self._node_id = node_id
         self._outward = outward
         self._config = config
@@ -135,15 +140,18 @@ class Calls:
         """Begin a call and return at once. A task id that is known returns that call instead of running it twice.
 
         Raises:
+            ReadOnly: the node is stopped. Nothing was started.
             UsageError: the request is malformed. Nothing was started.
             AgentNotFound: no such agent, or no such calling agent. Nothing was started.
             NoRoute: every replica is unhealthy. Nothing was started.
+            Unauthorized: the keys of all replicas are revoked. Nothing was started.
             LoopDetected: the chain is too long. Nothing was started.
             Busy: too many calls. Nothing was started.
             StoreError: the event log does not take events. Nothing was started.
         """
         if request.task_id and (known := self.get(request.task_id)) is not None:
             return known
+        self._gate()
         parts, budget = parts_of(request), budget_of(request)
         hops, caller, caller_name = self._caller_of(request)
         if len(self._running) >= self._config.calls_max:
@@ -214,10 +222,10 @@ class Calls:
         return call
 
     def _candidates(self, request: CallRequest) -> list[Candidate]:
-        """Return the replicas that may be called. Raises AgentNotFound, NoRoute."""
+        """Return the replicas that may be called. Raises AgentNotFound, NoRoute, Unauthorized."""
         by_weight = self._strategy(request) == "weighted"
         candidates: list[Candidate] = []
-        for entry in offered(find(request.to, self._directory, self._name_of)):
+        for entry in offered(self._allowed(find(request.to, self._directory, self._name_of))):
             manifest = entry.manifest
             trust = self._trust_of(manifest.agent_id)
             candidates.append(
@@ -230,6 +238,14 @@ class Calls:
                 )
             )
         return candidates
+
+    def _allowed(self, found: list[Entry]) -> list[Entry]:
+        """Return the replicas that may be called. Raises Unauthorized if none may."""
+        refusals = [self._refusal_of(e.manifest.agent_id) or self._refusal_of(e.manifest.node_id) for e in found]
+        allowed = [entry for entry, refusal in zip(found, refusals, strict=True) if refusal is None]
+        if not allowed and refusals and refusals[0] is not None:
+            raise refusals[0]
+        return allowed
 
     def _strategy(self, request: CallRequest) -> Strategy:
         return request.balance or self._config.balance
@@ -296,7 +312,7 @@ class Calls:
             if timeout_s >= _FAIR_TIMEOUT_S and call.node_id not in ("", self._node_id):
                 self._on_outcome(call.agent_id, call.node_id, call.task_id, "", error)
         except asyncio.CancelledError:
-            error = AgentCanceled("the task was canceled")
+            error = call.halted or AgentCanceled("the task was canceled")
         except MeshError as raised:
             error = raised
         finally:
@@ -310,7 +326,7 @@ class Calls:
         if call.state is not None or error is None:
             return
         lawful = "rejected" if isinstance(error, Refused) else "failed"
-        state = "canceled" if isinstance(error, AgentCanceled) else lawful
+        state = "canceled" if isinstance(error, AgentCanceled) or call.halted is not None else lawful
         events = [call.story.event("status", {"state": state, "detail": error.detail})]
         if call.events[-1].kind != "error":
             events.insert(0, call.story.event("error", to_wire(error)))
@@ -376,6 +392,12 @@ class Calls:
         if call is None:
             raise RunNotFound(f"no task {task_id[:64]!r} was started at this node", hint="agentmesh trace last")
         return call.cancel()
+
+    def halt(self, error: MeshError) -> None:
+        """Cancel every running call; their callers are told this error. The outcomes arrive as usual."""
+        for call in list(self._running.values()):
+            call.halted = error
+            call.cancel()
 
     async def aclose(self) -> None:
         """Cancel every running call and wait for the outcomes to be told, at most 3 s. Idempotent."""

@@ -40,6 +40,7 @@ class NodeConfig:
         site: Label of the place this node belongs to; zones never span sites. "" = the common one.
         policy: What holds for calls that no rule of ``policies/`` speaks of: "auto", "open", "closed" or "strict".
         trust_roots: Other nodes of the same operator, trusted beforehand (docs/spec/trust.md).
+        operators: did:keys of the operators whose orders this node obeys.
         capacity: Tier 0 … 4: how many long links it carries for others (docs/spec/overlay.md).
     """
 
@@ -66,6 +67,7 @@ class NodeConfig:
     agents_max: int = 1_000
     grant_roots: tuple[str, ...] = ()
     site: str = ""
+    operators: tuple[str, ...] = ()
     capacity: int = 0
     policy: str = "auto"
     trust_roots: tuple[str, ...] = ()

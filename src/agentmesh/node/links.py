@@ -87,6 +87,7 @@ class Links:
         on_request: Coroutine run for every request stream with its first message.
         on_misbehaved: Called with (peer, code, detail) when a peer breaks the protocol.
         judge: Called with a peer and its greeting before it is served; raises MeshError to turn it away.
+        refusal_of: Says why there may be no link with a node; None if there may.
     """
 
     def __init__(
@@ -102,7 +103,9 @@ class Links:
         on_request: Callable[[Peer, Stream, v1.RequestMessage], Coroutine[Any, Any, None]],
         on_misbehaved: Callable[[NodeId, str, str], None],
         judge: Callable[[NodeId, v1.Hello], None] = lambda _peer, _hello: None,
+        refusal_of: Callable[[str], MeshError | None] = lambda _: None,
     ) -> None:
+        self._refusal_of = refusal_of
         self._node_id = node_id
         self._config = config
         self._wanted = list(transports)
@@ -272,6 +275,8 @@ class Links:
             async with asyncio.timeout(self._config.dial_timeout_s):
                 if link.peer == self._node_id:
                     raise NoRoute("that address leads back to this node", code="link.self")
+                if (refusal := self._refusal_of(link.peer)) is not None:
+                    raise refusal
                 control = await (link.open_stream() if dialed else link.accept_stream())
                 if dialed:
                     await control.send(v1.encode(self._hello()))

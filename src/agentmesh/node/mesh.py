@@ -11,9 +11,9 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from agentmesh.core.brain import Brain, BrainConfig
 from agentmesh.core.contacts.messages import ClockSkew, CutOff, DialWanted, ForgetContact, HangUp, StoreContact
@@ -40,10 +40,12 @@ from agentmesh.core.messages import (
     Source,
     WallClock,
 )
+from agentmesh.core.orders.messages import LocalOrder, Obey, OrderHeard
 from agentmesh.errors import MeshError
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.manifest import Manifest
 from agentmesh.identity.node_record import ADDRESSES_MAX, node_body, read_node_record, sign_node_record
+from agentmesh.identity.order import Order
 from agentmesh.identity.provider import sign_provider
 from agentmesh.identity.statement import sign_statement
 from agentmesh.ids import AgentId, Key, NodeId, node_id, short
@@ -91,6 +93,18 @@ class Callbacks:
     on_dead: Callable[[NodeId], None]
 
 
+class Obedience(Protocol):
+    """What operators' orders change at this node (``node.orders``)."""
+
+    def heard(self, order: Order) -> None:
+        """Take a new order of an operator that this node obeys."""
+        ...
+
+    def refusal_of(self, did: str) -> MeshError | None:
+        """Return why a key may not be linked with or heard; None if it may."""
+        ...
+
+
 class Mesh:
     """Run the brain of one node.
 
@@ -123,6 +137,7 @@ class Mesh:
         self.config = config
         self._key, self._state, self._callbacks = key, state, callbacks
         self._scope = TaskScope("mesh")
+        self._obedience: Obedience | None = None
         self.brain = Brain(self.node_id, brain_config, random.Random(os.urandom(16)))  # noqa: S311 jitter, not secrets
         self._driver = Driver(self.brain, send=self._send, store=self._store, emit=self._emit)
         self.links = Links(
@@ -136,6 +151,7 @@ class Mesh:
             on_request=callbacks.on_request,
             on_misbehaved=self.note_misbehaviour,
             judge=lambda peer, hello: self.admission.admit(peer, hello.credential),
+            refusal_of=self._refusal_of,
         )
         self.udp: UdpSocket | None = None
         self._udp_listen = udp_listen
@@ -238,6 +254,24 @@ class Mesh:
         """Tell the mesh that an agent beside this node is withdrawn without a tombstone."""
         self._driver.feed(LocalGone(agent_id))
 
+    def obey_with(self, obedience: Obedience) -> None:
+        """Tell orders of operators to this object from now on, and part from the keys that it refuses."""
+        self._obedience = obedience
+
+    def _refusal_of(self, did: str) -> MeshError | None:
+        return None if self._obedience is None else self._obedience.refusal_of(did)
+
+    def order(self, incoming: LocalOrder | Obey) -> None:
+        """Tell the mesh about an order that this node took, or about whom it obeys; also before it is open."""
+        self._driver.feed(WallClock(time.time()))
+        self._driver.feed(incoming)
+
+    def part_from(self, keys: Collection[str]) -> None:
+        """Drop the links to nodes with these keys, which are revoked."""
+        for peer in self.links.peers():
+            if peer.link.peer in keys:
+                self.links.drop(peer.link.peer, "its key is revoked")
+
     def hint(self, node: NodeId, addresses: tuple[str, ...], source: Source) -> None:
         """Take word of where a node might be: a hint, never trust."""
         if node != self.node_id and addresses:
@@ -314,6 +348,9 @@ class Mesh:
                 self.warn(f"agent {event.name!r} lives on another node with the same key; one of the two must go")
             case SeqBehind():
                 self._callbacks.on_resign(event.agent_id, event.seq + 1)
+            case OrderHeard():
+                if self._obedience is not None:
+                    self._obedience.heard(event.order)
             case AgentGone():
                 _log.info("agent %s left the directory (%s)", event.name, event.why)
             case FindDone():
@@ -413,7 +450,7 @@ class Mesh:
         self._driver.feed(PeerDown(peer))
 
     def _on_datagram(self, sender: NodeId, message: v1.DatagramMessage, address: str) -> None:
-        if self.admission.revoked(sender):
+        if self.admission.revoked(sender) or self._refusal_of(sender) is not None:
             return
         self._paths.heard(sender, address)
         self._driver.feed(Received(sender, message))

@@ -16,15 +16,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from agentmesh.core.brain import Brain, BrainConfig
 from agentmesh.core.trust.config import TrustConfig
 from agentmesh.errors import AgentNotFound, MeshError, Refused, RunNotFound, UsageError
 from agentmesh.identity.audit_record import AuditRecord
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.manifest import Manifest
-from agentmesh.identity.node_record import read_node_record
 from agentmesh.ids import AgentId, NodeId, capability_key, dht_key, is_name, node_id, public_key_of, short
 from agentmesh.net.addresses import format_seed, parse_seed
 from agentmesh.net.base import Stream, Transport
@@ -39,16 +36,17 @@ from agentmesh.node.grants import Grants
 from agentmesh.node.guard import Guard
 from agentmesh.node.guardfile import GuardFile
 from agentmesh.node.hearsay import Hearsay
+from agentmesh.node.killswitch import KillSwitch
 from agentmesh.node.links import Links, Peer
 from agentmesh.node.mesh import Callbacks, Mesh
+from agentmesh.node.orders import orders_at
 from agentmesh.node.policy.check import PolicyCheck
 from agentmesh.node.policy.explain import Explainer
 from agentmesh.node.policy.policy import Policy
 from agentmesh.node.proof import Proofs
 from agentmesh.node.registry import DoorKit, Registry
 from agentmesh.node.resolve import find, id_of
-from agentmesh.node.standing import place_of, standings
-from agentmesh.node.survey import Survey
+from agentmesh.node.standing import site_of, standings, survey_at
 from agentmesh.node.traces import Traces
 from agentmesh.node.trust import Trust
 from agentmesh.node.views import Standing, agent_view, cut_off_view, in_order, matching, peer_view
@@ -65,6 +63,7 @@ from agentmesh.wire import v1
 from agentmesh.wire.audit_views import AuditPeerView, AuditProof, AuditRecords, AuditView
 from agentmesh.wire.event import EventV1, check
 from agentmesh.wire.net_views import NetView, PeerView
+from agentmesh.wire.order_views import OrdersView, OrderTaken
 from agentmesh.wire.policy import PolicyView, RulingView
 from agentmesh.wire.proof_views import GrantRequest, GrantView, ReceiptView
 from agentmesh.wire.trust_views import TrustView
@@ -151,6 +150,8 @@ class Node:
         )
         self.links: Links = self.mesh.links
         self._brain: Brain = self.mesh.brain
+        self.switch = KillSwitch()
+        self.orders = orders_at(home, self.mesh, self.switch)
         self.trust: Trust = Trust(
             self.node_id,
             trust_config or TrustConfig(),
@@ -183,15 +184,17 @@ class Node:
             call_store,
             log,
             self._scope,
+            self.orders,
+            self.switch,
             checks=(PolicyCheck(self.policy), self._guard, self.audit),  # audit last: what it notes as begun, begins
             recorders=(self.audit, self.trust),
             outward=self.audit,
             trust=self.trust,
             name_of=self.name_of,
-            site_of=self._site_of,
+            site_of=lambda node: site_of(self._brain, node),
         )
         self._hearsay = Hearsay(key, self.trust, trust_store, self.links, on_misbehaved=self.mesh.note_misbehaviour)
-        self._survey = self._surveying()
+        self._survey = survey_at(self.mesh, self.switch)
         self._audit_peers = self._watching(audit_log)
         self._traces = Traces(self.node_id, config, log, self.links, name_of=self.name_of)
 
@@ -203,6 +206,7 @@ class Node:
             UsageError: a seed is malformed.
         """
         self.policy.refresh()
+        self.orders.open(self.policy.lists)
         self.trust.open()
         self._hearsay.open()
         await self.mesh.open()
@@ -222,16 +226,6 @@ class Node:
             await self._hearsay.serve(peer, stream)
         else:
             await self._traces.serve(peer, stream, message)
-
-    def _surveying(self) -> Survey:
-        return Survey(
-            self.node_id,
-            self.links,
-            place=lambda: place_of(self._brain),
-            read=lambda raw: read_node_record(raw, now=int(time.time())),
-            on_misbehaved=self.mesh.note_misbehaviour,
-            rng=random.Random(os.urandom(16)),  # noqa: S311 samples, not secrets
-        )
 
     def _watching(self, log: AuditLog) -> AuditPeers:
         return AuditPeers(
@@ -266,10 +260,6 @@ class Node:
         record = self._brain.overlay.record_of(NodeId(node))
         return (record.name if record is not None else "") or short(node)
 
-    def _site_of(self, node: NodeId) -> str:
-        record = self._brain.overlay.record_of(node)
-        return "" if record is None else record.site
-
     def status(self) -> StatusView:
         """Return the state of this node."""
         addresses, brain = self.links.addresses, self._brain
@@ -299,6 +289,7 @@ class Node:
             discovery=list(self.discovery),
             transports=[t.scheme for t in self.links.transports],
             require_signed_registration=self.config.require_signed_registration,
+            read_only=self.switch.is_on,
             events=self._log.count,
             last_seq=self._log.last_seq,
             warnings=self._warnings(),
@@ -306,6 +297,7 @@ class Node:
 
     def _warnings(self) -> list[str]:
         warnings = [
+            *self.orders.warnings(),
             *self.mesh.warnings,
             *self._log.report.sentences,
             *self._state.report,
@@ -393,7 +385,8 @@ class Node:
     # What people do
 
     async def register(self, request: RegisterRequest) -> list[AgentView]:
-        """Register the agents behind a URL (see ``Registry.register``)."""
+        """Register the agents behind a URL (see ``Registry.register``). Raises ReadOnly."""
+        self.switch.refuse()
         agents = await self.registry.register(request)
         for agent in agents:
             manifest = agent.manifest
@@ -401,7 +394,8 @@ class Node:
         return self._local_views([a.manifest.agent_id for a in agents])
 
     async def deregister(self, ref: str) -> AgentView:
-        """Withdraw a local agent and return its last view. Raises AgentNotFound."""
+        """Withdraw a local agent and return its last view. Raises AgentNotFound, ReadOnly."""
+        self.switch.refuse()
         agent = self.registry.require(ref, [a.manifest.name for a in self.registry.agents()])
         view = self._local_views([agent.manifest.agent_id])[0]
         await self.registry.deregister(agent)
@@ -415,7 +409,8 @@ class Node:
 
     async def call(self, request: CallRequest) -> Call:
         """Start a call (see ``Calls.start``); an agent that is not in the directory is looked for in the mesh first."""
-        await self.look_for(request.to)
+        if not self.switch.is_on:
+            await self.look_for(request.to)
         try:
             return self._calls.start(request)
         except Refused as refused:
@@ -487,9 +482,9 @@ class Node:
             found: list[AuditRecord] = []
             for record in audit_read.select(self.audit.log.directory, start=after, run=run, agent=agent):
                 if len(found) == limit:
-                    return AuditRecords(records=[_whole(one) for one in found], next=record.seq)
+                    return AuditRecords(records=[audit_read.whole(one) for one in found], next=record.seq)
                 found.append(record)
-            return AuditRecords(records=[_whole(one) for one in found])
+            return AuditRecords(records=[audit_read.whole(one) for one in found])
 
         return await asyncio.to_thread(read)
 
@@ -583,6 +578,14 @@ class Node:
         for contact in [parse_seed(seed) for seed in seeds]:
             self.mesh.hint(contact.node_id, contact.addresses, "static")
 
+    async def take_order(self, raw: str) -> OrderTaken:
+        """Obey and spread an order that an operator hands over (see ``Orders.submit``)."""
+        return self.orders.submit(raw)
+
+    def orders_view(self) -> OrdersView:
+        """Return the orders in force here."""
+        return self.orders.view()
+
     async def aclose(self) -> None:
         """Leave: finish or cancel calls, tell peers, close links. Idempotent."""
         await self._survey.aclose()
@@ -594,7 +597,3 @@ class Node:
         await self.registry.aclose()
         await self.trust.aclose()
         await self._scope.aclose()
-
-
-def _whole(record: AuditRecord) -> dict[str, Any]:
-    return msgspec.json.decode(record.raw, type=dict[str, Any])

@@ -1,10 +1,17 @@
-"""What the machines of the brain know of each node, gathered for people. Pure, nothing is kept."""
+"""What the machines of the brain know of each node, gathered for people and for surveys."""
 
 from __future__ import annotations
 
+import os
+import random
+import time
+
 from agentmesh.core.brain import Brain
+from agentmesh.identity.node_record import read_node_record
 from agentmesh.ids import NodeId
-from agentmesh.node.survey import Place
+from agentmesh.node.killswitch import KillSwitch
+from agentmesh.node.mesh import Mesh
+from agentmesh.node.survey import Place, Survey
 from agentmesh.node.views import Standing, zone_name
 
 
@@ -35,7 +42,25 @@ def standings(brain: Brain) -> dict[NodeId, Standing]:
     return found
 
 
+def site_of(brain: Brain, node: NodeId) -> str:
+    """Return the site that a node says it is at; "" if it says none, or nothing is known of it."""
+    record = brain.overlay.record_of(node)
+    return "" if record is None else record.site
+
+
 def place_of(brain: Brain) -> Place:
     """Return where this node stands: what it answers to a survey."""
     _, depth, _ = brain.overlay.zone()
     return Place(brain.record, depth, [(node, brain.addresses_of(node)) for node in brain.overlay.neighbours()])
+
+
+def survey_at(mesh: Mesh, switch: KillSwitch) -> Survey:
+    """Return the survey of a node: it tells where the node stands and which stops hold there, and asks others."""
+    return Survey(
+        mesh.node_id,
+        mesh.links,
+        place=lambda: place_of(mesh.brain)._replace(stops=[order.jti for order in switch.stops()]),
+        read=lambda raw: read_node_record(raw, now=int(time.time())),
+        on_misbehaved=mesh.note_misbehaviour,
+        rng=random.Random(os.urandom(16)),  # noqa: S311 samples, not secrets
+    )

@@ -54,11 +54,15 @@ class SurveyConfig:
 
 
 class Place(NamedTuple):
-    """Where this node stands: its own record (None before the first is signed), zone depth and neighbours."""
+    """Where this node stands: its own record (None before the first is signed), zone depth and neighbours.
+
+    ``stops`` names the emergency stops in force here.
+    """
 
     record: NodeRecord | None
     depth: int
     neighbours: Sequence[tuple[NodeId, tuple[str, ...]]]
+    stops: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -69,6 +73,7 @@ class Met:
         node_id: Who.
         addresses: Where to dial it, as far as anybody said.
         record, depth, named: Its answer; None, 0 and empty without one.
+        stops: The emergency stops that it says are in force there.
     """
 
     node_id: NodeId
@@ -76,6 +81,7 @@ class Met:
     record: NodeRecord | None = None
     depth: int = 0
     named: list[NodeId] = field(default_factory=list[NodeId])
+    stops: tuple[str, ...] = ()
 
 
 class Survey:
@@ -193,7 +199,8 @@ async def crawl(
         Everybody met in order of appearance (this node first), how many were asked (this node included), and whether
         everybody met was asked.
     """
-    first = Met(own, record=place.record, depth=place.depth, named=[node for node, _ in place.neighbours])
+    named = [node for node, _ in place.neighbours]
+    first = Met(own, record=place.record, depth=place.depth, named=named, stops=tuple(place.stops))
     met: dict[NodeId, Met] = {own: first}
     waiting: list[NodeId] = []
     for node, addresses in place.neighbours:
@@ -228,6 +235,7 @@ def _take(met: dict[NodeId, Met], waiting: list[NodeId], node: NodeId, answer: M
     """Note what a node answered, and whom it brings to ask."""
     mine = met[node]
     mine.record, mine.depth, mine.named = answer.record, answer.depth, answer.named
+    mine.stops = answer.stops
     for named, address in zip(answer.named, answer.addresses, strict=True):
         known = met.get(named)
         if known is None:
@@ -248,6 +256,7 @@ def answer_of(place: Place) -> v1.NetReply:
             v1.NetNeighbour(public_key_of(node), addresses[0][:ADDRESS_CHARS_MAX] if addresses else "")
             for node, addresses in list(place.neighbours)[: v1.NEIGHBOURS_MAX]
         ],
+        stops=list(place.stops)[: v1.STOPS_MAX],
     )
 
 
@@ -260,7 +269,9 @@ def read_answer(node: NodeId, reply: v1.NetReply, read: Callable[[bytes], NodeRe
     """
     if len(reply.neighbours) > v1.NEIGHBOURS_MAX or not 0 <= reply.depth <= 256:
         raise DecodeError(f"{len(reply.neighbours)} neighbours at depth {reply.depth}", code="net.too_many")
-    met = Met(node, depth=reply.depth)
+    if len(reply.stops) > v1.STOPS_MAX or any(len(stop) > v1.STOP_CHARS_MAX for stop in reply.stops):
+        raise DecodeError(f"{len(reply.stops)} stops in force, or one with a name too long", code="net.too_many")
+    met = Met(node, depth=reply.depth, stops=tuple(reply.stops))
     seen: set[NodeId] = set()
     for neighbour in reply.neighbours:
         if len(neighbour.key) != 32 or len(neighbour.address) > ADDRESS_CHARS_MAX:
@@ -330,4 +341,5 @@ def _node_view(one: Met, neighbours: list[int]) -> NetNodeView:
         capacity=record.capacity,
         zone=zone_name(record.site, one.depth, record.key),
         neighbours=neighbours,
+        stops=list(one.stops),
     )

@@ -29,6 +29,8 @@ from agentmesh.sdk.types import (
     GrantRequest,
     GrantView,
     NetView,
+    OrdersView,
+    OrderTaken,
     PeerView,
     PolicyView,
     ReceiptView,
@@ -214,6 +216,14 @@ class Mesh:
     async def report_abuse(self, ref: str, reason: str) -> TrustView:
         """Report abuse by an agent or node; return what the node thinks of it then. Raises AgentNotFound, UsageError."""
         return await self._send(requests.report_abuse(ref, reason))
+
+    async def orders(self) -> OrdersView:
+        """Return the operators that the node obeys, and their orders."""
+        return await self._send(requests.orders())
+
+    async def take_order(self, order: str) -> OrderTaken:
+        """Hand an operator's order to the node, which obeys and spreads it. Raises PeerError, Unauthorized."""
+        return await self._send(requests.take_order(order))
 
     async def runs(self, limit: int = 50) -> list[RunView]:
         """Return the newest runs first."""

@@ -32,6 +32,9 @@ from agentmesh.sdk.types import (
     KeyRequest,
     KeyView,
     NetView,
+    OrderRequest,
+    OrdersView,
+    OrderTaken,
     PeerList,
     PolicyView,
     Problem,
@@ -142,6 +145,16 @@ def trace(ref: str = "last", after: int = 0, remote: bool = True) -> Request[Tra
     """Ask for a run."""
     wanted = {"after": str(after) if after else "", "remote": "" if remote else "false"}
     return Request("GET", f"/api/v1/runs/{_segment(ref)}/events" + _query(wanted), TraceView)
+
+
+def orders() -> Request[OrdersView]:
+    """Ask for the operators that the node obeys, and their orders."""
+    return Request("GET", "/api/v1/orders", OrdersView)
+
+
+def take_order(order: str) -> Request[OrderTaken]:
+    """Hand over an order as its operator signed it."""
+    return Request("POST", "/api/v1/orders", OrderTaken, _body(OrderRequest(order=order), BODY_BYTES_MAX))
 
 
 def receipts(ref: str = "last") -> Request[ReceiptList]:

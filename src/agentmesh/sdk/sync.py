@@ -34,6 +34,8 @@ from agentmesh.sdk.types import (
     KeyRequest,
     KeyView,
     NetView,
+    OrdersView,
+    OrderTaken,
     PeerView,
     PolicyView,
     ReceiptView,
@@ -167,6 +169,14 @@ class SyncMesh:
     def report_abuse(self, ref: str, reason: str) -> TrustView:
         """Report abuse by an agent or node; return what the node thinks of it then. Raises AgentNotFound, UsageError."""
         return self._send(requests.report_abuse(ref, reason))
+
+    def orders(self) -> OrdersView:
+        """Return the operators that the node obeys, and their orders."""
+        return self._send(requests.orders())
+
+    def take_order(self, order: str) -> OrderTaken:
+        """Hand an operator's order to the node, which obeys and spreads it. Raises PeerError, Unauthorized."""
+        return self._send(requests.take_order(order))
 
     def runs(self, limit: int = 50) -> list[RunView]:
         """Return the newest runs first."""

@@ -6,6 +6,7 @@ from agentmesh.core.balance.config import Strategy
 from agentmesh.wire.access import KeyList, KeyMade, KeyRequest, KeyView
 from agentmesh.wire.audit_views import AuditPeerView, AuditProof, AuditRecords, AuditView
 from agentmesh.wire.net_views import CutOffView, NetNodeView, NetView, PeerList, PeerRole, PeerState, PeerView, UdpView
+from agentmesh.wire.order_views import OrderRequest, OrdersView, OrderTaken, OrderView
 from agentmesh.wire.policy import PolicyView, RulingView
 from agentmesh.wire.proof_views import GrantRequest, GrantView, ReceiptList, ReceiptView
 from agentmesh.wire.trust_views import AbuseReport, TrustEventView, TrustView, TrustWordView
@@ -59,6 +60,10 @@ __all__ = [
     "KeyView",
     "NetNodeView",
     "NetView",
+    "OrderRequest",
+    "OrderTaken",
+    "OrderView",
+    "OrdersView",
     "PeerList",
     "PeerRole",
     "PeerState",

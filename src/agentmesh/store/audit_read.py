@@ -9,6 +9,7 @@ import base64
 import binascii
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -203,3 +204,8 @@ def read_proof(raw: bytes) -> AuditProof:
             why=str(error),
             hint="agentmesh audit prove last > proof.json",
         ) from error
+
+
+def whole(record: AuditRecord) -> dict[str, Any]:
+    """Return a record as people and programs see it: every member of what was written."""
+    return msgspec.json.decode(record.raw, type=dict[str, Any])

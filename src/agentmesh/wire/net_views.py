@@ -98,6 +98,7 @@ class NetNodeView(msgspec.Struct, kw_only=True):
         node_id, node_name, site, capacity, zone: As it says itself, signed.
         answered: False = it was named by another node but did not answer; it is not part of the figures.
         neighbours: Positions in ``NetView.map`` of the nodes that name it and that it names.
+        stops: ``jti`` of the emergency stops that are in force there, as it says.
     """
 
     node_id: str
@@ -107,6 +108,7 @@ class NetNodeView(msgspec.Struct, kw_only=True):
     zone: str = ""
     answered: bool = True
     neighbours: list[int] = []
+    stops: list[str] = []
 
 
 class NetView(msgspec.Struct, kw_only=True):

@@ -17,6 +17,7 @@ import msgspec
 from agentmesh.core.dht import messages as dht
 from agentmesh.core.directory.messages import BATCH_MAX as BATCH_MAX
 from agentmesh.core.directory.messages import Listing, Ranges, Records, Seek, Sought, Want
+from agentmesh.core.orders.messages import Orders, OrdersHeld, OrdersWanted
 from agentmesh.core.overlay import messages as overlay
 from agentmesh.core.plumtree import messages as plumtree
 from agentmesh.core.swim import messages as swim
@@ -36,6 +37,11 @@ MANIFEST_BYTES_MAX = 64 * 1024
 NEIGHBOURS_MAX = 128
 #: Trust statements in one answer: the sender's own, and of those it keeps the ones that count most.
 STATEMENTS_MAX = 8
+
+
+#: Emergency stops that one node may name in a survey, and characters of one name.
+STOPS_MAX = 16
+STOP_CHARS_MAX = 128
 
 
 class Hello(msgspec.Struct, tag="hello", kw_only=True, forbid_unknown_fields=False):
@@ -161,11 +167,13 @@ class NetReply(msgspec.Struct, tag="net_reply", kw_only=True):
         record: The node's own signed record (``identity.node_record``).
         depth: Number of leading bits of the DHT key that the members of its zone share.
         neighbours: Zone mates and long links.
+        stops: ``jti`` of the emergency stops in force at this node, at most ``STOPS_MAX``.
     """
 
     record: bytes
     depth: int = 0
     neighbours: list[NetNeighbour] = []
+    stops: list[str] = []
 
 
 class AuditQuery(msgspec.Struct, tag="audit", kw_only=True):
@@ -231,7 +239,8 @@ PlumtreeMessage = (
 #: What may travel in a datagram; where no datagram gets through, it goes over a link like every control message.
 DatagramMessage = SwimMessage | DhtMessage | OverlayMessage | plumtree.IHave | plumtree.IDontWant
 DirectoryMessage = Ranges | Listing | Want | Records | Seek | Sought
-ControlMessage = Hello | Bye | DirectoryMessage | PlumtreeMessage | DatagramMessage
+OrdersMessage = OrdersHeld | OrdersWanted | Orders
+ControlMessage = Hello | Bye | DirectoryMessage | OrdersMessage | PlumtreeMessage | DatagramMessage
 RequestMessage = CallOpen | TraceQuery | NetQuery | AuditQuery | TrustQuery
 CallReply = CallEvent | CallEnd
 TraceReply = TraceEvents | CallEnd

@@ -50,6 +50,7 @@ class StatusView(msgspec.Struct, kw_only=True):
         network_size: Estimate of the number of nodes in the whole mesh, itself included; null while there is none.
         cut_off: What this node lost touch with; null when it is in touch with all it knows.
         udp: Datagram counters; null without a UDP port.
+        read_only: True while an operator's stop is in force here; the first warning says why.
     """
 
     node_id: str
@@ -79,6 +80,7 @@ class StatusView(msgspec.Struct, kw_only=True):
     network_size: int | None = None
     cut_off: CutOffView | None = None
     udp: UdpView | None = None
+    read_only: bool = False
 
 
 class SkillView(msgspec.Struct, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentmesh.api.routes import agents, audit, calls, daemon, keys, policy, runs, trust
+from agentmesh.api.routes import agents, audit, calls, daemon, keys, orders, policy, runs, trust
 from agentmesh.api.table import RouteRow
 
 ROWS: tuple[RouteRow, ...] = (
@@ -14,4 +14,5 @@ ROWS: tuple[RouteRow, ...] = (
     *audit.ROWS,
     *policy.ROWS,
     *trust.ROWS,
+    *orders.ROWS,
 )

@@ -36,6 +36,8 @@ def status(out: Output) -> None:
 
         out.data(as_dict(view))
         return
+    if view.read_only:
+        out.check("warn", "read-only", view.warnings[0] if view.warnings else i18n.t("on: this node is read-only"))
     out.check("ok", "node", f"{view.node_name}  {short(view.node_id)}")
     out.check(
         "ok",
@@ -61,7 +63,7 @@ def status(out: Output) -> None:
         out.check("ok", "seed", view.seed)
     if not view.require_signed_registration:
         out.check("warn", "trust", "unsigned agents are admitted (require_signed_registration is off)")
-    for warning in view.warnings:
+    for warning in view.warnings[1 if view.read_only else 0 :]:
         out.check("warn", "warning", warning)
     out.next("agentmesh discover" if view.agents else "agentmesh demo")
 

@@ -1,0 +1,158 @@
+"""What ``killswitch`` and ``operator`` share: the operator's key of this home, and the node that takes its orders.
+
+A stop must not depend on a running daemon: without one, orders are written where the next start reads them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Protocol
+
+from agentmesh.cli.output import Output
+
+if TYPE_CHECKING:
+    from agentmesh.daemon.home import Home
+    from agentmesh.identity.keys import KeyPair
+    from agentmesh.identity.order import Body
+    from agentmesh.node.orders import Orders
+    from agentmesh.wire.net_views import NetView
+    from agentmesh.wire.order_views import OrdersView, OrderTaken
+
+#: Random bytes of a jti.
+_JTI_BYTES = 16
+
+
+class Desk(Protocol):
+    """Who takes orders: the running daemon, or the files of one that does not run."""
+
+    def orders(self) -> OrdersView:
+        """Return what is in force at the node."""
+        ...
+
+    def take_order(self, order: str) -> OrderTaken:
+        """Hand an order over. Raises as ``node.orders.Orders.submit``."""
+        ...
+
+    def net(self) -> NetView | None:
+        """Ask the mesh who is stopped; None if no daemon runs that could."""
+        ...
+
+
+class Files:
+    """The files of a node that does not run; its lock is held meanwhile.
+
+    Args:
+        orders: Made of these files.
+    """
+
+    def __init__(self, orders: Orders) -> None:
+        self._orders = orders
+
+    def orders(self) -> OrdersView:
+        """Return what will be in force at the next start."""
+        return self._orders.view()
+
+    def take_order(self, order: str) -> OrderTaken:
+        """Write an order to disk."""
+        return self._orders.submit(order)
+
+    def net(self) -> None:
+        """Nobody can be asked."""
+
+
+@contextlib.contextmanager
+def desk(out: Output) -> Generator[Desk]:
+    """Give the running daemon of the home, or its files if none runs.
+
+    Raises:
+        StateError: a daemon is starting or ending just now.
+        ConfigError, Full: the home cannot be used.
+    """
+    from agentmesh.cli.connect import home_of
+    from agentmesh.daemon import lock
+
+    home = home_of(out)
+    if lock.is_held(home):
+        from agentmesh.cli.connect import connect
+
+        with connect(out) as mesh:
+            yield mesh
+        return
+    home.prepare()
+    with lock.DaemonLock(home):
+        yield Files(_orders_of(out, home))
+
+
+def _orders_of(out: Output, home: Home) -> Orders:
+    """Return what a daemon would make of the files of a home."""
+    import random
+
+    from agentmesh.core.machine import Outbox
+    from agentmesh.core.orders.config import OrdersConfig
+    from agentmesh.core.orders.machine import OrderSpread
+    from agentmesh.daemon.settings import load
+    from agentmesh.ids import node_id
+    from agentmesh.node.killswitch import KillSwitch
+    from agentmesh.node.orders import Orders, own_operator
+    from agentmesh.store.keyfile import load_or_create_key
+    from agentmesh.store.orders import OrderFile
+
+    settings = load({"home": home.path}, profile=out.profile or None).settings
+    node = node_id(load_or_create_key(home.node_key).public)
+    spread = OrderSpread(node, OrdersConfig(), random.Random(0))  # noqa: S311 nobody is told anything
+    orders = Orders(
+        node,
+        spread.book,
+        OrderFile(home.orders),
+        KillSwitch(),
+        operators=lambda: settings.operators or own_operator(home.path),
+        feed=lambda incoming: spread.handle(incoming, 0.0, Outbox()),
+        on_revoked=lambda _: None,
+    )
+    orders.open()
+    return orders
+
+
+def operator_key(out: Output, *, create: bool = False) -> KeyPair:
+    """Return the operator's key of this home.
+
+    Args:
+        out: Chooses the home.
+        create: Make one if there is none.
+
+    Raises:
+        RecordNotFound: there is none (code "operator.none").
+        ConfigError: its file is damaged or others can read it (codes "key.*").
+        Full: it could not be written.
+    """
+    from agentmesh.cli.connect import home_of
+    from agentmesh.errors import RecordNotFound
+    from agentmesh.store.keyfile import load_key, load_or_create_key
+
+    home = home_of(out)
+    if home.operator_key.exists():
+        return load_key(home.operator_key)
+    if not create:
+        raise RecordNotFound(
+            "there is no operator's key in this home",
+            code="operator.none",
+            why=f"{home.operator_key} does not exist",
+            hint="agentmesh operator init",
+        )
+    home.prepare()
+    return load_or_create_key(home.operator_key)
+
+
+def sign(key: KeyPair, body: Body, known: OrdersView, *, txn: str = "", audience: tuple[str, ...] = ()) -> str:
+    """Sign an order with a ``seq`` above all that the node knows of this operator."""
+    import secrets
+
+    from agentmesh.identity.order import sign_order
+
+    last = max((one.seq for one in known.orders if one.operator == key.did), default=0)
+    unix_s = time.time()
+    jti = secrets.token_urlsafe(_JTI_BYTES)
+    seq = max(int(unix_s * 1000), last + 1)
+    return sign_order(key, body, seq=seq, iat=int(unix_s), jti=jti, txn=txn, audience=audience)

@@ -1,0 +1,297 @@
+"""Orders at one node: which operators it obeys, what their orders change here, and what is kept of them (docs/spec/orders.md).
+
+The brain holds and spreads orders (``core.orders``); here those of obeyed operators take effect. A stop takes effect first and
+is on disk before anybody is told that it was taken; a node that cannot write it stops all the same, and says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from agentmesh.core.orders.book import Book
+from agentmesh.core.orders.messages import LocalOrder, Obey
+from agentmesh.errors import MeshError, ReplayError, Unauthorized
+from agentmesh.identity.order import SKEW_S, Lists, Order, Resume, Revoke, check_time, read_order
+from agentmesh.ids import NodeId, short
+from agentmesh.node.callee import Ended, Visit
+from agentmesh.node.killswitch import KillSwitch
+from agentmesh.node.mesh import Mesh
+from agentmesh.store.keyfile import load_key
+from agentmesh.store.orders import OrderFile
+from agentmesh.wire.order_views import OrdersView, OrderTaken, OrderView
+
+#: Files in the home; the CLI reads and writes them as well while no daemon runs.
+ORDERS_FILE = "orders.json"
+OPERATOR_KEY_FILE = "operator.key"
+
+_log = logging.getLogger("agentmesh.orders")
+
+
+class ListsSink(Protocol):
+    """Takes the lists that operators publish: the policy of this node."""
+
+    def apply(self, issuer: str, seq: int, lists: dict[str, list[str]], /) -> object:
+        """Use these lists ("allow", "deny", "grey") of an issuer in place of its former ones."""
+        ...
+
+    def withdraw(self, issuer: str, /) -> object:
+        """Forget the lists of an issuer."""
+        ...
+
+
+class Orders:
+    """Obey operators.
+
+    Args:
+        node_id: This node.
+        book: What the brain holds.
+        file: Where orders of obeyed operators are kept.
+        switch: Is stopped and released.
+        operators: Returns the did:keys of the operators to obey; asked at the start and whenever an order comes by the API.
+        feed: Gives the brain an input.
+        on_revoked: Called with the keys that are revoked now, when they change.
+    """
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        book: Book,
+        file: OrderFile,
+        switch: KillSwitch,
+        *,
+        operators: Callable[[], Sequence[str]],
+        feed: Callable[[Any], None],
+        on_revoked: Callable[[frozenset[str]], None],
+    ) -> None:
+        self._node_id, self._book, self._file, self._switch = node_id, book, file, switch
+        self._operators, self._feed, self._on_revoked = operators, feed, on_revoked
+        self._lists: ListsSink | None = None
+        self.revoked: frozenset[str] = frozenset()
+        #: Why what is in force may be forgotten at a restart; "" = it is kept.
+        self.problem = ""
+        self._damaged_s = 0.0
+        self._saved: list[str] = []
+        self._published: dict[str, int] = {}
+
+    def open(self, lists: ListsSink | None = None) -> None:
+        """Take up the orders of earlier runs. What cannot be read leaves the node read-only until an operator releases it.
+
+        Args:
+            lists: Takes published lists; None = nobody asks for them.
+        """
+        self._lists = lists
+        self._obey()
+        try:
+            kept = [read_order(raw) for raw in self._file.load()]
+        except MeshError as error:
+            self._switch.damage = self.problem = str(error)
+            self._damaged_s = time.time()
+            _log.error("%s; this node is read-only", error)
+            kept = []
+        self._saved = [order.raw for order in kept]
+        for order in kept:
+            if self._book.obeys(order.operator):
+                self._feed(LocalOrder(order))
+            else:
+                _log.warning("an order of %s is kept, whom this node no longer obeys", short(order.operator))
+        self._settle()
+
+    def _obey(self) -> None:
+        operators = tuple(dict.fromkeys(self._operators()))
+        if operators != self._book.operators:
+            self._feed(Obey(operators))
+
+    def submit(self, raw: str) -> OrderTaken:
+        """Take an order that an operator hands to this node, obey it, and have it spread.
+
+        Raises:
+            DecodeError, SignatureError: it is malformed, or its operator did not sign it. No state changed.
+            Unauthorized: this node does not obey its operator (code "order.operator"). No state changed.
+            ReplayError: it is from the future, or a newer one is in force. No state changed.
+        """
+        order = read_order(raw)
+        self._obey()
+        if not self._book.obeys(order.operator):
+            raise Unauthorized(
+                f"this node does not obey operator {short(order.operator)}",
+                code="order.operator",
+                why=f"it obeys {', '.join(map(short, self._book.operators)) or 'nobody'}",
+                hint=f"agentmesh config set operators {','.join((*self._book.operators, order.operator))}",
+            )
+        # Here the operator can mend a clock. Elsewhere ``seq`` alone decides: a node whose own clock is wrong must neither go on
+        # working nor stay stopped for it.
+        check_time(order, int(time.time()))
+        if self._book.is_news(order):
+            self._feed(LocalOrder(order))
+            self._settle()
+        elif all(held.order.raw != raw for held in self._book.slots.values()):
+            raise ReplayError(
+                "a newer order of this operator is in force",
+                code="order.replayed",
+                why=f"the one given has seq {order.seq}",
+                hint="agentmesh killswitch status",
+            )
+        return OrderTaken(order=self._view(order), kept=not self.problem, problem=self.problem)
+
+    def heard(self, order: Order) -> None:
+        """Obey an order that a peer brought; the brain has verified it and passed it on."""
+        _log.warning("order of operator %s: %s, seq %d", short(order.operator), type(order.body).__name__, order.seq)
+        self._settle()
+
+    # What holds
+
+    def _held(self) -> list[Order]:
+        """Return the orders of obeyed operators, those for other nodes included."""
+        return [h.order for h in self._book.slots.values() if self._book.obeys(h.order.operator)]
+
+    def _settle(self) -> None:
+        """Bring everything in line with what is held; what restricts comes first, then the disk."""
+        held = self._held()
+        mine = [order for order in held if order.is_for(self._node_id)]
+        switches = [order for order in mine if order.kind == "switch"]
+        if self._switch.damage and any(
+            isinstance(o.body, Resume) and o.iat >= self._damaged_s - SKEW_S for o in switches
+        ):
+            self._switch.damage = self.problem = ""
+        self._switch.set(switches)
+        self._revoke(mine)
+        self._save(held)
+        self._publish(mine)
+
+    def _revoke(self, mine: Sequence[Order]) -> None:
+        revoked = frozenset(key for order in mine if isinstance(order.body, Revoke) for key in order.body.keys)
+        if revoked != self.revoked:
+            self.revoked = revoked
+            self._on_revoked(revoked)
+
+    def _save(self, held: Sequence[Order]) -> None:
+        raws = [order.raw for order in held]
+        if raws == self._saved and not self.problem:
+            return
+        if self._switch.damage and not self._switch.stops():
+            return  # what is damaged stays as it is, or the next start would take it for nothing
+        try:
+            self._file.save(raws)
+        except MeshError as error:
+            self.problem = f"orders in force are not on disk: {error}"
+            _log.error("%s", self.problem)
+            return
+        self._saved, self.problem = raws, ""
+        self._switch.damage = ""
+
+    def _publish(self, mine: Sequence[Order]) -> None:
+        """Hand the newest lists of each operator to the policy, once."""
+        if self._lists is None:
+            return
+        newest: dict[str, Order] = {}
+        for order in mine:
+            held = newest.get(order.operator)
+            if order.kind == "list" and (held is None or order.rank > held.rank):
+                newest[order.operator] = order
+        for operator, order in newest.items():
+            body = order.body
+            if self._published.get(operator) == order.seq or not isinstance(body, Lists):
+                continue
+            self._published[operator] = order.seq
+            if body.allow or body.deny or body.grey:
+                lists = {"allow": list(body.allow), "deny": list(body.deny), "grey": list(body.grey)}
+                self._lists.apply(operator, order.seq, lists)
+            else:
+                self._lists.withdraw(operator)
+
+    def refusal_of(self, did: str) -> Unauthorized | None:
+        """Return why a key may do nothing here; None if it may."""
+        if did not in self.revoked:
+            return None
+        return Unauthorized(
+            f"the key {short(did)} is revoked",
+            code="refused.revoked",
+            why="an operator that this node obeys revoked it",
+            hint="use a new key; agentmesh operator restore   takes a revocation back",
+        )
+
+    # What people see
+
+    def view(self) -> OrdersView:
+        """Return what is in force at this node."""
+        stops = {order.jti for order in self._switch.stops()}
+        return OrdersView(
+            node_id=self._node_id,
+            read_only=self._switch.is_on,
+            operators=list(self._book.operators),
+            orders=[self._view(order) for order in sorted(self._held(), key=lambda o: (o.operator, o.kind, o.rank))],
+            stops=sorted(stops),
+            revoked=sorted(self.revoked),
+            problem=self._switch.damage or self.problem,
+        )
+
+    def _view(self, order: Order) -> OrderView:
+        return OrderView(
+            operator=order.operator,
+            kind=order.kind,
+            event=type(order.body).__name__.lower(),
+            seq=order.seq,
+            iat=order.iat,
+            jti=order.jti,
+            audience=list(order.audience),
+            reason=str(getattr(order.body, "reason", "")),
+            until=getattr(order.body, "until", None),
+            here=order.is_for(self._node_id),
+            order=order.raw,
+        )
+
+    def warnings(self) -> list[str]:
+        """Return what a person must know before anything else."""
+        error = self._switch.error()
+        first = [] if error is None else [f"{error.detail} ({error.why})"]
+        return first + ([self.problem] if self.problem and not self._switch.damage else [])
+
+
+def own_operator(home: Path) -> tuple[str, ...]:
+    """Return the operator whose key is in a home, as a tuple; () if there is none or it cannot be read."""
+    with contextlib.suppress(MeshError):
+        return (load_key(home / OPERATOR_KEY_FILE).did,)
+    return ()
+
+
+def orders_at(home: Path, mesh: Mesh, switch: KillSwitch) -> Orders:
+    """Return the orders of the node that this mesh belongs to; the mesh tells it what it hears."""
+    orders = Orders(
+        mesh.node_id,
+        mesh.brain.orders.book,
+        OrderFile(home / ORDERS_FILE),
+        switch,
+        operators=lambda: mesh.config.operators or own_operator(home),
+        feed=mesh.order,
+        on_revoked=mesh.part_from,
+    )
+    mesh.obey_with(orders)
+    return orders
+
+
+class Revocations:
+    """Refuse calls of revoked keys, in their name or through them (``node.callee.Check``).
+
+    Args:
+        orders: Knows them.
+    """
+
+    def __init__(self, orders: Orders) -> None:
+        self._orders = orders
+
+    async def enter(self, visit: Visit) -> None:
+        """Let the call pass. Raises Unauthorized (code "refused.revoked")."""
+        if not self._orders.revoked:
+            return
+        token = visit.token
+        for did in (token.caller, visit.peer, visit.message.agent_id, *token.claims.hops):
+            if (error := self._orders.refusal_of(did)) is not None:
+                raise error
+
+    def leave(self, visit: Visit, ended: Ended) -> None:
+        """Nothing was taken."""
