@@ -120,6 +120,9 @@ class Double:
         self.calls: dict[str, ScriptedCall] = {}
         self.requests: list[CallRequest] = []
 
+    def tenant_of(self, task_id: str, agent_id: str = "") -> str:
+        return ""
+
     async def look_for(self, ref: str) -> None:
         """All that this double knows is known here."""
 

@@ -6,7 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from agentmesh.errors import AgentCanceled, AgentNotFound, MeshError, RecordNotFound, RunNotFound, SignatureError
+from agentmesh.errors import (
+    AgentCanceled,
+    AgentNotFound,
+    MeshError,
+    RecordNotFound,
+    RunNotFound,
+    SignatureError,
+    Unauthorized,
+)
 from agentmesh.sdk.types import (
     AgentDetail,
     AgentView,
@@ -29,6 +37,8 @@ from agentmesh.sdk.types import (
     RunView,
     StatusView,
     Stored,
+    TenantRequest,
+    TenantView,
     TraceView,
     TrustView,
 )
@@ -100,6 +110,8 @@ class FakeBackend:
         self.call_failure: BaseException | None = None
         self.call_started = asyncio.Event()
         self.followers = 0
+        self.tenants: dict[str, FakeBackend] = {}
+        self.owners: dict[str, str] = {}
         self.known = {"echo": AgentView(agent_id=AGENT, name="echo", node_id=NODE, status="healthy", trust="own")}
 
     def _ask(self, *what: Any) -> None:
@@ -276,6 +288,31 @@ class FakeBackend:
     def orders_view(self) -> OrdersView:
         self._ask("orders_view")
         return OrdersView(node_id=NODE, operators=["o"])
+
+    def for_tenant(self, name: str) -> FakeBackend:
+        self._ask("for_tenant", name)
+        if name not in self.tenants:
+            raise Unauthorized("no tenant", code="refused.tenant")
+        return self.tenants[name]
+
+    def tenant_of(self, task_id: str, agent_id: str = "") -> str:
+        return self.owners.get(task_id or agent_id, "")
+
+    def tenant_views(self) -> list[TenantView]:
+        self._ask("tenant_views")
+        return [TenantView(name=name) for name in self.tenants]
+
+    def save_tenant(self, tenant: TenantRequest) -> TenantView:
+        self._ask("save_tenant", tenant.name)
+        self.tenants[tenant.name] = FakeBackend()
+        return TenantView(name=tenant.name)
+
+    async def remove_tenant(self, name: str) -> TenantView:
+        self._ask("remove_tenant", name)
+        if name not in self.tenants:
+            raise RecordNotFound(f"no tenant {name}")
+        del self.tenants[name]
+        return TenantView(name=name)
 
     def peers(self) -> list[PeerView]:
         self._ask("peers")

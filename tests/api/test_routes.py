@@ -55,6 +55,9 @@ GOOD: dict[tuple[str, str], tuple[str, bytes | None]] = {
     ("DELETE", "/api/v1/keys/{name}"): ("/api/v1/keys/ci", None),
     ("GET", "/api/v1/trust/{agent_id}"): ("/api/v1/trust/echo", None),
     ("POST", "/api/v1/trust/{agent_id}/reports"): ("/api/v1/trust/echo/reports", b'{"reason":"it lies"}'),
+    ("GET", "/api/v1/tenants"): ("/api/v1/tenants", None),
+    ("POST", "/api/v1/tenants"): ("/api/v1/tenants", b'{"name":"acme","share":["echo"]}'),
+    ("DELETE", "/api/v1/tenants/{name}"): ("/api/v1/tenants/acme", None),
     ("POST", "/api/v1/events"): ("/api/v1/events", EVENTS),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +73,31 @@ def test_what_makes_no_key_says_why(node: Daemon, args: list[str]) -> None:
     assert done.code == 2
     assert done.out == ""
     assert "next:" in done.err
+
+
+def test_two_tenants_on_one_node_know_nothing_of_each_other(node: Daemon, tmp_path: Path) -> None:
+    keys: dict[str, dict[str, str]] = {}
+    for name in ("acme", "globex"):
+        assert node.cli("tenants", "set", name, "--calls-at-once", "4").code == 0
+        scopes = [word for scope in ("read", "call", "register", "events") for word in ("--scope", scope)]
+        secret = node.cli("keys", "add", f"{name}-key", "--tenant", name, *scopes).out.strip()
+        keys[name] = {**node.env, "AGENTMESH_API_KEY": secret}
+    file = tmp_path / "echo_agent.py"
+    file.write_text(ECHO, "utf-8")
+    with script([sys.executable, str(file)], keys["acme"]):
+        listed = lambda env: [a["name"] for a in run_cli("discover", "--json", env=env).json()["agents"]]  # noqa: E731
+        wait_until(lambda: listed(keys["acme"]) == ["echo"], "the agent of the tenant to be known")
+        assert listed(keys["globex"]) == []
+        answer = run_cli("run", "--to", "echo", "only for acme", "--json", env=keys["acme"]).json()
+        assert answer["text"] == "only for acme"
+        for args in (["trace", "last"], ["trace", answer["run_id"]], ["receipt", "show", answer["task_id"]]):
+            assert run_cli(*args, env=keys["acme"]).code == 0
+            refused = run_cli(*args, env=keys["globex"])
+            assert refused.code == 6
+            assert "only for acme" not in refused.out + refused.err
+        assert run_cli("run", "--to", "echo", "x", env=keys["globex"]).code == 6
+        assert run_cli("peers", env=keys["acme"]).code == 3
+        assert "1/100" in node.cli("tenants", "list").out
+    assert node.cli("tenants", "remove", "acme").code == 0
+    assert run_cli("discover", env=keys["acme"]).code == 3
+    assert run_cli("discover", env=keys["globex"]).code == 0

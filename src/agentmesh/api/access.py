@@ -242,6 +242,11 @@ class Access:
             clock.reschedule(asyncio.get_running_loop().time())
         return self._view(entry)
 
+    def revoke_tenant(self, tenant: str) -> None:
+        """Forget every key of a tenant. Raises StoreError: those that were not forgotten are still good."""
+        for name in [name for name, entry in self._by_name.items() if entry.kept.tenant == tenant]:
+            self.revoke_key(name)
+
     def _kept(self) -> KeyShelf:
         if self._shelf is None:
             raise ConfigError("this node keeps no API keys", code="keys.none")

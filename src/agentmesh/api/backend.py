@@ -29,6 +29,8 @@ from agentmesh.sdk.types import (
     RunView,
     StatusView,
     Stored,
+    TenantRequest,
+    TenantView,
     TraceView,
     TrustView,
 )
@@ -69,8 +71,8 @@ class Call(Protocol):
         ...
 
 
-class Backend(Protocol):
-    """The node as the API sees it."""
+class View(Protocol):
+    """The node as somebody sees and uses it: the operator, or one tenant."""
 
     def status(self) -> StatusView:
         """Return the state of this node. ``port`` and ``pid`` may be overwritten by the API."""
@@ -154,6 +156,67 @@ class Backend(Protocol):
         """
         ...
 
+    def trust_in(self, ref: str) -> TrustView:
+        """Return what this node thinks of an agent or node, and why; reads a small database.
+
+        Raises:
+            AgentNotFound: no such agent, and no node's id.
+            StoreError: what is kept of it cannot be read.
+        """
+        ...
+
+    async def runs(self, limit: int) -> list[RunView]:
+        """Return the newest runs first, at most ``limit``."""
+        ...
+
+    async def ingest(self, events: list[EventV1]) -> Stored:
+        """Store events and return after they are on disk.
+
+        Raises:
+            StoreError: nothing was acknowledged.
+        """
+        ...
+
+    def follow(self, after_seq: int, run_id: str | None = None) -> AsyncIterator[EventV1]:
+        """Yield the log from after ``after_seq``, then live, without loss; of one run only when ``run_id`` is given."""
+        ...
+
+    async def task_events(self, task_id: str) -> list[EventV1]:
+        """Return the events of one task in order; empty when it is unknown."""
+        ...
+
+    def orders_view(self) -> OrdersView:
+        """Return the orders in force at this node."""
+        ...
+
+    def peers(self) -> list[PeerView]:
+        """Return every known node."""
+        ...
+
+    async def look_for(self, ref: str) -> None:
+        """Look in the whole mesh for an agent, by id or name, unless it is known here; it is then in the directory."""
+        ...
+
+    async def search(self, query: str) -> int:
+        """Look in the whole mesh for agents with exactly this name, skill or tag; return how many are known now."""
+        ...
+
+    async def net(self) -> NetView:
+        """Ask node after node for its neighbours and return the shape of the mesh."""
+        ...
+
+    async def add_seeds(self, seeds: list[str]) -> None:
+        """Add static seeds and begin to dial them.
+
+        Raises:
+            ConfigError, UsageError: a seed cannot be read. None was added.
+        """
+        ...
+
+
+class Backend(View, Protocol):
+    """The node as the operator sees it."""
+
     def audit_log(self) -> AuditView:
         """Return the state of this node's audit log, and what it knows of those of others."""
         ...
@@ -202,15 +265,6 @@ class Backend(Protocol):
         """
         ...
 
-    def trust_in(self, ref: str) -> TrustView:
-        """Return what this node thinks of an agent or node, and why; reads a small database.
-
-        Raises:
-            AgentNotFound: no such agent, and no node's id.
-            StoreError: what is kept of it cannot be read.
-        """
-        ...
-
     async def report_abuse(self, ref: str, reason: str) -> TrustView:
         """Hold a person's report against an agent or node, and return what that makes.
 
@@ -221,24 +275,20 @@ class Backend(Protocol):
         """
         ...
 
-    async def runs(self, limit: int) -> list[RunView]:
-        """Return the newest runs first, at most ``limit``."""
-        ...
-
-    async def ingest(self, events: list[EventV1]) -> Stored:
-        """Store events and return after they are on disk.
+    def for_tenant(self, name: str) -> View:
+        """Return the node as one tenant sees and uses it.
 
         Raises:
-            StoreError: nothing was acknowledged.
+            Unauthorized: there is no such tenant (code "refused.tenant").
         """
         ...
 
-    def follow(self, after_seq: int, run_id: str | None = None) -> AsyncIterator[EventV1]:
-        """Yield the log from after ``after_seq``, then live, without loss; of one run only when ``run_id`` is given."""
+    def tenant_of(self, task_id: str, agent_id: str = "") -> str:
+        """Return the tenant that started a task, or whose agent it is; "" for the operator's and for what is unknown."""
         ...
 
-    async def task_events(self, task_id: str) -> list[EventV1]:
-        """Return the events of one task in order; empty when it is unknown."""
+    def tenant_views(self) -> list[TenantView]:
+        """Return every tenant with what it uses, by name."""
         ...
 
     async def take_order(self, raw: str) -> OrderTaken:
@@ -249,30 +299,19 @@ class Backend(Protocol):
         """
         ...
 
-    def orders_view(self) -> OrdersView:
-        """Return the orders in force at this node."""
-        ...
-
-    def peers(self) -> list[PeerView]:
-        """Return every known node."""
-        ...
-
-    async def look_for(self, ref: str) -> None:
-        """Look in the whole mesh for an agent, by id or name, unless it is known here; it is then in the directory."""
-        ...
-
-    async def search(self, query: str) -> int:
-        """Look in the whole mesh for agents with exactly this name, skill or tag; return how many are known now."""
-        ...
-
-    async def net(self) -> NetView:
-        """Ask node after node for its neighbours and return the shape of the mesh."""
-        ...
-
-    async def add_seeds(self, seeds: list[str]) -> None:
-        """Add static seeds and begin to dial them.
+    def save_tenant(self, tenant: TenantRequest) -> TenantView:
+        """Make or change a tenant.
 
         Raises:
-            ConfigError, UsageError: a seed cannot be read. None was added.
+            UsageError: its name or a quota makes no sense. Nothing changed.
+            LimitError, StoreError: it could not be kept. Nothing changed.
+        """
+        ...
+
+    async def remove_tenant(self, name: str) -> TenantView:
+        """Forget a tenant, end its calls and withdraw its agents.
+
+        Raises:
+            RecordNotFound: there is none of that name. Nothing changed.
         """
         ...

@@ -96,7 +96,7 @@ class Endpoint:
         last_event_id = _last_event_id(scope) if self.row.stream == "always" else None
         if self.row.stream == "always" or (self.row.stream == "asked" and body.stream):
             self._streams.check_room()
-        return Ask(self._site, rights, view_of(self._site.backend, rights), path, query, body, last_event_id)
+        return Ask(self._site, rights, view_of(self._site.node, rights), path, query, body, last_event_id)
 
 
 def parse_query(raw: bytes, params: dict[str, Param]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ A plain ASGI callable: it runs on every call and must cost microseconds.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 
@@ -25,6 +26,8 @@ from agentmesh.errors import Unauthorized
 
 #: Where the rights of a request are in its ASGI scope.
 RIGHTS = "agentmesh.rights"
+#: By this header the operator acts as a tenant.
+TENANT_HEADER = b"x-agentmesh-tenant"
 _HOST = re.compile(rb"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 _ORIGIN = re.compile(rb"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 #: Most distinct Host values remembered as good; clients use one or two.
@@ -58,12 +61,15 @@ class Guard:
         host: bytes | None = None
         origin: bytes | None = None
         credentials: bytes | None = None
+        tenant: bytes | None = None
         hosts = origins = given = 0
         for name, value in scope["headers"]:
             if name == b"host":
                 host, hosts = value, hosts + 1
             elif name == b"authorization":
                 credentials, given = value, given + 1
+            elif name == TENANT_HEADER:
+                tenant = value if tenant is None else b""
             elif name == b"origin":
                 origin, origins = value, origins + 1
         if hosts != 1 or host is None or not self._host_is_ours(host):
@@ -76,6 +82,8 @@ class Guard:
             if scope["query_string"]:
                 _refuse_secret_in(scope["query_string"])
             rights = self._rights(credentials, given, scope)
+            if tenant is not None:
+                rights = _as_tenant(rights, tenant)
         except Unauthorized as error:
             await send_problem(send, error)
             return
@@ -130,6 +138,21 @@ class Guard:
         if len(self._good_hosts) < _HOSTS_MAX:
             self._good_hosts.add(host)
         return True
+
+
+def _as_tenant(rights: Rights, name: bytes) -> Rights:
+    """Return the rights with which the operator acts as a tenant. Raises Unauthorized."""
+    tenant = name.decode("latin-1")
+    if rights.tenant == tenant and tenant:
+        return rights
+    rights.require("admin")
+    if rights.tenant or not tenant:
+        raise Unauthorized(
+            "the header X-AgentMesh-Tenant names no tenant that you may act as",
+            code="refused.tenant",
+            why="only the operator acts as a tenant, as one at a time",
+        )
+    return dataclasses.replace(rights, tenant=tenant)
 
 
 def _refused_host() -> Unauthorized:

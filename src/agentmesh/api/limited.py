@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from agentmesh.api.backend import Backend, Call
-from agentmesh.api.scopes import Rights
+from agentmesh.api.backend import Backend, Call, View
+from agentmesh.api.scopes import ANONYMOUS, Rights
+from agentmesh.errors import AgentNotFound, RunNotFound
 from agentmesh.sdk.types import (
     AgentDetail,
     AgentView,
-    AuditProof,
-    AuditRecords,
-    AuditView,
     CallRequest,
     CancelResult,
-    GrantRequest,
-    GrantView,
     NetView,
     OrdersView,
-    OrderTaken,
     PeerView,
-    PolicyView,
     ReceiptView,
     RegisterRequest,
-    RulingView,
     RunView,
     StatusView,
     Stored,
@@ -33,13 +26,16 @@ from agentmesh.sdk.types import (
 from agentmesh.wire.event import EventV1
 
 
-def view_of(node: Backend, rights: Rights) -> Backend:
-    """Return the node as these rights allow to see and use it."""
-    return node if rights.is_whole else Limited(node, rights)
+def view_of(node: Backend, rights: Rights) -> View:
+    """Return the node as these rights allow to see and use it. Raises Unauthorized: their tenant is gone."""
+    if rights is ANONYMOUS:
+        return Anonymous(node, rights)
+    view: View = node.for_tenant(rights.tenant) if rights.tenant else node
+    return view if rights.agents is None and "register" in rights.scopes else Limited(view, rights)
 
 
 class Limited:
-    """A ``Backend`` cut to what some rights allow. Made for each request: it keeps nothing.
+    """A ``View`` cut to what some rights allow. Made for each request: it keeps nothing.
 
     Args:
         node: What it stands for.
@@ -48,7 +44,7 @@ class Limited:
 
     __slots__ = ("_node", "_rights")
 
-    def __init__(self, node: Backend, rights: Rights) -> None:
+    def __init__(self, node: View, rights: Rights) -> None:
         self._node, self._rights = node, rights
 
     async def call(self, request: CallRequest) -> Call:
@@ -109,33 +105,9 @@ class Limited:
         """See ``Backend``."""
         return await self._node.receipts(ref)
 
-    def audit_log(self) -> AuditView:
-        """See ``Backend``; the operator's alone."""
-        self._rights.require("admin")
-        return self._node.audit_log()
-
-    async def audit_records(self, after: int, limit: int, run: str, agent: str) -> AuditRecords:
-        """See ``Backend``; the operator's alone."""
-        self._rights.require("admin")
-        return await self._node.audit_records(after, limit, run, agent)
-
-    async def audit_proof(self, ref: str) -> AuditProof:
-        """See ``Backend``; the operator's alone."""
-        self._rights.require("admin")
-        return await self._node.audit_proof(ref)
-
-    def grant(self, request: GrantRequest) -> GrantView:
-        """See ``Backend``; the operator's alone."""
-        self._rights.require("admin")
-        return self._node.grant(request)
-
     def trust_in(self, ref: str) -> TrustView:
-        """See ``Backend``."""
+        """See ``View``."""
         return self._node.trust_in(ref)
-
-    async def report_abuse(self, ref: str, reason: str) -> TrustView:
-        """See ``Backend``."""
-        return await self._node.report_abuse(ref, reason)
 
     async def runs(self, limit: int) -> list[RunView]:
         """See ``Backend``."""
@@ -153,10 +125,6 @@ class Limited:
         """See ``Backend``."""
         return await self._node.task_events(task_id)
 
-    async def take_order(self, raw: str) -> OrderTaken:
-        """See ``Backend``."""
-        return await self._node.take_order(raw)
-
     def orders_view(self) -> OrdersView:
         """See ``Backend``."""
         return self._node.orders_view()
@@ -173,16 +141,6 @@ class Limited:
         """See ``Backend``."""
         return await self._node.search(query)
 
-    async def policy_view(self) -> PolicyView:
-        """See ``Backend``. The operator's alone. Raises Unauthorized."""
-        self._rights.require("admin")
-        return await self._node.policy_view()
-
-    async def explain_policy(self, caller: str, callee: str, skill: str, purpose: str) -> RulingView:
-        """See ``Backend``. The operator's alone. Raises Unauthorized."""
-        self._rights.require("admin")
-        return await self._node.explain_policy(caller, callee, skill, purpose)
-
     async def net(self) -> NetView:
         """See ``Backend``."""
         return await self._node.net()
@@ -190,3 +148,31 @@ class Limited:
     async def add_seeds(self, seeds: list[str]) -> None:
         """See ``Backend``."""
         await self._node.add_seeds(seeds)
+
+
+class Anonymous(Limited):
+    """The node as a program without any credential sees it: nothing of a tenant that is not announced to the mesh."""
+
+    __slots__ = ("_whole",)
+
+    def __init__(self, node: Backend, rights: Rights) -> None:
+        super().__init__(node, rights)
+        self._whole = node
+
+    async def call(self, request: CallRequest) -> Call:
+        """Start a call. Raises as ``Backend.call``; an agent of a tenant is not found as the one that calls."""
+        if request.from_agent and self._whole.tenant_of("", request.from_agent):
+            raise AgentNotFound.near(request.from_agent, ())
+        if request.task_id and self._whole.tenant_of(request.task_id):
+            raise RunNotFound(f"no task {request.task_id[:64]!r}")
+        return await super().call(request)
+
+    async def cancel(self, task_id: str) -> CancelResult:
+        """Ask a running task to stop, unless it is a tenant's. Raises RunNotFound."""
+        if self._whole.tenant_of(task_id):
+            raise RunNotFound(f"no task {task_id[:64]!r} was started at this node")
+        return await super().cancel(task_id)
+
+    async def task_events(self, task_id: str) -> list[EventV1]:
+        """Return the events of a task; none of a tenant's."""
+        return [] if self._whole.tenant_of(task_id) else await super().task_events(task_id)

@@ -53,11 +53,6 @@ class Rights:
     key: str = ""
     until: float | None = None
 
-    @property
-    def is_whole(self) -> bool:
-        """Say whether nothing that the node shows and does has to be cut to fit."""
-        return not self.tenant and self.agents is None and "register" in self.scopes
-
     def require(self, scope: str) -> None:
         """Raise Unauthorized (code "refused.scope", HTTP 403) unless the scope is held."""
         if scope and scope not in self.scopes:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from agentmesh.api.access import Access
-from agentmesh.api.backend import Backend
+from agentmesh.api.backend import Backend, View
 from agentmesh.api.scopes import Rights, ScopeName
 from agentmesh.errors import MeshError
 from agentmesh.sdk.requests import BODY_BYTES_MAX
@@ -34,9 +34,12 @@ class Param:
 
 @dataclass(slots=True)
 class Site:
-    """What every route can reach: the node, who may use it, and the daemon around it."""
+    """What every route can reach: the node, who may use it, and the daemon around it.
 
-    backend: Backend
+    ``node`` is whole: it is for the operator's own routes. All others ask ``Ask.backend``.
+    """
+
+    node: Backend
     access: Access
     port_of: Callable[[], int]
     on_shutdown: Callable[[], None]
@@ -52,7 +55,7 @@ class Ask:
 
     site: Site
     rights: Rights
-    backend: Backend
+    backend: View
     path: dict[str, str]
     query: dict[str, Any]
     body: Any

@@ -54,6 +54,7 @@ from agentmesh.store.keyfile import load_key, load_or_create_key, load_or_create
 from agentmesh.store.keys import KeyStore
 from agentmesh.store.ledger import Ledger
 from agentmesh.store.state import StateStore
+from agentmesh.store.tenants import TenantStore
 from agentmesh.store.trust import TrustStore
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ async def serve(settings: Settings) -> int:
         stack.callback(calls.close)
         keys = KeyStore.open(home.keys)
         stack.callback(keys.close)
+        tenants = TenantStore.open(home.tenants)
+        stack.callback(tenants.close)
         access = Access(token, keys, issuers=Issuers(home.issuers))
         ledger = Ledger.open(home.ledger)
         stack.callback(ledger.close)
@@ -128,7 +131,7 @@ async def serve(settings: Settings) -> int:
         stack.push_async_callback(audit.aclose)
         trust = TrustStore.open(home.trust)
         stack.callback(trust.close)
-        node = _node(settings, home, key, log, state, calls, ledger, audit, trust, port, ca)
+        node = _node(settings, home, key, log, state, calls, ledger, audit, trust, tenants, port, ca)
         stop.on_hup.append(node.mesh.review)
         if ca is not None:
             stop.on_hup.append(ca.refresh)
@@ -204,6 +207,7 @@ def _node(
     ledger: Ledger,
     audit: AuditLog,
     trust: TrustStore,
+    tenants: TenantStore,
     port: int,
     ca: CaNetwork | None,
 ) -> Node:
@@ -250,6 +254,7 @@ def _node(
         keys_dir=home.agent_keys,
         home=home.path,
         http_port=lambda: port,
+        tenant_store=tenants,
         udp_listen=_free(settings.listen_udp, socket.SOCK_DGRAM, taken) if has_udp else "",
         admission=Admission(
             node_id(key.public),

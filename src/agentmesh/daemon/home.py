@@ -3,7 +3,7 @@
     config.toml  bootstrap.json  policies/  what people write
     issuers.toml  guard.toml               … and may: whose tokens count, who may have how much
     identity/    api.token  operator.key   secrets, mode 0600 in a 0700 directory
-    keys.sqlite                            hashes of API keys
+    keys.sqlite  tenants.sqlite            hashes of API keys; tenants and their tasks
     orders.json                            orders of operators in force, so that a stopped node starts stopped
     events/      state.sqlite  calls.sqlite  what the node remembers; tokens used, receipts
     ledger.sqlite                          what calls have cost
@@ -61,6 +61,7 @@ class Home:
         self.api_token = self.path / "api.token"
         self.issuers = self.path / "issuers.toml"
         self.keys = self.path / "keys.sqlite"
+        self.tenants = self.path / "tenants.sqlite"
         self.events = self.path / "events"
         self.state = self.path / "state.sqlite"
         self.calls = self.path / "calls.sqlite"

@@ -214,8 +214,10 @@ class Callee:
                 hint="agentmesh trace last   shows the chain",
             )
         agent = self._registry.get(message.agent_id)
-        if agent is None:
-            raise AgentNotFound.near(message.agent_id, [a.manifest.name for a in self._registry.agents()])
+        if agent is None or agent.saved.private:
+            raise AgentNotFound.near(
+                message.agent_id, [a.manifest.name for a in self._registry.agents() if not a.saved.private]
+            )
         return agent
 
     async def turn_away(self, peer: NodeId, message: v1.CallOpen, error: MeshError) -> None:

@@ -136,8 +136,12 @@ class Calls:
         """Return a running or recently finished call."""
         return self._running.get(task_id) or self._finished.get(task_id)
 
-    def start(self, request: CallRequest) -> Call:
+    def start(self, request: CallRequest, directory: Directory | None = None) -> Call:
         """Begin a call and return at once. A task id that is known returns that call instead of running it twice.
+
+        Args:
+            request: The call.
+            directory: The agents that the caller sees, if not all.
 
         Raises:
             ReadOnly: the node is stopped. Nothing was started.
@@ -156,7 +160,7 @@ class Calls:
         hops, caller, caller_name = self._caller_of(request)
         if len(self._running) >= self._config.calls_max:
             raise Busy(f"{self._config.calls_max} calls are running on this node")
-        known = self._candidates(request)
+        known = self._candidates(request, directory or self._directory)
         if any(c.replica.agent_id in hops for c in known):
             raise LoopDetected(
                 f"agent {request.to!r} is already in the chain of this call",
@@ -219,13 +223,14 @@ class Calls:
         self._budget.earn(time.monotonic())
         self._running[call.task_id] = call
         call.attach(task)
+        task.add_done_callback(lambda _: self._end_unbegun(call, effort))
         return call
 
-    def _candidates(self, request: CallRequest) -> list[Candidate]:
+    def _candidates(self, request: CallRequest, directory: Directory) -> list[Candidate]:
         """Return the replicas that may be called. Raises AgentNotFound, NoRoute, Unauthorized."""
         by_weight = self._strategy(request) == "weighted"
         candidates: list[Candidate] = []
-        for entry in offered(self._allowed(find(request.to, self._directory, self._name_of))):
+        for entry in offered(self._allowed(find(request.to, directory, self._name_of))):
             manifest = entry.manifest
             trust = self._trust_of(manifest.agent_id)
             candidates.append(
@@ -316,10 +321,19 @@ class Calls:
         except MeshError as raised:
             error = raised
         finally:
-            self._running.pop(call.task_id, None)
-            self._keep(call)
-            self._close_story(call, error)
-            call.finish(error)
+            self._end(call, error)
+
+    def _end(self, call: Call, error: MeshError | None) -> None:
+        self._running.pop(call.task_id, None)
+        self._keep(call)
+        self._close_story(call, error)
+        call.finish(error)
+
+    def _end_unbegun(self, call: Call, effort: Effort) -> None:
+        """End a call that was canceled before its task had its first turn: nothing of the task has run."""
+        if not call.done:
+            effort.abandon()
+            self._end(call, AgentCanceled("the task was canceled"))
 
     def _close_story(self, call: Call, error: MeshError | None) -> None:
         """Tell the end of the task ourselves if the callee did not."""

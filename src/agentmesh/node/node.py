@@ -40,16 +40,18 @@ from agentmesh.node.killswitch import KillSwitch
 from agentmesh.node.links import Links, Peer
 from agentmesh.node.mesh import Callbacks, Mesh
 from agentmesh.node.orders import orders_at
+from agentmesh.node.peers import known_peers
 from agentmesh.node.policy.check import PolicyCheck
 from agentmesh.node.policy.explain import Explainer
 from agentmesh.node.policy.policy import Policy
 from agentmesh.node.proof import Proofs
-from agentmesh.node.registry import DoorKit, Registry
-from agentmesh.node.resolve import find, id_of
-from agentmesh.node.standing import site_of, standings, survey_at
+from agentmesh.node.registry import OPERATOR, DoorKit, Owner, Registry
+from agentmesh.node.resolve import Directory, find, id_of
+from agentmesh.node.standing import site_of, survey_at
+from agentmesh.node.tenancy import TenantHost
 from agentmesh.node.traces import Traces
 from agentmesh.node.trust import Trust
-from agentmesh.node.views import Standing, agent_view, cut_off_view, in_order, matching, peer_view
+from agentmesh.node.views import agent_view, cut_off_view, matching
 from agentmesh.obs.resident import rss_bytes
 from agentmesh.store import audit_read
 from agentmesh.store.audit import AuditLog
@@ -58,6 +60,7 @@ from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.ledger import Ledger
 from agentmesh.store.state import StateStore
+from agentmesh.store.tenants import TenantStore
 from agentmesh.store.trust import TrustStore
 from agentmesh.wire import v1
 from agentmesh.wire.audit_views import AuditPeerView, AuditProof, AuditRecords, AuditView
@@ -86,7 +89,7 @@ _INGEST_MAX = 10_000
 _REF_CHARS_MIN = 4
 
 
-class Node:
+class Node(TenantHost):
     """A running node. Made by the composition root (``daemon/app.py``), used by the API.
 
     Args:
@@ -96,7 +99,8 @@ class Node:
         transports: Ways to other nodes, preferred first.
         udp_listen: ``host:port`` for datagrams; "" = none.
         kit: Doors to agents.
-        log, state, call_store, ledger, audit_log, trust_store: Stores, open; the node does not close them.
+        log, state, call_store, ledger, audit_log, trust_store, tenant_store: Stores, open; the node does not close them.
+            Without the last there are no tenants.
         keys_dir: Where agent keys live.
         home: Home directory, for ``status``.
         http_port: Returns the API's port.
@@ -123,12 +127,14 @@ class Node:
         trust_config: TrustConfig | None = None,
         udp_listen: str = "",
         admission: Admission | None = None,
+        tenant_store: TenantStore | None = None,
     ) -> None:
         self.node_id: NodeId = node_id(key.public)
         self.config = config
         self._log, self._state, self._home, self._http_port = log, state, home, http_port
         self._call_store = call_store
         self.audit = Audit(self.node_id, audit_log)
+        TenantHost.__init__(self, tenant_store)
         self._started_s = time.monotonic()
         self._scope = TaskScope("node")
         self.discovery: list[str] = []
@@ -321,13 +327,21 @@ class Node:
             now_s=self.mesh.now_s,
         )
 
-    def agents(self, query: str = "", name: str = "", include_unhealthy: bool = True) -> list[AgentView]:
-        """Return the agents that match: best match first with a query, by name without."""
-        views = [self._view(e) for e in self._brain.entries()]
+    @property
+    def directory(self) -> Directory:
+        """The agents that this node knows, those of tenants that only they know left out."""
+        return self._brain
+
+    def agents(
+        self, query: str = "", name: str = "", include_unhealthy: bool = True, directory: Directory | None = None
+    ) -> list[AgentView]:
+        """Return the agents that match, of those that the caller sees: best match first with a query, by name without."""
+        directory = directory or self._brain
+        views = [self._view(e) for e in directory.entries()]
         if not include_unhealthy:
             views = [v for v in views if v.status == "healthy"]
         if name:
-            wanted = find(name, self._brain, self.name_of)
+            wanted = find(name, directory, self.name_of)
             ids = {e.manifest.agent_id for e in wanted}
             views = [v for v in views if v.agent_id in ids]
         return matching(views, query)
@@ -348,9 +362,9 @@ class Node:
         """Look in the whole mesh for agents with exactly this name, skill or tag; return how many are known now."""
         return await self.mesh.find(capability_key(query[:256]))
 
-    def agent(self, ref: str) -> AgentDetail:
-        """Return one agent with its card and the replicas of its name. Raises AgentNotFound."""
-        found = find(ref, self._brain, self.name_of)
+    def agent(self, ref: str, directory: Directory | None = None) -> AgentDetail:
+        """Return one agent with its card and the replicas of its name, of those that the caller sees. Raises AgentNotFound."""
+        found = find(ref, directory or self._brain, self.name_of)
         views = [self._view(e) for e in found]
         order = {"own": 0, "signed": 1, "low": 2}
         ranked = sorted(zip(views, found, strict=True), key=lambda vf: (order[vf[0].trust], vf[0].status != "healthy"))
@@ -363,8 +377,8 @@ class Node:
         )
 
     def _local_views(self, ids: Sequence[str]) -> list[AgentView]:
-        entries = {e.manifest.agent_id: e for e in self._brain.entries()}
-        return [self._view(entries[AgentId(i)]) for i in ids if i in entries]
+        entries: list[Any] = [self._brain.entry(i) or self.private_entry(i) for i in map(AgentId, ids)]
+        return [self._view(entry) for entry in entries if entry is not None]
 
     def _manifest_of(self, agent_id: str) -> Manifest | None:
         entry = self._brain.entry(agent_id)
@@ -384,10 +398,10 @@ class Node:
 
     # What people do
 
-    async def register(self, request: RegisterRequest) -> list[AgentView]:
+    async def register(self, request: RegisterRequest, owner: Owner = OPERATOR) -> list[AgentView]:
         """Register the agents behind a URL (see ``Registry.register``). Raises ReadOnly."""
         self.switch.refuse()
-        agents = await self.registry.register(request)
+        agents = await self.registry.register(request, owner)
         for agent in agents:
             manifest = agent.manifest
             await self.audit.note("register", manifest.agent_id, name=manifest.name, version=manifest.version)
@@ -411,8 +425,12 @@ class Node:
         """Start a call (see ``Calls.start``); an agent that is not in the directory is looked for in the mesh first."""
         if not self.switch.is_on:
             await self.look_for(request.to)
+        return await self.start_call(request, self._brain)
+
+    async def start_call(self, request: CallRequest, directory: Directory) -> Call:
+        """Start a call to an agent of a directory (see ``Calls.start``); a refusal is in the audit log when it is raised."""
         try:
-            return self._calls.start(request)
+            return self._calls.start(request, directory)
         except Refused as refused:
             await self.audit.refused(request, refused)
             raise
@@ -540,28 +558,7 @@ class Node:
 
     def peers(self) -> list[PeerView]:
         """Return every node known: zone mates, long links, other links, then the rest."""
-        agents: dict[str, int] = {}
-        for entry in self._brain.entries():
-            agents[entry.manifest.node_id] = agents.get(entry.manifest.node_id, 0) + 1
-        known = {c.node_id: c.addresses for c in self._brain.contacts() if not c.heard}
-        standing = standings(self._brain)
-        known.update({n: self._brain.addresses_of(n) for n, s in standing.items() if s.watched and n not in known})
-        known.update({p.link.peer: (p.link.remote_address,) for p in self.links.peers()})
-        views = [
-            peer_view(
-                node,
-                addresses,
-                peer=self.links.peer(node),
-                attempt=self.links.attempts.get(node),
-                name=self.name_of(node),
-                source=self.mesh.sources.get(node, "peer"),
-                agents=agents.get(node, 0),
-                standing=standing.get(node, Standing()),
-                now_s=self.mesh.now_s,
-            )
-            for node, addresses in known.items()
-        ]
-        return in_order(views)
+        return known_peers(self._brain, self.links, self.mesh, self.name_of)
 
     async def net(self) -> NetView:
         """Ask node after node for its neighbours and return the shape of the mesh."""

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from agentmesh.errors import AgentNotFound, LimitError, MeshError, NoRoute, SignatureError, UsageError
+from agentmesh.errors import AgentNotFound, LimitError, MeshError, NoRoute, SignatureError, StateError, UsageError
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.manifest import Manifest, build_card, read_record, sign_card, sign_tombstone
 from agentmesh.ids import AgentId, NodeId, is_name
@@ -90,6 +90,30 @@ class Saved(msgspec.Struct, kw_only=True):
     params: dict[str, Any] = {}
     unsigned: bool = False
     card: dict[str, Any] | None = None
+    tenant: str = ""
+    private: bool = False
+
+    @property
+    def key(self) -> str:
+        """What it is kept under: names are unique per tenant."""
+        return f"{self.tenant}/{self.name}" if self.tenant else self.name
+
+
+class Owner(NamedTuple):
+    """In whose name agents are registered.
+
+    Attributes:
+        tenant: Name of the tenant; "" = the operator.
+        private: Not announced to the mesh; only the tenant knows them.
+        agents_max: Most agents that it may have; 0 = only the node's own limit counts.
+    """
+
+    tenant: str = ""
+    private: bool = False
+    agents_max: int = 0
+
+
+OPERATOR = Owner()
 
 
 @dataclass(slots=True, eq=False)
@@ -177,12 +201,15 @@ class Registry:
         """Return a local agent by id."""
         return self._agents.get(AgentId(agent_id))
 
-    def by_name(self, name: str) -> LocalAgent | None:
-        """Return a local agent by name, ignoring case."""
+    def by_name(self, name: str, tenant: str = "") -> LocalAgent | None:
+        """Return a local agent of one tenant ("" = of the operator) by name, ignoring case."""
         folded = name.casefold()
-        return next((a for a in self._agents.values() if a.manifest.name.casefold() == folded), None)
+        return next(
+            (a for a in self._agents.values() if a.manifest.name.casefold() == folded and a.saved.tenant == tenant),
+            None,
+        )
 
-    async def register(self, request: RegisterRequest) -> list[LocalAgent]:
+    async def register(self, request: RegisterRequest, owner: Owner = OPERATOR) -> list[LocalAgent]:
         """Register every agent behind a URL; one that was registered under the same name is replaced.
 
         Raises:
@@ -190,6 +217,7 @@ class Registry:
             SignatureError: unsigned while signatures are required, or a card that does not verify. Nothing changed.
             NoRoute, DecodeError: nothing, or no agent, answers there. Nothing changed.
             LimitError: too many local agents. Nothing changed.
+            StateError: an agent of somebody else here has that id, or is announced under that name. Nothing changed.
         """
         if request.unsigned and self._config.require_signed_registration:
             raise SignatureError(
@@ -206,18 +234,23 @@ class Registry:
                 f"{len(found)} agents are behind {request.url}; a name or card fits only one", code="register.many"
             )
         async with self._lock:
-            saved = [self._saved(request, door, agent) for agent in found]
-            known = sum(1 for s in saved if self.by_name(s.name))
+            saved = [self._saved(request, door, agent, owner) for agent in found]
+            for one in saved:
+                self._refuse_taken(one)
+            known = sum(1 for s in saved if self.by_name(s.name, s.tenant))
             if len(self._agents) + len(saved) - known > self._config.agents_max:
                 raise LimitError(f"{self._config.agents_max} agents are registered on this node", code="register.full")
+            theirs = sum(1 for a in self._agents.values() if a.saved.tenant == owner.tenant)
+            if owner.agents_max and theirs + len(saved) - known > owner.agents_max:
+                raise LimitError(f"tenant {owner.tenant} has at most {owner.agents_max} agents", code="register.full")
             agents = [self._admit(one, ephemeral=request.ephemeral) for one in saved]
             for agent in agents:
                 if not agent.ephemeral:
-                    self._state.save_registration(agent.saved.name, msgspec.to_builtins(agent.saved))
+                    self._state.save_registration(agent.saved.key, msgspec.to_builtins(agent.saved))
         await asyncio.gather(*(self._check(agent) for agent in agents))
         return agents
 
-    def _saved(self, request: RegisterRequest, door: str, found: FoundAgent) -> Saved:
+    def _saved(self, request: RegisterRequest, door: str, found: FoundAgent, owner: Owner) -> Saved:
         name = request.name or (str(request.card["name"]) if request.card and request.card.get("name") else found.name)
         if not is_name(name):
             raise UsageError(
@@ -236,17 +269,30 @@ class Registry:
             skills=found.skills,
             input_modes=found.input_modes,
             output_modes=found.output_modes,
-            params={**found.extra, **request.params},
+            params={**found.extra, **request.params, **({"tenant": owner.tenant} if owner.tenant else {})},
             unsigned=request.unsigned,
             card=request.card,
+            tenant=owner.tenant,
+            private=owner.private,
         )
+
+    def _refuse_taken(self, saved: Saved) -> None:
+        """Raise StateError if calls meant for an agent of somebody else here would come to this one."""
+        for other in self._agents.values():
+            same_name = other.manifest.name.casefold() == saved.name.casefold()
+            if other.saved.tenant != saved.tenant and same_name and not (saved.private or other.saved.private):
+                raise _taken(f"the name {saved.name!r}")
 
     def _admit(self, saved: Saved, *, ephemeral: bool) -> LocalAgent:
         """Make and publish the manifest of a registration and put the agent in the table."""
         key = None
         if saved.card is None:
-            key = load_or_create_key(self._keys_dir / f"{saved.name.casefold()}.key")
+            folder = self._keys_dir / "tenants" / saved.tenant if saved.tenant else self._keys_dir
+            key = load_or_create_key(folder / f"{saved.name.casefold()}.key")
         manifest = self._manifest(saved, key)
+        same = self.get(manifest.agent_id)
+        if same is not None and same.saved.tenant != saved.tenant:
+            raise _taken("the id of this agent")
         door = self._kit.open(saved.door, saved.target)
         limit = manifest.params.get("concurrency_limit")
         agent = LocalAgent(
@@ -258,7 +304,7 @@ class Registry:
             limit=limit if isinstance(limit, int) and 0 < limit <= 1_000_000 else self._config.agent_concurrency_max,
             renewed_s=time.monotonic(),
         )
-        old = self.by_name(saved.name)
+        old = self.by_name(saved.name, saved.tenant)
         if old is not None:
             agent.active = 0
             self._agents.pop(AgentId(old.manifest.agent_id), None)
@@ -266,7 +312,8 @@ class Registry:
                 self._bury(old)
             self._scope.spawn(old.door.aclose(), "close-door")
         self._agents[AgentId(manifest.agent_id)] = agent
-        self._on_record(manifest)
+        if not saved.private:
+            self._on_record(manifest)
         return agent
 
     def _manifest(self, saved: Saved, key: KeyPair | None) -> Manifest:
@@ -306,12 +353,14 @@ class Registry:
         """Withdraw an agent: forget the registration and publish a signed tombstone. Running calls go on."""
         async with self._lock:
             self._agents.pop(AgentId(agent.manifest.agent_id), None)
-            self._state.delete_registration(agent.saved.name)
+            self._state.delete_registration(agent.saved.key)
             self._bury(agent)
         await agent.door.aclose()
 
     def _bury(self, agent: LocalAgent) -> None:
         manifest = agent.manifest
+        if agent.saved.private:
+            return
         if agent.key is None or not manifest.signed:
             # An agent that keeps its own key signs its own tombstone; without one its lease simply ends.
             self._on_gone(AgentId(manifest.agent_id))
@@ -361,7 +410,8 @@ class Registry:
         if seq_min:
             self._state.next_seq(agent_id, seq_min)
         agent.manifest = self._manifest(agent.saved, agent.key)
-        self._on_record(agent.manifest)
+        if not agent.saved.private:
+            self._on_record(agent.manifest)
 
     async def _check(self, agent: LocalAgent) -> None:
         agent_id = AgentId(agent.manifest.agent_id)
@@ -377,7 +427,10 @@ class Registry:
         if agent.health is None or agent.health.status != health.status:
             _log.info("agent %s is %s %s", agent.manifest.name, health.status, health.detail)
         agent.health = health
-        self._on_health(agent_id, health.status == "healthy")
+        if not agent.saved.private:
+            self._on_health(agent_id, health.status == "healthy")
+        elif agent.key is not None and agent.manifest.exp - time.time() < self._config.manifest_life_s / 2:
+            self.resign(agent_id)  # nobody else asks for it
         lapsed = agent.checked_s - agent.renewed_s > self._config.ephemeral_lease_s
         if agent.ephemeral and lapsed and health.status != "healthy":
             _log.info("agent %s went away, withdrawing it", agent.manifest.name)
@@ -406,3 +459,12 @@ class Registry:
         for agent in self.agents():
             await agent.door.aclose()
         await self._kit.aclose()
+
+
+def _taken(what: str) -> StateError:
+    return StateError(
+        f"{what} is taken on this node",
+        code="register.taken",
+        why="an agent of somebody else has it",
+        hint="register it under another name:   agentmesh register URL --name NAME",
+    )

@@ -50,6 +50,9 @@ from agentmesh.sdk.types import (
     StatusView,
     Stored,
     Strategy,
+    TenantList,
+    TenantRequest,
+    TenantView,
     TraceView,
     TrustView,
 )
@@ -212,6 +215,21 @@ def add_key(request: KeyRequest) -> Request[KeyMade]:
 def revoke_key(name: str) -> Request[KeyView]:
     """Revoke an API key."""
     return Request("DELETE", f"/api/v1/keys/{_segment(name)}", KeyView)
+
+
+def tenants() -> Request[TenantList]:
+    """Ask for the tenants."""
+    return Request("GET", "/api/v1/tenants", TenantList)
+
+
+def save_tenant(request: TenantRequest) -> Request[TenantView]:
+    """Make or change a tenant."""
+    return Request("POST", "/api/v1/tenants", TenantView, _body(request, BODY_BYTES_MAX))
+
+
+def remove_tenant(name: str) -> Request[TenantView]:
+    """Remove a tenant."""
+    return Request("DELETE", f"/api/v1/tenants/{_segment(name)}", TenantView)
 
 
 def net() -> Request[NetView]:

@@ -45,6 +45,8 @@ from agentmesh.sdk.types import (
     RunView,
     StatusView,
     Stored,
+    TenantRequest,
+    TenantView,
     TraceView,
     TrustView,
 )
@@ -209,6 +211,18 @@ class SyncMesh:
     def revoke_key(self, name: str) -> KeyView:
         """Revoke an API key at once. Raises RecordNotFound."""
         return self._send(requests.revoke_key(name))
+
+    def tenants(self) -> list[TenantView]:
+        """Return the tenants of the node and what each uses."""
+        return self._send(requests.tenants()).tenants
+
+    def save_tenant(self, request: TenantRequest) -> TenantView:
+        """Make a tenant, or change what is settled for it. Raises UsageError, LimitError."""
+        return self._send(requests.save_tenant(request))
+
+    def remove_tenant(self, name: str) -> TenantView:
+        """Remove a tenant with its keys, its agents and its running calls. Raises RecordNotFound."""
+        return self._send(requests.remove_tenant(name))
 
     def add_seeds(self, seeds: list[str]) -> list[PeerView]:
         """Connect to further nodes, ``did:key:…@host:port``. Raises UsageError, ConfigError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentmesh.core.balance.config import Strategy
-from agentmesh.wire.access import KeyList, KeyMade, KeyRequest, KeyView
+from agentmesh.wire.access import KeyList, KeyMade, KeyRequest, KeyView, TenantList, TenantRequest, TenantView
 from agentmesh.wire.audit_views import AuditPeerView, AuditProof, AuditRecords, AuditView
 from agentmesh.wire.net_views import CutOffView, NetNodeView, NetView, PeerList, PeerRole, PeerState, PeerView, UdpView
 from agentmesh.wire.order_views import OrderRequest, OrdersView, OrderTaken, OrderView
@@ -85,6 +85,9 @@ __all__ = [
     "StatusView",
     "Stored",
     "Strategy",
+    "TenantList",
+    "TenantRequest",
+    "TenantView",
     "TraceView",
     "TrustEventView",
     "TrustLevel",

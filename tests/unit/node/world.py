@@ -23,6 +23,7 @@ from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.ledger import Ledger
 from agentmesh.store.state import StateStore
+from agentmesh.store.tenants import TenantStore
 from agentmesh.store.trust import TrustStore
 from agentmesh.wire.views import RegisterRequest
 
@@ -162,6 +163,8 @@ async def world(
             stack.push_async_callback(audit.aclose)
             trust = TrustStore.open(home / "trust.sqlite")
             stack.callback(trust.close)
+            tenants = TenantStore.open(home / "tenants.sqlite")
+            stack.callback(tenants.close)
             kit = kits[i] if kits else FakeKit()
             node = Node(
                 key,
@@ -179,6 +182,7 @@ async def world(
                 http_port=lambda: 1,
                 admission=admissions[i] if admissions else None,
                 trust_store=trust,
+                tenant_store=tenants,
             )
             await node.open()
             stack.push_async_callback(node.aclose)

@@ -25,7 +25,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from agentmesh.api.a2a.cards import base_url, edge_card
-from agentmesh.api.backend import Backend
+from agentmesh.api.backend import Backend, View
 from agentmesh.api.body import decode_body, read_body
 from agentmesh.api.guard import RIGHTS
 from agentmesh.api.limited import view_of
@@ -81,8 +81,8 @@ class A2AEdge:
         rest: str = scope["path_params"].get("rest", "")
         method: str = scope["method"]
         rights: Rights = scope.get(RIGHTS, ANONYMOUS)
-        node = view_of(self._backend, rights)
         try:
+            node = view_of(self._backend, rights)
             if method in ("GET", "HEAD") and (rest in _CARD_PATHS or rest == "manifest.json"):
                 rights.require("call" if "call" in rights.scopes else "read")
                 await node.look_for(ref)
@@ -97,7 +97,7 @@ class A2AEdge:
             return
         await self._dispatch(node, rights, ref, rest, body, scope, receive, send)
 
-    def _card(self, node: Backend, ref: str, rest: str, scope: Scope) -> Response:
+    def _card(self, node: View, ref: str, rest: str, scope: Scope) -> Response:
         detail = node.agent(ref)
         if rest == "manifest.json":
             return JSONResponse(detail.card)
@@ -109,7 +109,7 @@ class A2AEdge:
 
     async def _dispatch(
         self,
-        node: Backend,
+        node: View,
         rights: Rights,
         ref: str,
         rest: str,
@@ -130,8 +130,9 @@ class A2AEdge:
             elif is_jsonrpc:
                 raise DecodeError("the body is empty", code="body.malformed")
             _check_query(scope["query_string"])
-            key = self._key_of(node, ref)
-            rights.require_call(key, ref)
+            name = self._key_of(node, rights.tenant, ref)
+            rights.require_call(name, ref)
+            key = _key(rights.tenant, name)
         except MeshError as error:
             await _refusal(error, is_jsonrpc=is_jsonrpc, rpc_id=rpc_id)(scope, receive, send)
             return
@@ -142,13 +143,13 @@ class A2AEdge:
         inner = {**scope, "headers": headers, "agentmesh.a2a": (key, ref, node)}
         await router(inner, _replay(body, receive), send)
 
-    def _key_of(self, node: Backend, ref: str) -> str:
-        """Return the name under which the agent's tasks are kept. An agent that is gone still has its tasks."""
+    def _key_of(self, node: View, tenant: str, ref: str) -> str:
+        """Return the name of the agent. One that is gone still has its tasks."""
         try:
             return node.agent(ref).agent.name
         except AgentNotFound:
             name = ref.partition("@")[0]
-            if self._book is not None and self._book.knows(name):
+            if self._book is not None and self._book.knows(_key(tenant, name)):
                 return name
             raise
 
@@ -222,6 +223,11 @@ def _refusal(error: MeshError, *, is_jsonrpc: bool, rpc_id: str | int | None) ->
     payload = {"code": status, "status": _REST_STATUS.get(status, "INTERNAL"), "message": text, "details": [info]}
     headers = {"connection": "close"} if isinstance(error, LimitError) else None
     return JSONResponse({"error": payload}, status_code=status, headers=headers)
+
+
+def _key(tenant: str, name: str) -> str:
+    """Return what the tasks of an agent are kept under: those of each tenant apart."""
+    return f"{tenant}/{name}" if tenant else name
 
 
 def _flat(value: object) -> str:

@@ -30,7 +30,7 @@ from a2a.types.a2a_pb2 import (
 
 from agentmesh.api.a2a.parts import parts_to_proto, plain_text, text_part, to_struct
 from agentmesh.api.a2a.tasks import TERMINAL, TaskRecord
-from agentmesh.api.backend import Backend
+from agentmesh.api.backend import View
 from agentmesh.errors import AgentCanceled, AgentFailed, MeshError, Refused, to_wire
 from agentmesh.identity.manifest import EXT
 from agentmesh.sdk.types import CallRequest
@@ -219,7 +219,7 @@ def _text_of_status(payload: dict[str, Any]) -> str:
 class Executor:
     """Runs turns against the node."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: View) -> None:
         self._backend = backend
 
     async def run(self, record: TaskRecord, request: CallRequest) -> None:
@@ -249,7 +249,8 @@ class Executor:
     async def rebuild(self, task_id: str, agent: str) -> TaskRecord | None:
         """Return a task of that agent as the event log tells it, or None. It is not followable."""
         events = [event for event in await self._backend.task_events(task_id) if event.task_id == task_id]
-        if not events or not any(event.agent == agent for event in events):
+        name = agent.rpartition("/")[2]  # what the tenant's view tells is the tenant's
+        if not events or not any(event.agent == name for event in events):
             return None
         first = events[0]
         task = Task(id=task_id, context_id=first.run_id, status=status_of(TaskState.TASK_STATE_SUBMITTED, first.ts))

@@ -55,7 +55,7 @@ from starlette.types import Message, Receive, Scope, Send
 from agentmesh.api.a2a.executor import Executor, Fold, status_of
 from agentmesh.api.a2a.parts import parts_from_proto, struct_to_json
 from agentmesh.api.a2a.tasks import TERMINAL, TaskBook, TaskRecord
-from agentmesh.api.backend import Backend
+from agentmesh.api.backend import View
 from agentmesh.core.budget.gate import PRIORITY_USUAL
 from agentmesh.errors import AgentCanceled, Busy, RunNotFound
 from agentmesh.identity.manifest import EXT
@@ -177,7 +177,7 @@ class MeshRequests(RequestHandler):
             Fold(record).fail(AgentCanceled("the task was canceled while it waited for input"))
         return record.snapshot()
 
-    async def _cancel_turn(self, record: TaskRecord, node: Backend) -> None:
+    async def _cancel_turn(self, record: TaskRecord, node: View) -> None:
         try:
             if record.run_id:
                 await node.cancel(record.call_id)
@@ -192,7 +192,7 @@ class MeshRequests(RequestHandler):
         except TimeoutError:
             return
 
-    async def _cancel_elsewhere(self, task_id: str, agent: str, node: Backend) -> Task:
+    async def _cancel_elsewhere(self, task_id: str, agent: str, node: View) -> Task:
         executor = Executor(node)
         record = await executor.rebuild(task_id, agent)
         if record is None:
@@ -374,8 +374,8 @@ def _key(context: ServerCallContext) -> str:
     return str(context.state["agent_key"])
 
 
-def _node(context: ServerCallContext) -> Backend:
-    return cast("Backend", context.state["node"])
+def _node(context: ServerCallContext) -> View:
+    return cast("View", context.state["node"])
 
 
 def _text(value: object) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentmesh.api.routes import agents, audit, calls, daemon, keys, orders, policy, runs, trust
+from agentmesh.api.routes import agents, audit, calls, daemon, keys, orders, policy, runs, tenants, trust
 from agentmesh.api.table import RouteRow
 
 ROWS: tuple[RouteRow, ...] = (
@@ -15,4 +15,5 @@ ROWS: tuple[RouteRow, ...] = (
     *policy.ROWS,
     *trust.ROWS,
     *orders.ROWS,
+    *tenants.ROWS,
 )

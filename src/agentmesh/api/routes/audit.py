@@ -9,18 +9,18 @@ from agentmesh.sdk.types import AuditProof, AuditRecords, AuditView
 
 async def show_audit(ask: Ask) -> AuditView:
     """Answer ``GET /api/v1/audit``."""
-    return ask.backend.audit_log()
+    return ask.site.node.audit_log()
 
 
 async def list_audit(ask: Ask) -> AuditRecords:
     """Answer ``GET /api/v1/audit/records``."""
     query = ask.query
-    return await ask.backend.audit_records(query["after"], query["limit"], query["run"], query["agent"])
+    return await ask.site.node.audit_records(query["after"], query["limit"], query["run"], query["agent"])
 
 
 async def prove_audit(ask: Ask) -> AuditProof:
     """Answer ``GET /api/v1/audit/proof/{ref}``."""
-    return await ask.backend.audit_proof(ask.path["ref"])
+    return await ask.site.node.audit_proof(ask.path["ref"])
 
 
 ROWS = (

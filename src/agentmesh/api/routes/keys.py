@@ -15,6 +15,8 @@ async def list_keys(ask: Ask) -> KeyList:
 async def add_key(ask: Ask) -> KeyMade:
     """Answer ``POST /api/v1/keys``."""
     request: KeyRequest = ask.body
+    if request.tenant:
+        ask.site.node.for_tenant(request.tenant)
     return ask.site.access.add_key(request)
 
 

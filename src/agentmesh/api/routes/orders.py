@@ -15,7 +15,7 @@ async def show_orders(ask: Ask) -> OrdersView:
 async def take_order(ask: Ask) -> OrderTaken:
     """Answer ``POST /api/v1/orders``."""
     request: OrderRequest = ask.body
-    return await ask.backend.take_order(request.order)
+    return await ask.site.node.take_order(request.order)
 
 
 ROWS = (

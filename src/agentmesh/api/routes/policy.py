@@ -9,7 +9,7 @@ from agentmesh.wire.policy import PolicyView, RulingView
 
 async def show_policy(ask: Ask) -> PolicyView:
     """Answer ``GET /api/v1/policy``."""
-    return await ask.backend.policy_view()
+    return await ask.site.node.policy_view()
 
 
 async def explain_policy(ask: Ask) -> RulingView:
@@ -17,7 +17,7 @@ async def explain_policy(ask: Ask) -> RulingView:
     query = ask.query
     if not query["callee"]:
         raise UsageError("'callee' is the name or id of an agent", code="policy.callee")
-    return await ask.backend.explain_policy(query["caller"], query["callee"], query["skill"], query["purpose"])
+    return await ask.site.node.explain_policy(query["caller"], query["callee"], query["skill"], query["purpose"])
 
 
 ROWS = (

@@ -24,7 +24,7 @@ async def report_abuse(ask: Ask) -> TrustView:
             code="trust.reason",
             hint='agentmesh trust report AGENT --reason "sent me advertising"',
         )
-    return await ask.backend.report_abuse(ask.path["agent_id"], reason)
+    return await ask.site.node.report_abuse(ask.path["agent_id"], reason)
 
 
 _WHO = {"agent_id": "Agent name, name@node, agent id, or node id."}
