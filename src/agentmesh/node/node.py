@@ -177,7 +177,9 @@ class Node(TenantHost):
             on_health=self.mesh.local_health,
             on_gone=self._on_gone,
         )
-        self.policy = Policy(self.node_id, home / "policies", config.policy, self._manifest_of, self.name_of)
+        self.policy = Policy(
+            self.node_id, home / "policies", config.policy, self._manifest_of, self.name_of, trust=self.trust
+        )
         self._grants = Grants(key, self.registry, config.grant_roots, lambda ref: id_of(ref, self._brain, self.name_of))
         self.policy.on_change = lambda was, now: self.audit.note_soon("policy", "policies", was=was, version=now)
         self._guard = Guard(config, self.registry, ledger, GuardFile(home / "guard.toml"))

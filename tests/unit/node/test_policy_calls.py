@@ -73,6 +73,8 @@ async def test_a_grey_caller_without_trust_is_told_that_trust_is_what_it_lacks(t
         with pytest.raises(TrustTooLow) as error:
             await ask(a, "echo")
         assert error.value.code == "trust.low"
+        write(tmp_path, "n1", "lists.toml", f'grey = ["{a.node.node_id}"]\ngrey_trust_min = 0.05')
+        assert await ask(a, "echo") == "hi", "the score of a newcomer, as the node's own trust gives it"
 
 
 async def test_an_agent_of_another_node_is_known_by_its_own_key(tmp_path: Path) -> None:
