@@ -30,6 +30,7 @@ NAMES = {
     "events": "bench.events",
     "policy": "bench.policy",
     "guard": "bench.guard",
+    "killswitch": "bench.killswitch",
     "cli": "bench.cli",
     "audit": "bench.audit",
 }

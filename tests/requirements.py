@@ -193,6 +193,18 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_survey_says_which_nodes_are_stopped",
         ),
     ),
+    "orders.killswitch.fleet": Requirement(
+        "RQ4 §2.5 and M4 (10 s), issue 4 figures",
+        "A stop reaches ten real nodes in time, all later writes are refused, and kill -9 does not end it.",
+        _in("e2e/test_killswitch.py", "a_stop_reaches_all_survives_kill_9_and_only_its_operator_ends_it"),
+    ),
+    "orders.spread.world": Requirement(
+        "RQ4 §2.5, issue 4.8, docs/spec/orders.md §4",
+        "In a world that loses packets, is cut in two and lies, all honest nodes obey within 2 s, the cut-off ones 2 s after the heal.",
+        _in(
+            "sim/test_orders.py", "every_honest_node_obeys_in_time_though_packets_get_lost_and_some_withhold_and_invent"
+        ),
+    ),
     "orders.revoke": Requirement(
         "RQ4 §2.5, issue 4.4 and 4.8",
         "Revoked keys neither call, nor are called, nor link; published lists reach the policy of every node.",

@@ -33,6 +33,7 @@ SMALL: dict[str, tuple[int, list[str], set[str]]] = {
         ["measures.0.count=4", "measures.1.count=10", "duration_s=15"],
         {"join_p50_ms", "first_find_p99_ms", "find_p99_ms"},
     ),
+    "orders": (32, [], {"order_max_ms", "order_healed_max_ms", "orders_missed"}),
     "lookup": (
         32,
         ["measures.0.count=40", "duration_s=10", "settle_s=20"],

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from agentmesh.core.brain import BrainConfig
-from agentmesh.errors import MeshError
+from agentmesh.errors import MeshError, ReadOnly
 from agentmesh.net.base import Transport
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.door import Door, Happening, Health, Invocation
@@ -112,6 +112,7 @@ class Member:
         self.name, self.home, self.args = name, home, args
         self.kit = EchoKit(name)
         self.node: Node | None = None
+        self.stopped_at: float | None = None
         self._stack = contextlib.AsyncExitStack()
 
     async def open(self, seeds: Sequence[str]) -> None:
@@ -132,7 +133,9 @@ class Member:
         self._stack.callback(trust.close)
         node = Node(
             key,
-            NodeConfig(name=self.name, version="0", health_interval_s=2.0, site=self.args.site),
+            NodeConfig(
+                name=self.name, version="0", health_interval_s=2.0, site=self.args.site, operators=self.args.operators
+            ),
             BrainConfig(),
             [self._transport(key)],
             self.kit,
@@ -149,7 +152,15 @@ class Member:
         )
         self._stack.push_async_callback(node.aclose)
         await node.open(seeds)
-        self.node = node
+        self.node, self.stopped_at = node, None
+        end_calls = node.switch.on_stop
+
+        def on_stop(error: ReadOnly) -> None:
+            self.stopped_at = time.time()
+            assert end_calls is not None
+            end_calls(error)
+
+        node.switch.on_stop = on_stop
 
     def _transport(self, key: Any) -> Transport:
         listen = f"{self.args.host}:0"
@@ -193,6 +204,8 @@ class Member:
             "long_links": status.long_links,
             "cut_off": [status.cut_off.lost, status.cut_off.known, status.cut_off.isolated] if status.cut_off else None,
             "warnings": status.warnings,
+            "read_only": status.read_only,
+            "stopped_at": self.stopped_at,
         }
 
 
@@ -236,11 +249,33 @@ class Worker:
                 view = await self._running(command["name"]).net()
                 view.map = []
                 return json.loads(__import__("msgspec").json.encode(view))
+            case "order":
+                at_s = time.time()
+                await self._running(command["name"]).take_order(command["order"])
+                return at_s
+            case "write":
+                return await self._refusals(command["name"], command["to"], command["count"])
             case "close":
                 await self.members[command["name"]].aclose()
                 return None
             case other:
                 raise AssertionError(f"no command {other!r}")
+
+    async def _refusals(self, name: str, to: str, count: int) -> int:
+        """Try to call, register and withdraw so many times; return how often that was refused because of a stop."""
+        node, refused = self._running(name), 0
+        for number in range(count):
+            with contextlib.suppress(ReadOnly):
+                match number % 3:
+                    case 0:
+                        await (await node.call(CallRequest(to=to, text="x", timeout_s=10))).reply()
+                    case 1:
+                        await node.register(RegisterRequest(url=f"http://late-{number}/", door="http"))
+                    case _:
+                        await node.deregister(to)
+                refused -= 1
+            refused += 1
+        return refused
 
     async def obey(self) -> None:
         """Read commands until stdin ends, then leave with every node."""
@@ -266,6 +301,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--transport", default="tls")
     parser.add_argument("--site", default="")
+    parser.add_argument("--operators", type=lambda text: tuple(text.split(",")), default=())
     args = parser.parse_args()
     args.root.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(

@@ -157,7 +157,7 @@ class Node(TenantHost):
         self.links: Links = self.mesh.links
         self._brain: Brain = self.mesh.brain
         self.switch = KillSwitch()
-        self.orders = orders_at(home, self.mesh, self.switch)
+        self.orders = orders_at(home, self.mesh, self.switch, self.audit)
         self.trust: Trust = Trust(
             self.node_id,
             trust_config or TrustConfig(),

@@ -16,8 +16,10 @@ from typing import Any, Protocol
 from agentmesh.core.orders.book import Book
 from agentmesh.core.orders.messages import LocalOrder, Obey
 from agentmesh.errors import MeshError, ReplayError, Unauthorized
+from agentmesh.identity.audit_record import Decision
 from agentmesh.identity.order import SKEW_S, Lists, Order, Resume, Revoke, check_time, read_order
 from agentmesh.ids import NodeId, short
+from agentmesh.node.audit import Audit
 from agentmesh.node.callee import Ended, Visit
 from agentmesh.node.killswitch import KillSwitch
 from agentmesh.node.mesh import Mesh
@@ -55,6 +57,7 @@ class Orders:
         operators: Returns the did:keys of the operators to obey; asked at the start and whenever an order comes by the API.
         feed: Gives the brain an input.
         on_revoked: Called with the keys that are revoked now, when they change.
+        note: Called with each new order of an obeyed operator, and whether it is for this node.
     """
 
     def __init__(
@@ -67,9 +70,11 @@ class Orders:
         operators: Callable[[], Sequence[str]],
         feed: Callable[[Any], None],
         on_revoked: Callable[[frozenset[str]], None],
+        note: Callable[[Order, Decision], None] = lambda _order, _decision: None,
     ) -> None:
         self._node_id, self._book, self._file, self._switch = node_id, book, file, switch
         self._operators, self._feed, self._on_revoked = operators, feed, on_revoked
+        self._note = note
         self._lists: ListsSink | None = None
         self.revoked: frozenset[str] = frozenset()
         #: Why what is in force may be forgotten at a restart; "" = it is kept.
@@ -129,6 +134,7 @@ class Orders:
         if self._book.is_news(order):
             self._feed(LocalOrder(order))
             self._settle()
+            self._note(order, "allowed")
         elif all(held.order.raw != raw for held in self._book.slots.values()):
             raise ReplayError(
                 "a newer order of this operator is in force",
@@ -142,6 +148,7 @@ class Orders:
         """Obey an order that a peer brought; the brain has verified it and passed it on."""
         _log.warning("order of operator %s: %s, seq %d", short(order.operator), type(order.body).__name__, order.seq)
         self._settle()
+        self._note(order, "allowed")
 
     # What holds
 
@@ -259,8 +266,15 @@ def own_operator(home: Path) -> tuple[str, ...]:
     return ()
 
 
-def orders_at(home: Path, mesh: Mesh, switch: KillSwitch) -> Orders:
-    """Return the orders of the node that this mesh belongs to; the mesh tells it what it hears."""
+def orders_at(home: Path, mesh: Mesh, switch: KillSwitch, audit: Audit) -> Orders:
+    """Return the orders of the node that this mesh belongs to; the mesh tells it what it hears, and the audit log keeps it."""
+
+    def note(order: Order, decision: Decision) -> None:
+        event = type(order.body).__name__.lower()
+        audit.note_soon(
+            "order", mesh.node_id, decision, agent=order.operator, event=event, seq=order.seq, jti=order.jti
+        )
+
     orders = Orders(
         mesh.node_id,
         mesh.brain.orders.book,
@@ -269,6 +283,7 @@ def orders_at(home: Path, mesh: Mesh, switch: KillSwitch) -> Orders:
         operators=lambda: mesh.config.operators or own_operator(home),
         feed=mesh.order,
         on_revoked=mesh.part_from,
+        note=note,
     )
     mesh.obey_with(orders)
     return orders

@@ -14,7 +14,10 @@ import msgspec
 
 from agentmesh.core.dht.messages import FindNode, FindReply, FindValue, Hint
 from agentmesh.core.machine import Send
+from agentmesh.core.orders.messages import Orders, OrdersHeld
 from agentmesh.core.plumtree.messages import Gossip, Graft, IHave
+from agentmesh.identity.keys import KeyPair
+from agentmesh.identity.order import Stop, sign_order
 from agentmesh.sim.node import UP, SimNode
 
 if TYPE_CHECKING:
@@ -48,10 +51,14 @@ class Mask:
             message = send.message
             if plan.withhold and isinstance(message, Gossip) and message.hops > 1:
                 continue
+            if plan.withhold and isinstance(message, Orders | OrdersHeld):
+                continue
             if plan.withhold and isinstance(message, FindReply) and message.values:
                 message = FindReply(rpc=message.rpc, hints=message.hints)
             if plan.lie and isinstance(message, FindReply):
                 message = FindReply(rpc=message.rpc, hints=self._friendly(), values=message.values, total=message.total)
+            if plan.forge and isinstance(message, Orders):
+                message = Orders(orders=[raw[:-9] + raw[-9:][::-1] for raw in message.orders])
             if plan.forge and (forged := forge(message, self._rng)) is not None:
                 message = forged
             really.append(Send(send.to, message, send.at, send.link))
@@ -73,12 +80,18 @@ class Mask:
                 Gossip(kind="agent", hops=1, payload=rng.randbytes(200)),
                 IHave(ids=[rng.randbytes(16) for _ in range(20)], hops=[1] * 20),
                 Graft(ids=[rng.randbytes(16) for _ in range(20)]),
+                Orders(orders=[_invented_order(rng)]),
                 FindNode(rpc=rng.getrandbits(32), target=rng.randbytes(32)),
                 FindValue(rpc=rng.getrandbits(32), key=rng.randbytes(32)),
                 FindReply(rpc=rng.getrandbits(32), hints=self._friendly(), values=[rng.randbytes(250)]),
             )
         )
         self._world.carriage.send_all(self._node, [Send(to, message)])
+
+
+def _invented_order(rng: random.Random) -> str:
+    """Return a stop that an operator signed who was made up for it."""
+    return sign_order(KeyPair(rng.randbytes(32)), Stop("mine"), seq=1, iat=1, jti=str(rng.getrandbits(96)))
 
 
 def forge(message: Any, rng: random.Random) -> Any:

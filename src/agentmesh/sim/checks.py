@@ -23,6 +23,7 @@ def verify(run: Run) -> None:
                     world.violate(f"{wrong} entries are missing or old in directories that should be equal")
             case "nothing_missed":
                 _expect_none(run, "broadcast")
+                _expect_none(run, "orders")
             case "all_joined":
                 _expect_none(run, "join")
             case "nothing_lost":

@@ -19,6 +19,7 @@ from agentmesh.sim.faults import Faults
 from agentmesh.sim.probes.base import Probe
 from agentmesh.sim.probes.broadcast import BroadcastProbe
 from agentmesh.sim.probes.members import Deaths, DetectProbe, PartitionProbe
+from agentmesh.sim.probes.orders import OrdersProbe
 from agentmesh.sim.probes.search import FindProbe, JoinProbe, LookupProbe, ReplicasProbe
 from agentmesh.sim.probes.shape import TopologyProbe, TrafficProbe
 from agentmesh.sim.scenario import Scenario
@@ -31,6 +32,7 @@ _PROBES: dict[str, type[Probe]] = {
     "find": FindProbe,
     "join": JoinProbe,
     "lookup": LookupProbe,
+    "orders": OrdersProbe,
     "partition": PartitionProbe,
     "replicas": ReplicasProbe,
     "topology": TopologyProbe,

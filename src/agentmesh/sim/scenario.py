@@ -19,7 +19,7 @@ FaultKind = Literal[
     "crash", "restart", "pause", "partition", "churn", "skew", "slow", "leave", "loss", "duplicate", "reorder", "flip"
 ]
 MeasureKind = Literal[
-    "join", "broadcast", "detect", "partition", "lookup", "find", "replicas", "topology", "churn", "traffic"
+    "join", "broadcast", "detect", "partition", "lookup", "find", "replicas", "topology", "churn", "traffic", "orders"
 ]
 Check = Literal[
     "directories_equal", "nothing_missed", "no_false_deaths", "nothing_forged", "nothing_lost", "all_joined"
