@@ -200,7 +200,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "orders.spread.world": Requirement(
         "RQ4 §2.5, issue 4.8, docs/spec/orders.md §4",
-        "In a world that loses packets, is cut in two and lies, all honest nodes obey within 2 s, the cut-off ones 2 s after the heal.",
+        "Where packets get lost, nodes lie and the mesh is cut, all honest nodes obey in 2 s, those cut off 2 s after the heal.",
         _in(
             "sim/test_orders.py", "every_honest_node_obeys_in_time_though_packets_get_lost_and_some_withhold_and_invent"
         ),
