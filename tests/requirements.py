@@ -212,6 +212,7 @@ REQUIREMENTS: dict[str, Requirement] = {
             "unit/node/test_killswitch.py",
             "a_revoked_key_can_neither_call_nor_be_called_nor_link",
             "published_lists_reach_the_policy_of_every_node_once_and_are_withdrawn_when_empty",
+            "lists_that_no_policy_can_read_are_refused_where_they_are_handed_in_and_harm_nobody_elsewhere",
         ),
     ),
     "token.receipt": Requirement(

@@ -82,6 +82,7 @@ class Orders:
         self._damaged_s = 0.0
         self._saved: list[str] = []
         self._published: dict[str, int] = {}
+        self._unread: dict[str, str] = {}
 
     def open(self, lists: ListsSink | None = None) -> None:
         """Take up the orders of earlier runs. What cannot be read leaves the node read-only until an operator releases it.
@@ -115,7 +116,8 @@ class Orders:
         """Take an order that an operator hands to this node, obey it, and have it spread.
 
         Raises:
-            DecodeError, SignatureError: it is malformed, or its operator did not sign it. No state changed.
+            DecodeError, SignatureError: it is malformed, its lists cannot be read here, or its operator did not sign it. No
+                state changed.
             Unauthorized: this node does not obey its operator (code "order.operator"). No state changed.
             ReplayError: it is from the future, or a newer one is in force. No state changed.
         """
@@ -132,6 +134,8 @@ class Orders:
         # working nor stay stopped for it.
         check_time(order, int(time.time()))
         if self._book.is_news(order):
+            if order.is_for(self._node_id):
+                self._hand_over(order)
             self._feed(LocalOrder(order))
             self._settle()
             self._note(order, "allowed")
@@ -201,15 +205,24 @@ class Orders:
             if order.kind == "list" and (held is None or order.rank > held.rank):
                 newest[order.operator] = order
         for operator, order in newest.items():
-            body = order.body
-            if self._published.get(operator) == order.seq or not isinstance(body, Lists):
-                continue
-            self._published[operator] = order.seq
-            if body.allow or body.deny or body.grey:
-                lists = {"allow": list(body.allow), "deny": list(body.deny), "grey": list(body.grey)}
-                self._lists.apply(operator, order.seq, lists)
-            else:
-                self._lists.withdraw(operator)
+            try:
+                self._hand_over(order)
+            except MeshError as error:  # of another version than this node, perhaps; the former lists stay in force
+                self._unread[operator] = f"the lists of operator {short(operator)} are not used: {error.why or error}"
+                _log.warning("%s", self._unread[operator])
+
+    def _hand_over(self, order: Order) -> None:
+        """Hand the lists of one order to the policy, unless it has them. Raises MeshError: it cannot read them."""
+        body, operator = order.body, order.operator
+        if self._lists is None or not isinstance(body, Lists) or self._published.get(operator) == order.seq:
+            return
+        self._published[operator] = order.seq
+        if body.allow or body.deny or body.grey:
+            lists = {"allow": list(body.allow), "deny": list(body.deny), "grey": list(body.grey)}
+            self._lists.apply(operator, order.seq, lists)
+        else:
+            self._lists.withdraw(operator)
+        self._unread.pop(operator, None)
 
     def refusal_of(self, did: str) -> Unauthorized | None:
         """Return why a key may do nothing here; None if it may."""
@@ -256,7 +269,9 @@ class Orders:
         """Return what a person must know before anything else."""
         error = self._switch.error()
         first = [] if error is None else [f"{error.detail} ({error.why})"]
-        return first + ([self.problem] if self.problem and not self._switch.damage else [])
+        return (
+            first + list(self._unread.values()) + ([self.problem] if self.problem and not self._switch.damage else [])
+        )
 
 
 def own_operator(home: Path) -> tuple[str, ...]:

@@ -279,6 +279,22 @@ async def test_published_lists_reach_the_policy_of_every_node_once_and_are_withd
         await until(lambda: all(sink.heard[-1] == (OPERATOR.did, None) for sink in sinks))
 
 
+async def test_lists_that_no_policy_can_read_are_refused_where_they_are_handed_in_and_harm_nobody_elsewhere(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path, 2, operators=(OPERATOR.did,)) as (a, b):
+        bad = order(Lists(deny=("no-such-kind:x",)))
+        with pytest.raises(MeshError) as refused:
+            await a.node.take_order(bad)
+        assert refused.value.code == "policy.list"
+        assert not a.node.orders_view().orders, "it was not spread either"
+        a.node.links.send(b.node.node_id, OrdersMessage(orders=[bad]))
+        await until(lambda: any("are not used" in warning for warning in b.node.status().warnings))
+        assert b.node.links.is_connected(a.node.node_id)
+        await a.node.take_order(order(Lists(deny=("tag:new",))))
+        await until(lambda: not any("are not used" in warning for warning in b.node.status().warnings))
+
+
 async def test_a_node_whose_clock_is_hours_behind_stops_and_goes_on_as_ordered_and_says_so_only_to_its_operator(
     tmp_path: Path,
 ) -> None:
