@@ -93,11 +93,11 @@ class Ruling:
 class TrustOf(Protocol):
     """How far an agent or node is trusted (docs/spec/trust.md)."""
 
-    def score(self, who: str) -> float:
+    def score(self, who: str, /) -> float:
         """Return 0 … 1."""
         ...
 
-    def tier(self, who: str) -> str:
+    def tier(self, who: str, /) -> str:
         """Return the name of its tier."""
         ...
 
@@ -111,10 +111,10 @@ class ManifestOf(Protocol):
 class NoTrust:
     """Knows nobody: what a node without evidence thinks of everybody."""
 
-    def score(self, who: str) -> float:
+    def score(self, who: str, /) -> float:
         """Return 0."""
         return 0.0
 
-    def tier(self, who: str) -> str:
+    def tier(self, who: str, /) -> str:
         """Return "unknown"."""
         return "unknown"
