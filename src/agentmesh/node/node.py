@@ -452,7 +452,8 @@ class Node(TenantHost):
         return view
 
     def grant(self, request: GrantRequest) -> GrantView:
-        """Make a grant (see ``Grants.make``)."""
+        """Make a grant (see ``Grants.make``). Raises ReadOnly."""
+        self.switch.refuse()
         return self._grants.make(request)
 
     async def receipts(self, ref: str) -> list[ReceiptView]:

@@ -16,6 +16,7 @@ from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.order import Body, Lists, Resume, Revoke, Stop, sign_order
 from agentmesh.node.door import Happening, Invocation
 from agentmesh.store.orders import OrderFile
+from agentmesh.wire.proof_views import GrantRequest
 from agentmesh.wire.views import CallRequest, RegisterRequest
 from tests.unit.node.world import Member, until, world
 
@@ -71,6 +72,8 @@ async def test_one_order_stops_every_node_and_only_reading_goes_on(tmp_path: Pat
                 await member.node.register(RegisterRequest(url="http://echo-0/", door="sdk"))
         with pytest.raises(ReadOnly):
             await b.node.deregister("echo")
+        with pytest.raises(ReadOnly):
+            b.node.grant(GrantRequest(to="echo", audience=["echo"], scopes=["call.*"]))
         assert a.node.agents(), "reading goes on"
         assert (await a.node.trace("last")).count > 0
         assert a.node.status().warnings[0].startswith("this node is read-only: drill")

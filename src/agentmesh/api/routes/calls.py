@@ -135,7 +135,7 @@ ROWS = (
         "Let an agent act in one's name, within bounds",
         GrantView,
         GrantRequest,
-        (UsageError, AgentNotFound, Unauthorized, DecodeError, SignatureError, ReplayError),
+        (UsageError, AgentNotFound, Unauthorized, DecodeError, SignatureError, ReplayError, ReadOnly),
         description="Signed with a key of this node and kept nowhere: whoever is named as its holder may use it until it ends.",
         scope="admin",
     ),
