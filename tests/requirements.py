@@ -311,6 +311,7 @@ REQUIREMENTS: dict[str, Requirement] = {
         (
             *_in(
                 "api/test_keys.py",
+                "the_a2a_edge_asks_for_a_credential_once_it_is_not_open",
                 "a_key_opens_the_routes_of_its_scope_and_no_other",
                 "every_route_says_what_it_needs_in_the_description_and_in_the_reference",
                 "no_handler_goes_around_what_whoever_asks_may_see",

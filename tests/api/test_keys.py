@@ -108,6 +108,24 @@ async def test_routes_of_other_rooms_are_the_operators_unless_they_are_public() 
     assert (await ask(app, admin, "GET", "/console")).body == b"hello"
 
 
+async def test_the_a2a_edge_asks_for_a_credential_once_it_is_not_open() -> None:
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    async def hello(request: Any) -> PlainTextResponse:
+        return PlainTextResponse("hello")
+
+    access = Access(TOKEN, Shelf())
+    routes = [Route("/a2a/echo/", hello)]
+    for is_open, wanted in ((True, 200), (False, 401)):
+        app = build(FakeBackend(), access=access, extra_routes=routes, a2a_open=is_open)
+        assert (await ask_app(app, "GET", "/a2a/echo/", headers=[(b"host", b"localhost")])).status == wanted
+    secret = made(access, "call")
+    assert (await ask(app, secret, "GET", "/a2a/echo/")).body == b"hello", "what it opens there the edge judges"
+    wrong = [(b"host", b"localhost"), (b"authorization", b"Bearer nonsense")]
+    assert (await ask_app(app, "GET", "/a2a/echo/", headers=wrong)).problem().code == "refused.token"
+
+
 # -- which agents -----------------------------------------------------------------------------------------------------
 
 

@@ -32,8 +32,8 @@ _log = logging.getLogger("agentmesh.api")
 CALLS_PATH = "/api/v1/calls"
 #: Paths whose rows say what scope they need; what else is not public is the operator's.
 SCOPED_PREFIX = "/api/v1/"
-#: Paths that need no credential besides the rows that say so: what A2A clients of this machine use.
-PUBLIC_PREFIXES = ("/a2a/",)
+#: Paths of the A2A edge, which judges rights itself; without a credential while it is open.
+A2A_PREFIX = "/a2a/"
 
 
 def create_app(
@@ -43,6 +43,7 @@ def create_app(
     port_of: Callable[[], int],
     on_shutdown: Callable[[], None],
     extra_routes: Sequence[BaseRoute] = (),
+    a2a_open: bool = True,
     streams_max: int = STREAMS_MAX,
     heartbeat_s: float = HEARTBEAT_S,
 ) -> Api:
@@ -54,12 +55,12 @@ def create_app(
         port_of: Returns the port in use, known only once the server listens.
         on_shutdown: Called after ``POST /api/v1/shutdown`` was answered; returns at once.
         extra_routes: Routes of other rooms (the A2A edge); they sit behind the same guard.
+        a2a_open: Whether the A2A edge serves those who bring no credential.
         streams_max: Most event streams open at once.
         heartbeat_s: Seconds between comments on an idle stream.
     """
-    return Api(
-        backend, access, port_of, on_shutdown, extra_routes, Streams(streams_max=streams_max, heartbeat_s=heartbeat_s)
-    )
+    streams = Streams(streams_max=streams_max, heartbeat_s=heartbeat_s)
+    return Api(backend, access, port_of, on_shutdown, extra_routes, streams, a2a_open=a2a_open)
 
 
 class Api:
@@ -73,8 +74,10 @@ class Api:
         on_shutdown: Callable[[], None],
         extra_routes: Sequence[BaseRoute],
         streams: Streams,
+        *,
+        a2a_open: bool,
     ) -> None:
-        self.streams = streams
+        self.streams, self._a2a_open = streams, a2a_open
         describe = functools.cache(lambda: openapi.build(ROWS))
         site = Site(backend, access, port_of, on_shutdown, describe)
         endpoints = [Endpoint(row, site, streams) for row in ROWS]
@@ -98,7 +101,7 @@ class Api:
         self.streams.end_all()
 
     def _is_public(self, path: str) -> bool:
-        return path in self._public or path.startswith(PUBLIC_PREFIXES)
+        return path in self._public or (self._a2a_open and path.startswith(A2A_PREFIX))
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == CALLS_PATH and scope["method"] == "POST":
@@ -108,6 +111,7 @@ class Api:
             scope["type"] == "http"
             and not scope["path"].startswith(SCOPED_PREFIX)
             and not self._is_public(scope["path"])
+            and not scope["path"].startswith(A2A_PREFIX)
         ):
             try:
                 scope[RIGHTS].require("admin")

@@ -144,6 +144,7 @@ async def serve(settings: Settings) -> int:
             port_of=lambda: port,
             on_shutdown=lambda: stop.request("POST /api/v1/shutdown"),
             extra_routes=edge.routes(),
+            a2a_open=settings.a2a_open,
         )
         scope = TaskScope("daemon")
         stack.push_async_callback(scope.aclose)

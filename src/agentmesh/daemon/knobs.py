@@ -360,6 +360,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
         msgspec.Meta(ge=0),
     ] = 4 * 1024**3
+    a2a_open: Annotated[
+        bool,
+        Knob(
+            effect="Let A2A clients on this machine call without a credential; off: they bring an API key, a JWT or the token.",
+            when="Off on a machine that several people share.",
+            origin="on, so that unmodified A2A clients work on day one",
+        ),
+    ] = True
     grant_roots: Annotated[
         tuple[str, ...],
         Knob(
