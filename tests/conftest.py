@@ -24,13 +24,20 @@ settings.load_profile("house")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long runs to ``make soak``."""
+    """Leave the long runs to ``make soak``, and begin with what takes longest, so that no worker is left alone with it."""
+    items.sort(key=_patience, reverse=True)
     if os.environ.get("AGENTMESH_SOAK"):
         return
     soak = [item for item in items if "soak" in item.keywords]
     if soak:
         config.hook.pytest_deselected(items=soak)
         items[:] = [item for item in items if "soak" not in item.keywords]
+
+
+def _patience(item: pytest.Item) -> float:
+    """Return how long a test may take, seconds, if it says so; most do not."""
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker is not None and marker.args else 0.0
 
 
 # A shell starts background jobs with Ctrl-C ignored, and every process below inherits that; the tests send Ctrl-C.

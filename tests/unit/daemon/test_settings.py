@@ -172,7 +172,7 @@ def test_every_setting_explains_itself() -> None:
         assert len(row.knob.effect) > 20, row.key
         assert row.knob.when.endswith("."), row.key
         assert row.knob.origin, row.key
-        assert (row.knob.unit != "") == row.key.endswith(("_s", "bytes_max")), row.key
+        assert (row.knob.unit != "") == row.key.endswith(("_s", "_d", "bytes_max")), row.key
     assert len(table()) == len(Settings.__struct_fields__)
     assert len({row.flag for row in table()}) == len(table())
 
