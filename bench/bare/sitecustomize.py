@@ -19,10 +19,10 @@ if "agentmesh.daemon" in " ".join(sys.orig_argv):
         )  # fmt: skip
         return CallToken(message.caller, claims, "")
 
-    def _sign(_self: Any, message: Any, _node: Any) -> CallToken:
+    def _sign(_self: Any, message: Any, *_more: Any) -> CallToken:
         return _blank(message)
 
-    def _admit(_self: Any, _peer: Any, message: Any) -> CallToken:
+    def _admit(_self: Any, _peer: Any, message: Any, *_more: Any) -> CallToken:
         return _blank(message)
 
     def _nothing(*_args: Any) -> None:

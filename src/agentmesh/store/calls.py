@@ -123,7 +123,8 @@ class CallStore:
     def receipt_of(self, task_id: str, callee: str, caller: str) -> str | None:
         """Return the newest receipt of one task between two. Raises StoreError."""
         rows = self._db.read(
-            "SELECT receipt FROM receipts WHERE task_id=? AND callee=? AND caller=? ORDER BY number DESC LIMIT 1",
+            # By task alone: the index of pairs would have to walk over all receipts of these two.
+            "SELECT receipt FROM receipts WHERE task_id=? AND +callee=? AND +caller=? ORDER BY number DESC LIMIT 1",
             task_id, callee, caller,
         )  # fmt: skip
         return str(rows[0][0]) if rows else None

@@ -86,3 +86,16 @@ def test_a_damaged_or_newer_file_is_left_as_it_is_and_said_so(tmp_path: Path) ->
         CallStore.open(tmp_path / "nowhere" / "calls.sqlite")
     with pytest.raises(StateError):
         store.is_noted("a", "1")
+
+
+def test_a_task_is_found_by_its_own_index_and_not_by_walking_over_all_of_its_pair(tmp_path: Path) -> None:
+    store = CallStore.open(tmp_path / "calls.sqlite")
+    for n in range(50):
+        store.keep(receipt(n))
+    asked: list[str] = []
+    real = store._db.read
+    store._db.read = lambda sql, *values: (asked.append(sql), real(sql, *values))[1]  # type: ignore[method-assign]
+    assert store.receipt_of("t7", "b", "a") == "r7"
+    assert store.receipt_of("t7", "b", "nobody") is None
+    plan = real(f"EXPLAIN QUERY PLAN {asked[0]}", "t7", "b", "a")
+    assert "receipts_task" in str(plan[0])
