@@ -21,6 +21,7 @@ from agentmesh.errors import (
     MeshError,
     Refused,
     RunNotFound,
+    StateError,
     Timeout,
     to_wire,
 )
@@ -304,7 +305,9 @@ class Calls:
         call.add(event)
 
     async def _drive(self, call: Call, effort: Effort, timeout_s: float) -> None:
-        error: MeshError | None = None
+        error: MeshError | None = StateError(
+            "the call ended by a fault of this node", code="call.fault", hint="agentmesh logs"
+        )  # unless something below says better: a call without an outcome must not look like one that went well
         try:
             async with asyncio.timeout(timeout_s + _DEADLINE_GRACE_S):
                 error = await effort.run()

@@ -461,3 +461,15 @@ async def test_a_peer_that_took_no_part_in_a_run_is_told_nothing_of_it(tmp_path:
         assert await c.node._traces._ask(b.node.node_id, call.run_id)
         with pytest.raises(RunNotFound):
             await c.node.trace(call.run_id, remote=False)
+
+
+async def test_a_fault_of_this_node_never_looks_like_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_args: object) -> None:
+        raise TypeError("a fault")
+
+    async with world(tmp_path, 1) as (a,):
+        await a.serve("echo", echo)
+        monkeypatch.setattr("agentmesh.node.proof.Proofs.sign", broken)
+        with pytest.raises(MeshError) as error:
+            await (await a.node.call(CallRequest(to="echo", text="hi"))).reply()
+        assert error.value.code == "call.fault"
