@@ -197,7 +197,11 @@ def read_grant_claims(members: dict[str, Any]) -> GrantClaims:
 def _read_scopes(detail: dict[str, Any]) -> tuple[str, ...]:
     scopes = list_in(detail, "scopes", items_max=SCOPES_MAX)
     if not all(isinstance(one, str) and is_scope(one) for one in scopes):
-        raise _malformed("a scope is malformed", "scopes are crm.read, crm.* or opaque texts without * (RFC 6749)")
+        raise _malformed(
+            "a scope is malformed",
+            "scopes are crm.read, crm.* or opaque texts without * (RFC 6749)",
+            "for calls: call.SKILL in lower case, or call.* for every skill",
+        )
     return tuple(scopes)
 
 
@@ -227,7 +231,5 @@ def _read_status(members: dict[str, Any]) -> tuple[str, int]:
     return text_in(entry, "uri"), count_in(entry, "idx", at_most=AMOUNT_MAX)
 
 
-def _malformed(what: str, why: str) -> DecodeError:
-    return DecodeError(
-        f"a malformed grant: {what}", code="grant.malformed", why=why, hint="docs/spec/tokens.md §4 lists the claims"
-    )
+def _malformed(what: str, why: str, hint: str = "docs/spec/tokens.md §4 lists the claims") -> DecodeError:
+    return DecodeError(f"a malformed grant: {what}", code="grant.malformed", why=why, hint=hint)

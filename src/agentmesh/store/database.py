@@ -37,6 +37,7 @@ class Database:
         self.path = path
         self._name, self._damaged = name, damaged
         self._db: sqlite3.Connection | None = None
+        self._is_durable: bool | None = None  # what SQLite was told last, so that it is told only what changes
         try:
             if not path.exists():
                 remove_files(path)
@@ -85,8 +86,9 @@ class Database:
         """
         db = self._open()
         try:
-            if not db.in_transaction:  # SQLite refuses to change it there
+            if durable is not self._is_durable and not db.in_transaction:  # SQLite refuses to change it there
                 db.execute("PRAGMA synchronous=FULL" if durable else "PRAGMA synchronous=NORMAL")
+                self._is_durable = durable
             return db.execute(sql, values).rowcount
         except sqlite3.Error as error:
             raise self._error(error) from error
