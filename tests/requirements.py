@@ -2019,6 +2019,16 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_node_whose_peers_all_died_says_that_it_is_cut_off_and_goes_on_working",
         ),
     ),
+    "discover.score": Requirement(
+        "RQ0 §4.3, issue 5.1",
+        "score = α·text + β·trust + γ·health, with its parts; a dead or untrusted agent does not outrank an equal good one.",
+        _in(
+            "unit/core/search/test_rank.py",
+            "answers_are_ordered_by_score",
+            "a_dead_or_untrusted_agent_does_not_come_before_a_good_one",
+            "a_mix_that_means_nothing_is_refused",
+        ),
+    ),
     "house.floors": Requirement(
         "issue 2.1",
         "Imports go down only; the core has no clock, socket or chance of its own.",
