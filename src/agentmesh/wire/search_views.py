@@ -26,7 +26,7 @@ class DiscoverFilters(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     Attributes:
         protocol, tag, skill, model: One of its own; a model may be named by its beginning.
         context_window_min: Tokens.
-        price_max, budget: The most that one call may cost, as an amount of US dollars in a text ("0.05"); the smaller of both holds.
+        price_max, budget: The most that one call may cost, US dollars in a text ("0.05"); the smaller of both holds.
         trust_tier: At least this tier: "low" < "unknown" < "medium" < "high" < "own".
         health: "healthy" leaves out those not checked yet.
         location: Its site or place, or the beginning of it.
@@ -87,7 +87,8 @@ class DiscoverHit(msgspec.Struct, kw_only=True):
     Attributes:
         agent: Who.
         score: Why here.
-        matched: The words of its card that fit best (its own words, untrusted); matched_skill: the id of that skill, "" for the agent itself.
+        matched: The words of its card that fit best: its own words, untrusted.
+        matched_skill: The skill that they are of; "" for the agent itself.
         source: Where it came from: known before ("local"), from a peer, the DHT, or an organisation that federates.
         organisation: did:key of the organisation that vouches for it; "" for none.
     """
@@ -110,7 +111,7 @@ class NearMiss(msgspec.Struct, kw_only=True):
 
 
 class AskedView(msgspec.Struct, kw_only=True):
-    """What became of asking others: how many were asked, answered in time, refused or failed; ``done`` when none is waited for."""
+    """What became of asking others: how many were asked, answered in time, or failed; ``done`` when none is waited for."""
 
     asked: int = 0
     answered: int = 0
