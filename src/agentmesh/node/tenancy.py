@@ -7,30 +7,23 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from agentmesh.errors import ConfigError
-from agentmesh.ids import AgentId
+from agentmesh.node.parts import Parts
 from agentmesh.node.tenant import TenantNode
-from agentmesh.node.tenants import OwnEntry, Tenants
+from agentmesh.node.tenants import Tenants
 from agentmesh.store.tenants import Tenant, TenantStore
 from agentmesh.wire.access import TenantRequest, TenantView
 
 if TYPE_CHECKING:
-    from agentmesh.node.calls import Calls
     from agentmesh.node.node import Node
-    from agentmesh.node.registry import Registry
-    from agentmesh.store.eventlog import EventLog
     from agentmesh.wire.event import EventV1
 
 
-class TenantHost:
+class TenantHost(Parts):
     """What ``Node`` does for tenants; nothing but ``Node`` inherits it.
 
     Args:
         store: Where tenants are kept; None = this node has none.
     """
-
-    registry: Registry
-    _calls: Calls
-    _log: EventLog
 
     def __init__(self, store: TenantStore | None) -> None:
         self._tenants = None if store is None else Tenants(store)
@@ -93,8 +86,3 @@ class TenantHost:
         view = msgspec.convert(msgspec.to_builtins(tenant), TenantView)
         view.agents, view.calls_running, view.events_bytes_today = agents, use.running(), use.events_bytes
         return view
-
-    def private_entry(self, agent_id: AgentId) -> OwnEntry | None:
-        """Return an agent of a tenant that is not announced as an entry of a directory; None for any other."""
-        agent = self.registry.get(agent_id)
-        return OwnEntry(agent) if agent is not None and agent.saved.private else None
