@@ -1,6 +1,7 @@
 """Run measurements, print a table or JSON, keep the result in ``bench/results/NAME.json``.
 
-``--write`` also renews the tables in ``docs/reference/benchmarks.md`` from what is kept.
+``--write`` also renews the tables in ``docs/reference/benchmarks.md`` from what is kept. A measurement in ``OWN`` reads what
+follows its name itself: ``python -m bench discovery --help``.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ NAMES = {
     "cli": "bench.cli",
     "audit": "bench.audit",
 }
+#: Measurements with a command line of their own: name → module with ``main(arguments) -> exit code``.
+OWN = {"discovery": "bench.discovery.main"}
 COLUMNS = ("what", "value", "unit", "goal", "rival", "rival_value", "ratio")
 
 
@@ -113,8 +116,15 @@ def write_page() -> None:
 
 def main() -> int:
     """Parse the command line and run; exit code 1 if a measurement failed."""
+    if len(sys.argv) > 1 and sys.argv[1] in OWN:
+        return int(importlib.import_module(OWN[sys.argv[1]]).main(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure this project.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones; all if none: {', '.join(NAMES)}")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"which ones; all if none: {', '.join(NAMES)}; with arguments of its own, named first: {', '.join(OWN)}",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object per measurement instead of tables")
     parser.add_argument("--write", action="store_true", help=f"renew {PAGE.relative_to(ROOT)}")
     args = parser.parse_args()

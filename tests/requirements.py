@@ -2029,6 +2029,29 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_mix_that_means_nothing_is_refused",
         ),
     ),
+    "discover.evaluation": Requirement(
+        "issue 5.3",
+        "A graded set written before tuning, with a split that tuning never sees; `python -m bench discovery` measures any set.",
+        (
+            *_in(
+                "unit/bench/test_discovery_set.py",
+                "the_set_is_as_large_as_promised_and_a_quarter_of_it_is_chinese",
+                "both_splits_have_the_same_mix_and_two_fifths_are_paraphrases",
+                "a_paraphrase_shares_at_most_a_tenth_of_its_words_with_each_right_agent",
+            ),
+            *_in(
+                "unit/bench/test_discovery_metrics.py",
+                "the_best_agents_in_the_order_of_their_grades_score_one",
+                "a_better_agent_moved_up_never_lowers_and_always_raises_ndcg",
+            ),
+            *_in(
+                "unit/bench/test_discovery_bench.py",
+                "a_foreign_set_with_gaps_is_measured_overall_and_by_kind",
+                "a_bad_line_is_named_with_file_and_line",
+                "missed_queries_of_the_held_back_split_are_not_named",
+            ),
+        ),
+    ),
     "house.floors": Requirement(
         "issue 2.1",
         "Imports go down only; the core has no clock, socket or chance of its own.",
