@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from agentmesh.core.brain import BrainConfig
 from agentmesh.errors import MeshError, ReadOnly
 from agentmesh.net.base import Transport
@@ -309,7 +311,8 @@ def main() -> None:
         level=logging.INFO,
         format="%(asctime)s %(name)s %(message)s",
     )
-    asyncio.run(Worker(args).obey())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # the loop that the daemon runs on
+        runner.run(Worker(args).obey())
 
 
 # -- in the test -------------------------------------------------------------------------------------------------------

@@ -462,6 +462,15 @@ def test_a_neighbour_that_parts_is_asked_no_longer() -> None:
     assert not sent(one.wait(10), Graft)
 
 
+def test_an_answer_that_comes_after_its_question_was_given_up_is_no_offence() -> None:
+    one = One(long=3)
+    one.hear("long1", have(b"x"))
+    assert [to for to, _ in sent(one.wait(600), Graft)] == ["long1"] * one.machine.config.attempts_max
+    one.hear("long0", gossip(b"x"))
+    assert not told(one.hear("long1", gossip(b"x", asked=True, tree=False)), PeerMisbehaved)
+    assert told(one.hear("long2", gossip(b"x", asked=True, tree=False)), PeerMisbehaved)
+
+
 def test_messages_survive_the_wire() -> None:
     union: Any = Gossip | Offer | IHave | Graft | Prune | IDontWant | Recent
     for message in (

@@ -11,6 +11,9 @@ from agentmesh.core.plumtree.neighbours import Neighbour, Neighbours
 from agentmesh.ids import NodeId
 
 FETCH = "plumtree.fetch"
+#: Ids that were given up of which it is remembered who was asked, and so many of these each.
+_GIVEN_UP_MAX = 1_024
+_ASKED_MAX = 16
 _RTT_S_MIN, _RTT_S_MAX = 0.002, 2.0
 
 
@@ -37,11 +40,13 @@ class Fetching:
         neighbours: Whom one can ask.
     """
 
-    __slots__ = ("_config", "_neighbours", "_rtt_s", "_wait_s", "_wake_s", "_wake_token", "missing")
+    __slots__ = ("_config", "_given_up", "_neighbours", "_rtt_s", "_wait_s", "_wake_s", "_wake_token", "missing")
 
     def __init__(self, config: PlumtreeConfig, neighbours: Neighbours) -> None:
         self.missing = MissingTable()
         self._config, self._neighbours = config, neighbours
+        # Who was asked for ids that are awaited no longer: under load answers come after that, and are no offence.
+        self._given_up: dict[bytes, list[NodeId]] = {}
         self._rtt_s = config.rtt_first_s
         self._wait_s = config.fetch_wait_s
         self._wake_s = float("inf")
@@ -83,6 +88,18 @@ class Fetching:
                 first.promised = max(0, first.promised - 1)
         return missing
 
+    def asked(self, id_: bytes, missing: Missing | None) -> list[NodeId]:
+        """Return who was ever asked for an id that is here now, as far as it is remembered."""
+        return self._given_up.pop(id_, []) + ([] if missing is None else missing.asked)
+
+    def _remember(self, id_: bytes, asked: list[NodeId]) -> None:
+        """Note who was asked for an id that is given up."""
+        if asked:
+            asked = self._given_up.pop(id_, []) + asked
+            while len(self._given_up) >= _GIVEN_UP_MAX:
+                del self._given_up[next(iter(self._given_up))]
+            self._given_up[id_] = asked[-_ASKED_MAX:]
+
     def note_answer(self, peer: Neighbour, missing: Missing | None, size_bytes: int, now_s: float) -> None:
         """Learn from a payload that came by fetch: the push may be lost for good, and how long a round trip is."""
         self._wait_s = max(self._config.fetch_wait_s_min, self._wait_s - self._config.fetch_wait_step_s)
@@ -101,6 +118,7 @@ class Fetching:
             missing.announcers = [told for told in missing.announcers if told[0] != node]
             if not missing.announcers:
                 table.expire(id_)
+                self._remember(id_, missing.asked)
                 continue
             if was_first:
                 self._neighbours.known[missing.announcers[0][0]].promised += 1
@@ -118,6 +136,7 @@ class Fetching:
             announcer = self._pick_announcer(missing, now_s) if len(missing.asked) < config.attempts_max else None
             if announcer is None:
                 self.close(id_)
+                self._remember(id_, missing.asked)
                 continue
             missing.waiting, missing.asked_s = announcer.node, now_s
             missing.asked.append(announcer.node)
@@ -160,4 +179,5 @@ class Fetching:
     def assert_invariants(self) -> None:
         """Raise AssertionError if a bound or rule is broken."""
         self.missing.assert_invariants(self._config.missing_max)
+        assert len(self._given_up) <= _GIVEN_UP_MAX
         assert not self.missing.by_id or self._wake_s < float("inf"), "ids are awaited and no timer runs"

@@ -319,8 +319,8 @@ class Plumtree:
         """Take a new, good payload: score, shape the tree, deliver, pass on."""
         config = self.config
         kept = Kept(gossip.kind, gossip.payload, gossip.hops, now_s, peer.node, gossip.tree, [], holders=[peer.node])
+        kept.asked = self._fetching.asked(id_, missing)
         if missing is not None:
-            kept.asked = missing.asked
             kept.holders.extend(announcer for announcer, _ in missing.announcers if announcer != peer.node)
         peer.credit(config.score_first, now_s)
         peer.late = 0
