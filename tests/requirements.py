@@ -2049,6 +2049,8 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "a_foreign_set_with_gaps_is_measured_overall_and_by_kind",
                 "a_bad_line_is_named_with_file_and_line",
                 "missed_queries_of_the_held_back_split_are_not_named",
+                "a_bad_copy_never_comes_before_the_agent_it_copied",
+                "the_page_shows_what_was_measured",
             ),
         ),
     ),

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.discovery import main, sets
+from agentmesh.core.search.rank import Weights
+from bench.discovery import conduct, main, measure, report, scale, sets
 
 ROOT = Path(__file__).resolve().parents[3]
 AGENTS = """\
@@ -151,3 +152,62 @@ def test_the_bench_hands_a_measurement_what_follows_its_name(files: list[str]) -
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["embedder"] == "tfidf"
+
+
+# -- trust and health, the page, size -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", name="twins")
+def _twins() -> tuple[measure.Asked, conduct.World]:
+    agents, queries = sets.read(sets.AGENTS, sets.QUERIES)
+    world = conduct.twins(agents, queries, "same text")
+    return measure.ask("tfidf", world.agents, queries), world
+
+
+def test_a_bad_copy_never_comes_before_the_agent_it_copied(twins: tuple[measure.Asked, conduct.World]) -> None:
+    assert len(twins[1].bad) > 150
+    for mix in (Weights(), Weights(0.95, 0.03, 0.02), Weights(0.34, 0.33, 0.33)):
+        assert conduct.outranked(*twins, mix) == 0, mix
+
+
+def test_the_experiment_sees_bad_copies_that_come_first(twins: tuple[measure.Asked, conduct.World]) -> None:
+    assert conduct.outranked(*twins, measure.TEXT_ALONE) > 0.5, "by text alone equals stand by id, the bad ones first"
+    assert conduct.outranked(*twins, Weights(1.0, 1.0, 0.0)) > 0.0, "health without weight does not help"
+
+
+def test_standings_dealt_by_chance_cost_text_alone_nothing_and_a_heavy_mix_much() -> None:
+    agents, queries = sets.read(sets.AGENTS, sets.QUERIES)
+    asked, dealt = measure.ask("tfidf", agents, queries), conduct.dealt(agents)
+    alone, heavy = (measure.judged(asked, dealt, mix).overall for mix in (measure.TEXT_ALONE, Weights(0.1, 0.5, 0.4)))
+    assert alone == measure.judged(asked, measure.standings_of(agents)).overall
+    assert heavy.ndcg < alone.ndcg
+
+
+def test_the_page_shows_what_was_measured(tmp_path: Path) -> None:
+    text = report.PAGE.read_text("utf-8")
+    for name in ("embedders", "kinds", "weights", "twins", "scale"):
+        assert f"<!-- discovery:{name} -->\n" in text
+        assert f"<!-- /discovery:{name} -->" in text
+    page = tmp_path / "page.md"
+    page.write_text(text, "utf-8")
+    report.render(page)
+    assert page.read_text("utf-8") == text, "next: python -m bench discovery --report"
+    assert "| `tfidf` |" in text
+
+
+def test_synthetic_agents_are_as_many_as_asked_for_and_all_different() -> None:
+    agents, queries = sets.read(sets.AGENTS, sets.QUERIES)
+    batches = list(scale.documents(agents, scale.BATCH + 7))
+    assert [len(batch) for batch in batches] == [scale.BATCH, 7]
+    made = [one for batch in batches for one in batch]
+    assert len({one.agent_id for one in made}) == len({one.passages[0].text for one in made}) == len(made)
+    assert made == [one for batch in scale.documents(agents, scale.BATCH + 7) for one in batch], (
+        "the same agents every time"
+    )
+    texts = scale.asked(queries, 400)
+    assert len(set(texts)) == 400
+
+
+def test_a_rival_is_not_measured_at_scale(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["--scale", "10", "--embedder", "tfidf"]) == 2
+    assert "no index" in capsys.readouterr().err
