@@ -33,7 +33,7 @@ $(STAMPS)/runtime: $(STAMPS)/venv requirements/runtime.txt pyproject.toml
 	@$(PIP) install --no-deps --editable . </dev/null
 	@touch $@
 
-$(STAMPS)/test: $(STAMPS)/runtime requirements/test.txt
+$(STAMPS)/test: $(STAMPS)/runtime requirements/semantic.txt requirements/test.txt
 	@echo "installing what the tests need"
 	@$(PIP) install -r requirements/test.txt </dev/null
 	@touch $@

@@ -758,6 +758,24 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in("unit/core/test_directory_parts.py", "a_reporter_can_speak_of_its_own_zone_only"),
         ),
     ),
+    "find.model": Requirement(
+        "RQ0 §4.3, issue 5.2 (b)",
+        "A local sentence model without torch: the vectors of its makers, and not one byte of a file that is not theirs.",
+        (
+            *_in(
+                "unit/embed/test_minilm.py",
+                "similarities_are_those_that_the_manual_of_sentence_transformers_prints",
+                "long_and_short_texts_together_get_the_vectors_they_get_alone",
+                "a_file_that_is_not_exactly_the_one_we_know_is_never_parsed",
+                "what_is_no_safetensors_file_is_refused_with_the_reason",
+            ),
+            *_in(
+                "contract/test_embedders.py",
+                "a_need_is_nearer_to_who_answers_it_than_to_others",
+                "a_text_made_to_hurt_does_no_harm",
+            ),
+        ),
+    ),
     "find.search": Requirement(
         "RQ2 discovery, docs/spec/directory.md §7, issue 3.2",
         "An agent outside the local view is found by id and by capability, at neighbours and in the DHT.",

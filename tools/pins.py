@@ -1,4 +1,4 @@
-"""Write requirements/{runtime,test,bench}.txt anew: ``make pins``.
+"""Write requirements/{runtime,semantic,test,bench}.txt anew: ``make pins``.
 
 Installs the project and its dependency groups (pyproject.toml) into throw-away environments, from whatever package index
 pip is set up for, and records what pip chose: names, exact versions and platform markers, never addresses.
@@ -19,9 +19,12 @@ HEADS = {
         "# What `pip install .` needs, transitive dependencies included, each at one exact version.\n"
         "# pyproject.toml says why each direct one is here; `make pins` writes this file anew.\n"
     ),
+    "semantic": (
+        "# The extra `semantic`: search by meaning with a local model. `make pins` writes this file anew.\n-r runtime.txt\n"
+    ),
     "test": (
-        "# What `make test` and `make check` need on top of runtime.txt; `make pins` writes this file anew.\n"
-        "-r runtime.txt\n"
+        "# What `make test` and `make check` need on top of semantic.txt; `make pins` writes this file anew.\n"
+        "-r semantic.txt\n"
     ),
     "bench": "# The rivals that `make bench` measures in the same run; `make pins` writes this file anew.\n-r runtime.txt\n",
 }
@@ -37,10 +40,11 @@ def freeze(packages: list[str], where: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """Resolve, then write the three files."""
+    """Resolve, then write the files."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     direct: list[str] = project["project"]["dependencies"]
     groups: dict[str, list[str]] = project["dependency-groups"]
+    semantic: list[str] = project["project"]["optional-dependencies"]["semantic"]
     markers = {
         text.split(";", 1)[0].split()[0].split("[")[0].lower(): text.split(";", 1)[1].strip()
         for text in direct
@@ -50,9 +54,12 @@ def main() -> None:
         runtime = freeze(direct, Path(temp) / "runtime")
         pins = [f"{name}=={version}" for name, version in runtime.items()]
         found = {"runtime": runtime}
-        for group in ("test", "bench"):
-            everything = freeze([*pins, *groups[group]], Path(temp) / group)
-            found[group] = {name: version for name, version in everything.items() if name not in runtime}
+        extra = freeze([*pins, *semantic], Path(temp) / "semantic")
+        found["semantic"] = {name: version for name, version in extra.items() if name not in runtime}
+        for group, below in (("test", extra), ("bench", runtime)):
+            before = [f"{name}=={version}" for name, version in below.items()]
+            everything = freeze([*before, *groups[group]], Path(temp) / group)
+            found[group] = {name: version for name, version in everything.items() if name not in below}
     for group, head in HEADS.items():
         lines = [
             f"{name}=={version}" + (f"; {markers[name.lower()]}" if name.lower() in markers else "")
