@@ -289,6 +289,20 @@ async def test_the_same_call_sent_twice_runs_once_and_its_token_serves_no_other_
         assert (other.state, (other.error or {})["code"]) == ("rejected", "token.replayed")
 
 
+async def test_a_token_that_was_used_just_before_the_node_was_killed_is_refused_after_it(victim: Daemon) -> None:
+    async with attacker(victim) as (key, link):
+        await greet(link)
+        served = opening(victim, key)
+        assert (await outcome(link, served)).state == "completed"
+    victim.kill()
+    victim.open()
+    await asyncio.to_thread(wait_until, lambda: sees_agent(victim, "echo"), "the agent of the victim again")
+    async with attacker(victim) as (_, link):
+        await greet(link)
+        end = await outcome(link, served)
+        assert (end.state, (end.error or {})["code"]) == ("rejected", "token.replayed")
+
+
 OTHER = KeyPair.generate(b"\x77" * 32)
 
 

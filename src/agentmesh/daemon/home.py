@@ -5,7 +5,8 @@
     identity/    api.token  operator.key   secrets, mode 0600 in a 0700 directory
     keys.sqlite  tenants.sqlite            hashes of API keys; tenants and their tasks
     orders.json                            orders of operators in force, so that a stopped node starts stopped
-    events/      state.sqlite  calls.sqlite  what the node remembers; tokens used, receipts
+    events/      state.sqlite              what the node remembers
+    calls.sqlite  calls/                   receipts; those of the last second, and tokens that were used
     ledger.sqlite                          what calls have cost
     audit/                                 the audit log, never deleted by this program
     trust.sqlite                           what it saw of others

@@ -44,7 +44,8 @@ from agentmesh.identity.token import (
 from agentmesh.ids import NodeId
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.registry import LocalAgent, Registry
-from agentmesh.store.calls import CallStore, KeptReceipt
+from agentmesh.store.calls import CallStore
+from agentmesh.store.receipt_journal import KeptReceipt
 from agentmesh.wire import v1
 from agentmesh.wire.event import EventV1, is_end, state_of
 

@@ -1,28 +1,38 @@
 """What must be remembered of calls for longer than a process lives: tokens that were used, and receipts.
 
-One SQLite file, opened by the daemon and used from its loop. A token that was noted stays noted when the process is killed;
-a crash of the machine may lose the last moments, within which a token is good for (60 s and the skew) at most once more. Receipts
-are kept on both sides, newest last; the oldest go when there are more than ``RECEIPTS_MAX``.
+Opened by the daemon and used from its loop, which never waits for a database: a used token is one small write
+(``store.used_tokens``), a receipt one line of a journal (``store.receipt_journal``), and a thread files the receipts of a second
+together. What was noted or kept survives the death of the process; a crash of the machine may lose the last moments, within
+which a token is good for (60 s and the skew) at most once more. Receipts are kept on both sides, newest last; the oldest go when
+there are more than ``RECEIPTS_MAX``.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-from agentmesh.errors import Busy
+from agentmesh.errors import Full, MeshError, StateError
 from agentmesh.store.database import Database
+from agentmesh.store.jsonl import full_error
+from agentmesh.store.receipt_journal import KeptReceipt, ReceiptJournal
+from agentmesh.store.used_tokens import UsedTokens
+
+_log = logging.getLogger("agentmesh.calls")
 
 #: Receipts kept.
 RECEIPTS_MAX = 200_000
-#: Tokens that may be valid at once; more are refused. 1,000 calls a second are 90,000 (research: standards §4.4).
-TOKENS_MAX = 400_000
-_VERSION = 1
+#: Receipts that may wait for a database that refuses them, about 2 KB each; further ones are refused.
+_WAITING_MAX = 10_000
+#: Receipts that are filed together, and how long the first of them waits for company, seconds.
+_GROUP, _LINGER_S = 1_000, 1.0
+_RETRY_S = 5.0
+_VERSION = 2
 _TRIM_EVERY = 1_000
 _SCHEMA = """
-CREATE TABLE tokens(caller TEXT NOT NULL, jti TEXT NOT NULL, until INTEGER NOT NULL, PRIMARY KEY(caller, jti)) WITHOUT ROWID;
-CREATE INDEX tokens_until ON tokens(until);
 CREATE TABLE receipts(
   number INTEGER PRIMARY KEY, hash TEXT NOT NULL UNIQUE, task_id TEXT NOT NULL, run_id TEXT NOT NULL,
   callee TEXT NOT NULL, caller TEXT NOT NULL, receipt TEXT NOT NULL, token TEXT NOT NULL);
@@ -30,91 +40,115 @@ CREATE INDEX receipts_task ON receipts(task_id);
 CREATE INDEX receipts_run ON receipts(run_id);
 CREATE INDEX receipts_pair ON receipts(callee, caller);
 """
-
-
-class KeptReceipt(NamedTuple):
-    """A receipt and the token of the call that it is for, as they travelled.
-
-    Attributes:
-        hash: ``identity.claims.hash_of`` the receipt.
-        task_id, run_id: The call.
-        callee, caller: did:keys.
-        receipt, token: Compact JWS.
-    """
-
-    hash: str
-    task_id: str
-    run_id: str
-    callee: str
-    caller: str
-    receipt: str
-    token: str
+_COLUMNS = "hash,task_id,run_id,callee,caller,receipt,token"
 
 
 class CallStore:
     """Open with ``CallStore.open(path)``; calls must not overlap."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, tokens: UsedTokens, journal: ReceiptJournal) -> None:
         self.path = db.path
-        self._db = db
-        self._tokens = int(db.read("SELECT count(*) FROM tokens")[0][0])
-        self._kept = 0
+        self._db, self._tokens = db, tokens
+        self._is_closed = self._is_failing = False
+        #: Guards what follows; held for moments only, by the loop and by who files.
+        self._lock = threading.Lock()
+        self._journal = journal
+        self._waiting: list[KeptReceipt] = []
+        self._newest: dict[tuple[str, str, str], KeptReceipt] = {}
+        #: Held by who files: the thread, or whoever asks for what only the database can answer.
+        self._filing_lock = threading.Lock()
+        self._filing: Database | None = None
+        self._filed = 0
+        self._wake = threading.Semaphore(0)
+        self._hurry = threading.Event()
+        self._thread: threading.Thread | None = None
 
     @classmethod
     def open(cls, path: Path) -> CallStore:
-        """Open or make the file.
+        """Open or make the file and the directory ``calls`` beside it, and file what a dead process left there.
 
         Raises:
             ConfigError: "calls.newer": written by a newer version. The file is as it was.
             Corrupt: damaged. The file is as it was: it holds evidence, so nothing is thrown away unasked.
             Full: it cannot be written.
         """
-        damaged = f"it holds receipts: move it away to start with an empty one:   mv {path} {path}.damaged"
-        return cls(Database(path, _SCHEMA, _VERSION, name="calls", damaged=damaged))
+        db = _database(path)
+        directory = path.with_suffix("")
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+            journal = ReceiptJournal(directory)
+            self = cls(db, UsedTokens.open(directory), journal)
+            self._waiting = list(journal.read())
+            self._upgrade()
+            self._settle()
+        except OSError as error:
+            db.close()
+            raise full_error(error, directory) from error
+        except MeshError:
+            db.close()
+            raise
+        return self
+
+    def _upgrade(self) -> None:
+        """Take over what version 1 kept of tokens in a table. Raises StoreError."""
+        if self._db.read("SELECT 1 FROM sqlite_schema WHERE name='tokens'"):
+            now = int(time.time())
+            for caller, jti, until in self._db.read("SELECT caller,jti,until FROM tokens WHERE until>=?", now):
+                self._tokens.note(str(caller), str(jti), int(until), now=now)
+            with self._db.transaction():
+                self._db.write("DROP TABLE tokens")
+                self._db.write(f"PRAGMA user_version={_VERSION}")
 
     # Tokens
 
     def is_noted(self, caller: str, jti: str) -> bool:
-        """Say whether a token was accepted before. Raises StoreError."""
-        return bool(self._db.read("SELECT 1 FROM tokens WHERE caller=? AND jti=?", caller, jti))
+        """Say whether a token was accepted before. Raises StateError."""
+        self._check_open()
+        return self._tokens.is_noted(caller, jti)
 
     def note_token(self, caller: str, jti: str, until: int, *, now: int) -> bool:
-        """Remember a token that is accepted now; False if it was remembered already.
-
-        Args:
-            caller: did:key of who signed it.
-            jti: Its id.
-            until: Unix second after which it is refused as expired anyway.
-            now: Unix seconds.
+        """Remember a token that is accepted now; False if it was remembered already (see ``UsedTokens.note``).
 
         Raises:
-            Busy: ``TOKENS_MAX`` tokens are valid at once. Nothing was noted: none that is still good may be forgotten.
+            Busy: too many tokens are valid at once. Nothing was noted: none that is still good may be forgotten.
             StoreError: it cannot be written. Nothing was noted.
         """
-        if self._tokens >= TOKENS_MAX:
-            self._tokens -= self._db.write("DELETE FROM tokens WHERE until<?", now)
-            if self._tokens >= TOKENS_MAX:
-                raise Busy(f"{TOKENS_MAX} call tokens are in use", code="refused.busy.tokens", retry_after_s=30.0)
-        noted = self._db.write("INSERT OR IGNORE INTO tokens VALUES (?,?,?)", caller, jti, until) > 0
-        self._tokens += noted
-        if noted and self._tokens % _TRIM_EVERY == 0:
-            self._tokens -= self._db.write("DELETE FROM tokens WHERE until<?", now)
-        return noted
+        self._check_open()
+        return self._tokens.note(caller, jti, until, now=now)
 
     # Receipts
 
     def keep(self, kept: KeptReceipt) -> None:
-        """Keep a receipt; the same one again changes nothing. Raises StoreError."""
-        self._db.write(
-            "INSERT OR IGNORE INTO receipts(hash,task_id,run_id,callee,caller,receipt,token) VALUES (?,?,?,?,?,?,?)",
-            *kept,
-        )
-        self._kept += 1
-        if self._kept % _TRIM_EVERY == 0:
-            self._db.write("DELETE FROM receipts WHERE number<=(SELECT max(number) FROM receipts)-?", RECEIPTS_MAX)
+        """Keep a receipt; the same one again changes nothing. Raises StoreError: it is not kept."""
+        self._check_open()
+        with self._lock:
+            if len(self._waiting) >= _WAITING_MAX:
+                raise Full(
+                    f"{_WAITING_MAX} receipts wait to be filed",
+                    code="calls.behind",
+                    hint=f"agentmesh logs; df -h {self.path.parent}",
+                )
+            try:
+                self._journal.append(kept)
+            except OSError as error:
+                raise full_error(error, self.path.parent) from error
+            self._waiting.append(kept)
+            self._newest[_key_of(kept)] = kept
+            count = len(self._waiting)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="calls-file", daemon=True)
+            self._thread.start()
+        if count == 1:
+            self._wake.release()
+        elif count == _GROUP:
+            self._hurry.set()
 
     def last_hash(self, callee: str, caller: str) -> str | None:
         """Return the hash of the newest receipt of a callee for a caller. Raises StoreError."""
+        with self._lock:
+            for kept in reversed(self._waiting):
+                if (kept.callee, kept.caller) == (callee, caller):
+                    return kept.hash
         rows = self._db.read(
             "SELECT hash FROM receipts WHERE callee=? AND caller=? ORDER BY number DESC LIMIT 1", callee, caller
         )
@@ -122,6 +156,8 @@ class CallStore:
 
     def receipt_of(self, task_id: str, callee: str, caller: str) -> str | None:
         """Return the newest receipt of one task between two. Raises StoreError."""
+        if (waiting := self._newest.get((task_id, callee, caller))) is not None:
+            return waiting.receipt
         rows = self._db.read(
             # By task alone: the index of pairs would have to walk over all receipts of these two.
             "SELECT receipt FROM receipts WHERE task_id=? AND +callee=? AND +caller=? ORDER BY number DESC LIMIT 1",
@@ -131,9 +167,10 @@ class CallStore:
 
     def of_call(self, ref: str, limit: int = 1_000) -> list[KeptReceipt]:
         """Return the receipts of a task or run, given its id or the beginning of one, oldest first. Raises StoreError."""
+        self._settle()
         end = ref + "\U0010ffff"
         rows = self._db.read(
-            "SELECT hash,task_id,run_id,callee,caller,receipt,token FROM receipts "
+            f"SELECT {_COLUMNS} FROM receipts "  # noqa: S608 own names
             "WHERE (task_id>=? AND task_id<?) OR (run_id>=? AND run_id<?) ORDER BY number LIMIT ?",
             ref, end, ref, end, limit,
         )  # fmt: skip
@@ -141,27 +178,113 @@ class CallStore:
 
     def count_of_run(self, run_id: str) -> int:
         """Return how many receipts of a run are kept. Raises StoreError."""
+        self._settle()
         return int(self._db.read("SELECT count(*) FROM receipts WHERE run_id=?", run_id)[0][0])
 
     def latest(self, limit: int = 20) -> list[KeptReceipt]:
         """Return the newest receipts, newest first. Raises StoreError."""
-        rows = self._db.read(
-            "SELECT hash,task_id,run_id,callee,caller,receipt,token FROM receipts ORDER BY number DESC LIMIT ?", limit
-        )
+        self._settle()
+        rows = self._db.read(f"SELECT {_COLUMNS} FROM receipts ORDER BY number DESC LIMIT ?", limit)  # noqa: S608 own names
         return [KeptReceipt(*map(str, row)) for row in rows]
 
     def export(self) -> Iterator[KeptReceipt]:
         """Go through all receipts, oldest first. Raises StoreError."""
+        self._settle()
         number = 0
         while rows := self._db.read(
-            "SELECT number,hash,task_id,run_id,callee,caller,receipt,token FROM receipts "
-            "WHERE number>? ORDER BY number LIMIT 500",
+            f"SELECT number,{_COLUMNS} FROM receipts WHERE number>? ORDER BY number LIMIT 500",  # noqa: S608 own names
             number,
         ):
             for row in rows:
                 number = int(row[0])
                 yield KeptReceipt(*map(str, row[1:]))
 
+    # Filing
+
+    def _run(self) -> None:
+        """File what was kept, a little later, so that much of it comes together; the thread ends when the store is closed."""
+        while True:
+            self._wake.acquire()
+            if self._is_closed:
+                return
+            self._hurry.wait(_LINGER_S)
+            self._hurry.clear()
+            while not self._is_closed:
+                try:
+                    self._file()
+                    break
+                except MeshError as error:
+                    if not self._is_failing:
+                        _log.error("receipts wait in %s, they cannot be filed: %s", self.path.with_suffix(""), error)
+                    self._is_failing = True
+                self._hurry.wait(_RETRY_S)
+                self._hurry.clear()
+
+    def _settle(self) -> None:
+        """File what waits, before the database is asked. Raises StoreError."""
+        self._check_open()
+        if self._waiting:
+            self._file()
+
+    def _file(self) -> None:
+        """Bring all that waits into the database, in one transaction. Raises StoreError: it goes on waiting."""
+        with self._filing_lock:
+            with self._lock:
+                group, numbers = list(self._waiting), self._journal.turn()
+            if group:
+                if self._filing is None:
+                    self._filing = _database(self.path)
+                self._filing.write_many(
+                    f"INSERT OR IGNORE INTO receipts({_COLUMNS}) VALUES (?,?,?,?,?,?,?)",  # noqa: S608 own names
+                    group,
+                )
+                self._trim(self._filing, len(group))
+            with self._lock:
+                # Only now: what is not found here is in the database.
+                del self._waiting[: len(group)]
+                for kept in group:
+                    if self._newest.get(_key_of(kept)) is kept:
+                        del self._newest[_key_of(kept)]
+            self._is_failing = False
+            try:
+                self._journal.drop(numbers)
+            except OSError as error:
+                _log.warning("a journal of filed receipts cannot be removed: %s", error)
+
+    def _trim(self, db: Database, added: int) -> None:
+        """Let the oldest go, now and then. Raises StoreError."""
+        before, self._filed = self._filed, self._filed + added
+        if self._filed // _TRIM_EVERY > before // _TRIM_EVERY:
+            db.write("DELETE FROM receipts WHERE number<=(SELECT max(number) FROM receipts)-?", RECEIPTS_MAX)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise StateError(f"{self.path.name} is closed", code="state.closed")
+
     def close(self) -> None:
-        """Close; further calls raise StateError. Idempotent."""
+        """File what waits and close; further calls raise StateError. Idempotent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._thread is not None:
+            self._wake.release()
+            self._hurry.set()
+            self._thread.join()
+        try:
+            self._file()
+        except MeshError as error:
+            _log.error("receipts are filed when the node starts again: %s", error)
+        self._journal.close()
+        self._tokens.close()
+        if self._filing is not None:
+            self._filing.close()
         self._db.close()
+
+
+def _database(path: Path) -> Database:
+    damaged = f"it holds receipts: move it away to start with an empty one:   mv {path} {path}.damaged"
+    return Database(path, _SCHEMA, _VERSION, name="calls", damaged=damaged)
+
+
+def _key_of(kept: KeptReceipt) -> tuple[str, str, str]:
+    return (kept.task_id, kept.callee, kept.caller)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,14 @@ class Database:
             return db.execute(sql, values).rowcount
         except sqlite3.Error as error:
             raise self._error(error) from error
+
+    def write_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run one statement for each of many rows, all in one transaction. Raises StoreError: none of it was written."""
+        with self.transaction():
+            try:
+                self._open().executemany(sql, rows)
+            except sqlite3.Error as error:
+                raise self._error(error) from error
 
     def read(self, sql: str, *values: Any) -> list[Any]:
         """Return all rows of a query. Raises StoreError."""

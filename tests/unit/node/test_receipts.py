@@ -13,23 +13,20 @@ from agentmesh.identity.receipt import Receipt, check_links, check_receipt, read
 from agentmesh.identity.token import read_kept_token
 from agentmesh.node.door import Happening, Invocation
 from agentmesh.node.proof import Witness
-from agentmesh.store.calls import CallStore, KeptReceipt
+from agentmesh.store.calls import CallStore
+from agentmesh.store.receipt_journal import KeptReceipt
 from agentmesh.wire.views import CallRequest
 from tests.unit.node.test_two_nodes import DONE, echo, fail, hang, knows, say
-from tests.unit.node.world import until, world
+from tests.unit.node.world import Member, until, world
 
 
 async def ask_money(call: Invocation) -> AsyncIterator[Happening]:
     yield Happening("status", {"state": "input-required"})
 
 
-def kept(tmp_path: Path, node: str) -> list[KeptReceipt]:
-    """Return what a node holds, as anybody reads it who has the file."""
-    store = CallStore.open(tmp_path / node / "calls.sqlite")
-    try:
-        return list(store.export())
-    finally:
-        store.close()
+def kept(member: Member) -> list[KeptReceipt]:
+    """Return what a node holds."""
+    return list(member.node._call_store.export())
 
 
 def proven(one: KeptReceipt) -> Receipt:
@@ -45,7 +42,7 @@ async def test_both_sides_keep_the_same_receipt_of_every_outcome_and_each_verifi
             await b.serve(name, script)
         await until(lambda: all(knows(a, name) for name in ("echo", "bad", "slow", "poor")))
         reply = await (await a.node.call(CallRequest(to="echo", text="hello"))).reply()
-        assert proven(kept(tmp_path, "n0")[0]).hash == read_receipt(reply.receipt).hash
+        assert proven(kept(a)[0]).hash == read_receipt(reply.receipt).hash
         with pytest.raises(AgentFailed):
             await (await a.node.call(CallRequest(to="bad", text="hello"))).reply()
         call = await a.node.call(CallRequest(to="slow", text="hello"))
@@ -54,7 +51,7 @@ async def test_both_sides_keep_the_same_receipt_of_every_outcome_and_each_verifi
         with pytest.raises(AgentCanceled):
             await call.reply()
         assert (await (await a.node.call(CallRequest(to="poor", text="hello"))).reply()).state == "input-required"
-        there, here = kept(tmp_path, "n1"), kept(tmp_path, "n0")
+        there, here = kept(b), kept(a)
         assert there == here
         receipts = [proven(one) for one in here]
         assert [r.claims.outcome for r in receipts] == ["completed", "failed", "canceled", "input-required"]
@@ -70,7 +67,7 @@ async def test_a_refusal_leaves_a_receipt_too(tmp_path: Path) -> None:
         await until(lambda: any(e.kind == "message" for e in first.events))
         with pytest.raises(Busy):
             await (await a.node.call(CallRequest(to="slow", text="hello"))).reply()
-        (refused,) = (proven(one) for one in kept(tmp_path, "n0"))
+        (refused,) = (proven(one) for one in kept(a))
         assert (refused.claims.outcome, refused.claims.problem) == ("rejected", "/problems/busy")
 
 
@@ -84,7 +81,9 @@ async def test_receipts_of_one_callee_for_one_caller_are_linked_also_across_a_re
             await until(lambda: knows(a, "echo"))
             for n in range(3):
                 await (await a.node.call(CallRequest(to="echo", text=str(n)))).reply()
-    receipts = [proven(one) for one in kept(tmp_path, "n0")]
+    store = CallStore.open(tmp_path / "n0" / "calls.sqlite")
+    receipts = [proven(one) for one in store.export()]
+    store.close()
     assert len(receipts) == 6
     check_links(receipts, from_start=True)
 
@@ -94,7 +93,7 @@ async def test_a_call_that_stays_at_its_node_has_a_receipt_as_well(tmp_path: Pat
         await a.serve("echo", echo)
         reply = await (await a.node.call(CallRequest(to="echo", text="hello"))).reply()
         assert read_receipt(reply.receipt).claims.outcome == "completed"
-        assert len(kept(tmp_path, "n0")) == 1
+        assert len(kept(a)) == 1
 
 
 async def test_a_receipt_for_another_answer_is_not_kept_and_held_against_its_node(
@@ -112,7 +111,7 @@ async def test_a_receipt_for_another_answer_is_not_kept_and_held_against_its_nod
         reply = await (await a.node.call(CallRequest(to="echo", text="hello"))).reply()
         assert (reply.text, reply.receipt) == ("hello", "")
         assert blamed == ["receipt.answer"]
-        assert kept(tmp_path, "n0") == []
+        assert kept(a) == []
 
 
 async def test_what_has_no_canonical_form_is_refused_before_it_is_sent(tmp_path: Path) -> None:
