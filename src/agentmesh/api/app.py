@@ -90,7 +90,7 @@ class Api:
             exception_handlers={HTTPException: _http_problem, MeshError: _mesh_problem, Exception: _bug_problem},
         )
         self._public = frozenset(row.path for row in ROWS if not row.scope)
-        self._guard = Guard(self._dispatch, access=access, is_public=self._is_public)
+        self._guard = Guard(self._dispatch, access=access, is_public=self._is_public, is_door=_is_door)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
@@ -127,6 +127,10 @@ class Api:
         except Exception:  # noqa: BLE001 - the HTTP edge
             # Starlette answered with a 500 and raised it again for the log; the server need not see it.
             _log.exception("%s %s failed", scope.get("method", ""), scope.get("path", ""))
+
+
+def _is_door(path: str) -> bool:
+    return path == CALLS_PATH or path.startswith(A2A_PREFIX)
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:

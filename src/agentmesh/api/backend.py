@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from agentmesh.node.presented import Presented
 from agentmesh.sdk.types import (
     AgentDetail,
     AgentView,
@@ -214,8 +215,41 @@ class View(Protocol):
         ...
 
 
+class Admitted(Protocol):
+    """A call whose token holds; nothing has begun."""
+
+    @property
+    def caller(self) -> str:
+        """did:key of whoever signed the token."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Digest of the body that was signed."""
+        ...
+
+    async def start(self) -> Call:
+        """Begin the call, at most once.
+
+        Raises:
+            StoreError: the event log does not take events. Nothing was started.
+        """
+        ...
+
+
 class Backend(View, Protocol):
     """The node as the operator sees it."""
+
+    async def admit(self, presented: Presented, request: CallRequest) -> Admitted:
+        """Check the call token that a program brings with a call, and use it up.
+
+        Raises:
+            Unauthorized: it does not hold; the code says why.
+            LoopDetected: the chain is too long, or comes back to the callee.
+            AgentNotFound, UsageError, LimitError: the request itself is at fault.
+            Busy, StoreError: the token cannot be remembered.
+        """
+        ...
 
     def audit_log(self) -> AuditView:
         """Return the state of this node's audit log, and what it knows of those of others."""

@@ -19,6 +19,7 @@ from agentmesh.api.problems import send_prepared, send_problem, unexpected
 from agentmesh.api.scopes import Rights
 from agentmesh.api.sse import Streams
 from agentmesh.api.table import Ask, EventStream, Param, RouteRow, Site
+from agentmesh.api.tokens import PRESENTED
 from agentmesh.errors import Closed, LimitError, MeshError, UsageError
 
 _log = logging.getLogger("agentmesh.api")
@@ -42,6 +43,7 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
         rights: Rights = scope[RIGHTS]
+        ask: Ask | None = None
         try:
             rights.require(self.row.scope)
             ask = await self._read(scope, receive, rights)
@@ -53,7 +55,7 @@ class Endpoint:
             await send_problem(send, error)
             return
         except MeshError as error:
-            await send_problem(send, error)
+            await send_problem(send, error, headers={} if ask is None else ask.headers)
             return
         except RecursionError:
             error = LimitError(f"the JSON is nested deeper than {JSON_DEPTH_MAX}", code="body.too_deep")
@@ -75,6 +77,7 @@ class Endpoint:
                     (b"content-length", b"%d" % len(body)),
                     (b"cache-control", b"no-store"),
                     (b"x-content-type-options", b"nosniff"),
+                    *((name.encode(), value.encode()) for name, value in ask.headers.items()),
                 ],
             }
         )
@@ -96,7 +99,8 @@ class Endpoint:
         last_event_id = _last_event_id(scope) if self.row.stream == "always" else None
         if self.row.stream == "always" or (self.row.stream == "asked" and body.stream):
             self._streams.check_room()
-        return Ask(self._site, rights, view_of(self._site.node, rights), path, query, body, last_event_id)
+        view = view_of(self._site.node, rights)
+        return Ask(self._site, rights, view, path, query, body, last_event_id, presented=scope.get(PRESENTED))
 
 
 def parse_query(raw: bytes, params: dict[str, Param]) -> dict[str, Any]:

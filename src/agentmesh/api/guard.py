@@ -5,7 +5,7 @@ Four checks before any byte of a body is read:
 - ``Origin``, which browsers add, must be loopback too.
 - A key in the query string is refused: it stands in logs and histories by now.
 - One ``Authorization`` header must open something (``api.access``), except on the public paths. What it opens goes on with the
-  request, as ``rights``; each route says what it needs.
+  request, as ``rights``; each route says what it needs. At the doors for calls a call token does as well (``api.tokens``).
 
 A plain ASGI callable: it runs on every call and must cost microseconds.
 """
@@ -20,8 +20,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentmesh.api.access import KEY_PREFIX, Access
 from agentmesh.api.problems import send_problem
-from agentmesh.api.scopes import ANONYMOUS, OPERATOR, Rights
+from agentmesh.api.scopes import ANONYMOUS, BY_TOKEN, OPERATOR, Rights
 from agentmesh.api.sse import Progress
+from agentmesh.api.tokens import PRESENTED, presented_in, refuse_for_tenant
 from agentmesh.errors import Unauthorized
 
 #: Where the rights of a request are in its ASGI scope.
@@ -41,12 +42,20 @@ class Guard:
         app: The application behind.
         access: Says what credentials open.
         is_public: Says of a path whether it needs none.
+        is_door: Says of a path whether calls come in there, and call tokens with them.
     """
 
-    def __init__(self, app: ASGIApp, *, access: Access, is_public: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        access: Access,
+        is_public: Callable[[str], bool],
+        is_door: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._app = app
         self._access = access
-        self._is_public = is_public
+        self._is_public, self._is_door = is_public, is_door
         self._good_hosts: set[bytes] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,12 +71,15 @@ class Guard:
         origin: bytes | None = None
         credentials: bytes | None = None
         tenant: bytes | None = None
+        proofs: list[bytes] = []
         hosts = origins = given = 0
         for name, value in scope["headers"]:
             if name == b"host":
                 host, hosts = value, hosts + 1
             elif name == b"authorization":
                 credentials, given = value, given + 1
+            elif name == b"dpop":
+                proofs.append(value)
             elif name == TENANT_HEADER:
                 tenant = value if tenant is None else b""
             elif name == b"origin":
@@ -81,19 +93,21 @@ class Guard:
         try:
             if scope["query_string"]:
                 _refuse_secret_in(scope["query_string"])
-            rights = self._rights(credentials, given, scope)
+            rights = self._rights(credentials, given, proofs, scope)
             if tenant is not None:
                 rights = _as_tenant(rights, tenant)
+            if PRESENTED in scope:
+                refuse_for_tenant(rights)
         except Unauthorized as error:
             await send_problem(send, error)
             return
         scope[RIGHTS] = rights
-        if rights is OPERATOR or rights is ANONYMOUS:
+        if rights is OPERATOR or rights is ANONYMOUS or rights is BY_TOKEN:
             await self._app(scope, receive, send)
         else:
             await self._while_good(rights, scope, receive, send)
 
-    def _rights(self, credentials: bytes | None, given: int, scope: Scope) -> Rights:
+    def _rights(self, credentials: bytes | None, given: int, proofs: list[bytes], scope: Scope) -> Rights:
         """Return what a request may do. Raises Unauthorized."""
         if given > 1:
             raise Unauthorized(
@@ -102,6 +116,8 @@ class Guard:
                 why="whoever stands between could read one and we the other",
                 hint="send exactly one",
             )
+        if proofs and scope["method"] == "POST" and self._is_door(scope["path"]):
+            return self._by_token(credentials, proofs, scope)
         if credentials is None:
             if self._is_public(scope["path"]):
                 return ANONYMOUS
@@ -113,6 +129,25 @@ class Guard:
             if error.code == "refused.token" and self._is_public(scope["path"]):
                 return ANONYMOUS
             raise
+
+    def _by_token(self, credentials: bytes | None, proofs: list[bytes], scope: Scope) -> Rights:
+        """Return what a request may do that presents a call token, and note the token. Raises Unauthorized.
+
+        A ``DPoP`` header belongs to the JWT that comes with it, if an issuer of that is accepted here.
+        """
+        scheme, _, value = (credentials or b"").partition(b" ")
+        is_bound = scheme.lower() == b"dpop"
+        rights = BY_TOKEN
+        if credentials is not None:
+            try:
+                rights = self._access.rights_of(credentials, scope)
+                if is_bound:
+                    return rights
+            except Unauthorized as error:
+                if error.code != "refused.token" or not (is_bound or self._is_public(scope["path"])):
+                    raise
+        scope[PRESENTED] = presented_in(scope, proofs, value.strip().decode("latin-1") if is_bound else "")
+        return rights
 
     async def _while_good(self, rights: Rights, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request for as long as its credential is good: a stream ends when the key is revoked."""

@@ -77,7 +77,7 @@ def headers_of(error: MeshError, status: int) -> dict[str, str]:
         if error.code == "refused.busy.rate":
             headers["ratelimit"] = f'"calls";r=0;t={wait_s}'
     if status == 401:
-        is_proof = error.code.startswith("dpop.")
+        is_proof = error.code.startswith(("dpop.", "token."))
         headers["www-authenticate"] = 'DPoP algs="EdDSA ES256"' if is_proof else "Bearer"
     elif error.code == "refused.scope":
         headers["www-authenticate"] = f'Bearer error="insufficient_scope", scope="{error.extra.get("scope", "")}"'
@@ -87,10 +87,12 @@ def headers_of(error: MeshError, status: int) -> dict[str, str]:
     return headers
 
 
-async def send_problem(send: Send, error: MeshError, *, status: int | None = None) -> None:
-    """Answer with the problem of an error."""
+async def send_problem(
+    send: Send, error: MeshError, *, status: int | None = None, headers: dict[str, str] | None = None
+) -> None:
+    """Answer with the problem of an error, and further headers."""
     problem = problem_of(error, status=status)
-    headers = headers_of(error, problem.status)
+    headers = {**(headers or {}), **headers_of(error, problem.status)}
     await send_prepared(send, problem, [(name.encode(), value.encode()) for name, value in headers.items()])
 
 

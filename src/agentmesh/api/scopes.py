@@ -84,6 +84,8 @@ class Rights:
 OPERATOR = Rights("the operator", frozenset(SCOPES))
 #: Whoever speaks A2A from this machine without any credential.
 ANONYMOUS = Rights("a program without a key", frozenset({"read", "call", "register"}))
+#: Whoever brings a call token: it opens the one call that it was made for, once it holds.
+BY_TOKEN = Rights("a program with a call token", frozenset({"call"}))
 
 
 def parse_scopes(texts: Iterable[str]) -> tuple[frozenset[str], frozenset[str] | None]:

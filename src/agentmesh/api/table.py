@@ -16,6 +16,7 @@ from agentmesh.api.access import Access
 from agentmesh.api.backend import Backend, View
 from agentmesh.api.scopes import Rights, ScopeName
 from agentmesh.errors import MeshError
+from agentmesh.node.presented import Presented
 from agentmesh.sdk.requests import BODY_BYTES_MAX
 
 
@@ -60,6 +61,10 @@ class Ask:
     query: dict[str, Any]
     body: Any
     last_event_id: int | None = None
+    #: The call token that came with it, unread; on the doors for calls only (``api.guard``).
+    presented: Presented | None = None
+    #: Headers of the answer, whatever it is.
+    headers: dict[str, str] = field(default_factory=dict[str, str])
     #: Run after the answer is out.
     afterwards: Callable[[], None] | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from agentmesh.errors import ReadOnly
 from agentmesh.ids import NodeId
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.callee import Callee, Check, Recorder
@@ -14,6 +15,7 @@ from agentmesh.node.incoming import Incoming
 from agentmesh.node.killswitch import KillSwitch
 from agentmesh.node.mesh import Mesh
 from agentmesh.node.orders import Orders, Revocations
+from agentmesh.node.presented import TokenCalls
 from agentmesh.node.proof import Proofs
 from agentmesh.node.pulse import Pulse
 from agentmesh.node.record import RunClocks
@@ -43,8 +45,10 @@ def assemble(
     trust: Trust,
     name_of: Callable[[str], str],
     site_of: Callable[[NodeId], str],
-) -> tuple[Incoming, Calls]:
-    """Return what serves calls that arrive, and what starts those of programs beside this node.
+    tenant_of: Callable[[str], str],
+) -> tuple[Incoming, Calls, TokenCalls]:
+    """Return what serves calls that arrive, what starts those of programs beside this node, and what serves those that such
+    programs bring with a token of their own.
 
     Args:
         proofs, config, registry, grants, mesh, call_store, log: Parts of the node.
@@ -54,6 +58,7 @@ def assemble(
         outward: Told of every call that leaves.
         trust: Told how those went, and asked whom to rely on.
         name_of, site_of: Node id → name for people, and the site that it says it is at.
+        tenant_of: Task id → the tenant that it belongs to; "" for one that is free.
     """
     clocks = RunClocks()
     checks = (switch, Revocations(orders), *checks)
@@ -88,5 +93,11 @@ def assemble(
         gate=switch.refuse,
         refusal_of=orders.refusal_of,
     )
-    switch.on_stop = calls.halt
-    return incoming, calls
+    token_calls = TokenCalls(mesh.node_id, config, callee, call_store, log, scope, clocks, tenant_of=tenant_of)
+
+    def stop(error: ReadOnly) -> None:
+        calls.halt(error)
+        token_calls.halt(error)
+
+    switch.on_stop = stop
+    return incoming, calls, token_calls

@@ -150,6 +150,8 @@ class Call:
             error.extra.setdefault("run_id", self.run_id)
             error.extra.setdefault("task_id", self.task_id)
             error.extra.setdefault("trace_id", self.run_id)
+            if self.receipt:
+                error.extra.setdefault("receipt", self.receipt)
             raise error
         text, data, artifacts = reply_from_events(self.events)
         return Reply(

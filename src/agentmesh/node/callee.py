@@ -69,7 +69,7 @@ class Visit:
         agent: The callee.
         message: The call.
         witness: Its token, and what was told of it so far.
-        peer: The node it came from; this node for calls that stay here.
+        peer: The node it came from; this node for calls that stay here, "" for one that a program brought with its own token.
     """
 
     __slots__ = (
@@ -297,7 +297,7 @@ class Callee:
                 visit.check_usage()
 
         try:
-            came_from = {} if visit.peer == story.node_id else {"caller_node": visit.peer}
+            came_from = {} if visit.peer in ("", story.node_id) else {"caller_node": visit.peer}
             await sink(story.event("status", {"state": "working"}, came_from))
             error = await execute(
                 agent.door,

@@ -39,9 +39,10 @@ from agentmesh.node.mesh import Callbacks, Mesh
 from agentmesh.node.orders import orders_at
 from agentmesh.node.policy.check import PolicyCheck
 from agentmesh.node.policy.policy import Policy
+from agentmesh.node.presented import Admitted, Presented
 from agentmesh.node.proof import Proofs
 from agentmesh.node.registry import DoorKit, Registry
-from agentmesh.node.resolve import Directory, id_of
+from agentmesh.node.resolve import Directory, find, id_of
 from agentmesh.node.rulings import RulingHost
 from agentmesh.node.standing import site_of, survey_at
 from agentmesh.node.status import StatusHost
@@ -154,7 +155,7 @@ class Node(AgentHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         self._grants = Grants(key, self.registry, config.grant_roots, lambda ref: id_of(ref, self._brain, self.name_of))
         self.policy.on_change = lambda was, now: self.audit.note_soon("policy", "policies", was=was, version=now)
         self._guard = Guard(config, self.registry, ledger, GuardFile(home / "guard.toml"))
-        self._incoming, self._calls = assemble(
+        self._incoming, self._calls, self._token_calls = assemble(
             Proofs(key, config, self.registry, call_store),
             config,
             self.registry,
@@ -171,6 +172,7 @@ class Node(AgentHost, StatusHost, HistoryHost, RulingHost, TenantHost):
             trust=self.trust,
             name_of=self.name_of,
             site_of=lambda node: site_of(self._brain, node),
+            tenant_of=self.tenant_of,
         )
         self._hearsay = Hearsay(key, self.trust, trust_store, self.links, on_misbehaved=self.mesh.note_misbehaviour)
         self._survey = survey_at(self.mesh, self.switch)
@@ -241,6 +243,11 @@ class Node(AgentHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         except Refused as refused:
             await self.audit.refused(request, refused)
             raise
+
+    async def admit(self, presented: Presented, request: CallRequest) -> Admitted:
+        """Check a call that a program brings with a token of its own (see ``TokenCalls.admit``). Raises AgentNotFound too."""
+        found = [self.registry.get(e.manifest.agent_id) for e in find(request.to, self._brain, self.name_of)]
+        return await self._token_calls.admit(presented, request, [agent for agent in found if agent is not None])
 
     async def cancel(self, task_id: str) -> CancelResult:
         """Ask a running task to stop. Raises RunNotFound."""

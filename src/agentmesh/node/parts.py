@@ -23,6 +23,7 @@ from agentmesh.node.links import Links
 from agentmesh.node.mesh import Mesh
 from agentmesh.node.orders import Orders
 from agentmesh.node.policy.policy import Policy
+from agentmesh.node.presented import TokenCalls
 from agentmesh.node.registry import Registry
 from agentmesh.node.survey import Survey
 from agentmesh.node.traces import Traces
@@ -48,6 +49,7 @@ class Parts:
     audit: Audit
     _brain: Brain
     _calls: Calls
+    _token_calls: TokenCalls
     _guard: Guard
     _grants: Grants
     _traces: Traces

@@ -1,8 +1,8 @@
 """``/a2a/<agent>/``: routes, size caps, leniency and errors; everything that must not cost memory before it is used.
 
 Open without a token, so that an unmodified A2A client works; ``api.guard`` still lets only this machine in. A client that
-brings an API key sees and calls what the key allows. The a2a-sdk is
-imported at the first A2A call, in a thread, so that the daemon goes on answering meanwhile.
+brings an API key sees and calls what the key allows; one that brings a call token calls as whoever signed it, once the node
+found that it holds. The a2a-sdk is imported at the first A2A call, in a thread, so that the daemon goes on answering meanwhile.
 
 Departures from the letter of A2A, both found with real clients:
 - A request without ``A2A-Version`` counts as 0.3 (A2A 1.0 §3.6.2), yet some 1.0 clients leave it out. A method that only
@@ -25,13 +25,16 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from agentmesh.api.a2a.cards import base_url, edge_card
-from agentmesh.api.backend import Backend, View
+from agentmesh.api.backend import Admitted, Backend, View
 from agentmesh.api.body import decode_body, read_body
 from agentmesh.api.guard import RIGHTS
 from agentmesh.api.limited import view_of
+from agentmesh.api.problems import headers_of
 from agentmesh.api.scopes import ANONYMOUS, FORBIDDEN, Rights
+from agentmesh.api.tokens import PRESENTED
 from agentmesh.errors import AgentNotFound, Closed, DecodeError, LimitError, MeshError, UsageError, row_of, to_wire
 from agentmesh.net.tasks import TaskScope
+from agentmesh.node.presented import Presented
 from agentmesh.wire.v1 import CALL_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -120,6 +123,7 @@ class A2AEdge:
     ) -> None:
         is_jsonrpc = not rest and scope["method"] == "POST"
         rpc_id: str | int | None = None
+        decoded: object = None
         is_v1 = not rest.startswith("v1/")
         try:
             if body:
@@ -133,15 +137,28 @@ class A2AEdge:
             name = self._key_of(node, rights.tenant, ref)
             rights.require_call(name, ref)
             key = _key(rights.tenant, name)
+            router = await self._loaded()
+            admitted = await self._admit(router, ref, rest, decoded, scope) if PRESENTED in scope else None
+            if admitted is not None:
+                key = _key(admitted.caller, name)
         except MeshError as error:
             await _refusal(error, is_jsonrpc=is_jsonrpc, rpc_id=rpc_id)(scope, receive, send)
             return
-        router = await self._loaded()
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         if is_v1 and not any(name == b"a2a-version" and value for name, value in headers):
             headers = [*(pair for pair in headers if pair[0] != b"a2a-version"), (b"a2a-version", b"1.0")]
-        inner = {**scope, "headers": headers, "agentmesh.a2a": (key, ref, node)}
+        inner = {**scope, "headers": headers, "agentmesh.a2a": (key, ref, node, admitted)}
         await router(inner, _replay(body, receive), send)
+
+    async def _admit(self, router: MeshRouter, ref: str, rest: str, decoded: object, scope: Scope) -> Admitted:
+        """Check the call token of a message, before a2a-sdk hears of it. Raises as ``Backend.admit``."""
+        presented: Presented = scope[PRESENTED]
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        message_id, request = router.message_in(decoded, rest, ref, headers)
+        interface = base_url(headers.get("host", ""), self._port_of(), ref)
+        return await self._backend.admit(
+            presented._replace(addresses=(interface, *presented.addresses), task_id=message_id), request
+        )
 
     def _key_of(self, node: View, tenant: str, ref: str) -> str:
         """Return the name of the agent. One that is gone still has its tasks."""
@@ -218,16 +235,20 @@ def _refusal(error: MeshError, *, is_jsonrpc: bool, rpc_id: str | int | None) ->
         http = 200 if isinstance(error, DecodeError | UsageError) else status
         code = _JSONRPC_CODES.get(status, -32000)
         return JSONResponse(
-            {"jsonrpc": "2.0", "id": rpc_id, "error": {"code": code, "message": text, "data": [info]}}, status_code=http
+            {"jsonrpc": "2.0", "id": rpc_id, "error": {"code": code, "message": text, "data": [info]}},
+            status_code=http,
+            headers=headers_of(error, http),
         )
     payload = {"code": status, "status": _REST_STATUS.get(status, "INTERNAL"), "message": text, "details": [info]}
-    headers = {"connection": "close"} if isinstance(error, LimitError) else None
+    headers = headers_of(error, status)
+    if isinstance(error, LimitError):
+        headers["connection"] = "close"
     return JSONResponse({"error": payload}, status_code=status, headers=headers)
 
 
-def _key(tenant: str, name: str) -> str:
-    """Return what the tasks of an agent are kept under: those of each tenant apart."""
-    return f"{tenant}/{name}" if tenant else name
+def _key(owner: str, name: str) -> str:
+    """Return what the tasks of an agent are kept under: those of each tenant, and of each caller with a token, apart."""
+    return f"{owner}/{name}" if owner else name
 
 
 def _flat(value: object) -> str:

@@ -7,14 +7,15 @@
                         know the extension see that the agent is at work
     error               text of the failed status, and ``metadata[EXT].error``
 
-``metadata[EXT]`` of every status update, and so of the task, names run, call, agent and node: ``agentmesh trace RUN_ID``.
+``metadata[EXT]`` of every status update, and so of the task, names run, call, agent and node: ``agentmesh trace RUN_ID``. In that
+of the last one stands the receipt, if the agent gave one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from a2a.types.a2a_pb2 import (
@@ -30,11 +31,10 @@ from a2a.types.a2a_pb2 import (
 
 from agentmesh.api.a2a.parts import parts_to_proto, plain_text, text_part, to_struct
 from agentmesh.api.a2a.tasks import TERMINAL, TaskRecord
-from agentmesh.api.backend import View
+from agentmesh.api.backend import Call, View
 from agentmesh.errors import AgentCanceled, AgentFailed, MeshError, Refused, to_wire
 from agentmesh.identity.manifest import EXT
-from agentmesh.sdk.types import CallRequest
-from agentmesh.wire.event import EventV1
+from agentmesh.wire.event import EventV1, is_end, state_of
 
 STATES: dict[str, int] = {
     "submitted": TaskState.TASK_STATE_SUBMITTED,
@@ -66,6 +66,8 @@ class Fold:
         self._error: dict[str, Any] | None = None
         self._who: dict[str, Any] = {}
         self.ended = False
+        #: What the agent signed of the turn; it goes with the last status.
+        self.receipt = ""
 
     def take(self, event: EventV1) -> None:
         """Fold one event; what follows the end of the turn is ignored.
@@ -111,7 +113,7 @@ class Fold:
             self._publish_artifact(
                 Artifact(artifact_id=self._response_id, parts=[text_part("")]), append=True, last=True
             )
-        extra: dict[str, Any] = {}
+        extra: dict[str, Any] = {"receipt": self.receipt} if self.receipt else {}
         text = detail
         if state in ("failed", "rejected", "canceled"):
             if self._error is not None:
@@ -222,19 +224,25 @@ class Executor:
     def __init__(self, backend: View) -> None:
         self._backend = backend
 
-    async def run(self, record: TaskRecord, request: CallRequest) -> None:
-        """Run one turn to its end. Every way out leaves the task ended; nothing is raised but cancellation."""
+    async def run(self, record: TaskRecord, begin: Callable[[], Awaitable[Call]]) -> None:
+        """Run one turn to its end. Every way out leaves the task ended; nothing is raised but cancellation.
+
+        Args:
+            record: Its task.
+            begin: Starts the call.
+        """
         fold = Fold(record)
         try:
-            call = await self._backend.call(request)
+            call = await begin()
             record.run_id, record.call_id = call.run_id, call.task_id
+            last: EventV1 | None = None
             try:
                 async for event in call:
-                    fold.take(event)
-                if not fold.ended:
-                    # A call that never reached an agent has no terminal event; its reply says why.
-                    reply = await call.reply()
-                    fold.end(reply.state)
+                    if last is None and event.kind == "status" and is_end(state_of(event.payload)):
+                        last = event  # told with the receipt, which is signed after it
+                    elif last is None:
+                        fold.take(event)
+                await _end(fold, call, last)
             finally:
                 await call.aclose()
         except MeshError as error:
@@ -264,6 +272,22 @@ class Executor:
         for event in events:
             fold.take(event)
         return record
+
+
+async def _end(fold: Fold, call: Call, last: EventV1 | None) -> None:
+    """End a turn as its call ended, with the receipt. Raises MeshError: it never reached an agent, or may not be told."""
+    try:
+        reply = await call.reply()
+    except MeshError as error:
+        fold.receipt = str(error.extra.get("receipt", ""))
+        if last is None or state_of(last.payload) in ("completed", "input-required"):
+            raise
+        fold.take(last)
+    else:
+        fold.receipt = reply.receipt
+        if last is not None:
+            fold.take(last)
+        fold.end(reply.state)
 
 
 def _cancelling() -> bool:

@@ -8,11 +8,12 @@ come back with ``GetTask`` or ``SubscribeToTask``. Push notifications are not of
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, NoReturn, cast
 
 from a2a.server.context import ServerCallContext
@@ -46,7 +47,7 @@ from a2a.utils.errors import (
     UnsupportedOperationError,
 )
 from a2a.utils.task import apply_history_length, validate_history_length, validate_page_size
-from google.protobuf.json_format import ParseError
+from google.protobuf.json_format import ParseDict, ParseError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Mount, Router
@@ -55,10 +56,12 @@ from starlette.types import Message, Receive, Scope, Send
 from agentmesh.api.a2a.executor import Executor, Fold, status_of
 from agentmesh.api.a2a.parts import parts_from_proto, struct_to_json
 from agentmesh.api.a2a.tasks import TERMINAL, TaskBook, TaskRecord
-from agentmesh.api.backend import View
+from agentmesh.api.backend import Admitted, View
 from agentmesh.core.budget.gate import PRIORITY_USUAL
-from agentmesh.errors import AgentCanceled, Busy, RunNotFound
+from agentmesh.errors import AgentCanceled, Busy, RunNotFound, Unauthorized, UsageError
+from agentmesh.identity.grant import GRANT_CHARS_MAX
 from agentmesh.identity.manifest import EXT
+from agentmesh.identity.token import digest_of
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.baggage import read_baggage
 from agentmesh.sdk.types import CallRequest
@@ -68,16 +71,21 @@ CALL_TIMEOUT_S = 600.0
 #: How long a cancel waits for the task to end before it answers with the task as it is.
 _CANCEL_WAIT_S = 10.0
 _ID_MAX = 128
+#: Methods and paths by which a message comes.
+_MESSAGES = frozenset({"SendMessage", "SendStreamingMessage", "message:send", "message:stream"})
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class MeshContextBuilder(DefaultServerCallContextBuilder):
-    """Puts the agent that the URL names, and the node as the client may use it, into the call context."""
+    """Puts what ``edge`` found into the call context: the agent, the node as the client may use it, the call of its token."""
 
     def build(self, request: Request) -> ServerCallContext:
         """Build the context of one request."""
         context = super().build(request)
-        context.state["agent_key"], context.state["agent_ref"], context.state["node"] = request.scope["agentmesh.a2a"]
+        for name, value in zip(
+            ("agent_key", "agent_ref", "node", "admitted"), request.scope["agentmesh.a2a"], strict=True
+        ):
+            context.state[name] = value
         return context
 
 
@@ -218,11 +226,15 @@ class MeshRequests(RequestHandler):
             raise PushNotificationNotSupportedError
         if len(message.task_id) > _ID_MAX or len(message.context_id) > _ID_MAX or len(message.message_id) > _ID_MAX:
             raise InvalidParamsError(f"ids have at most {_ID_MAX} characters")
+        said, admitted = request_of(params, context), cast("Admitted | None", context.state["admitted"])
+        if admitted is not None and admitted.digest != digest_of(said.parts or [], said.skill, said.context_id):
+            raise InvalidParamsError("this is not the message that the call token was made for")
         record = self._continued(message, _key(context)) if message.task_id else self._begun(params, context)
-        request = self._request(params, context, record)
         if record.turn == 1:
             record.begin_turn()
-        task = self._scope.spawn(Executor(_node(context)).run(record, request), record.id)
+        node, request = _node(context), _of_task(said, record)
+        begin = functools.partial(node.call, request) if admitted is None else admitted.start
+        task = self._scope.spawn(Executor(node).run(record, begin), record.id)
         self._turns[record.id] = task
         task.add_done_callback(lambda done: self._turn_over(record.id, done))
         return record
@@ -263,34 +275,6 @@ class MeshRequests(RequestHandler):
         record.begin_turn(message)
         return record
 
-    def _request(self, params: SendMessageRequest, context: ServerCallContext, record: TaskRecord) -> CallRequest:
-        message = params.message
-        metadata = {**struct_to_json(params.metadata), **struct_to_json(message.metadata)}
-        ours = metadata.pop(EXT, None)
-        mesh = cast("dict[str, Any]", ours) if isinstance(ours, dict) else {}
-        lamport = mesh.get("lamport")
-        traceparent = str(context.state.get("headers", {}).get("traceparent", ""))
-        first = record.turn == 1
-        return CallRequest(
-            to=context.state["agent_ref"],
-            parts=parts_from_proto(message.parts),
-            skill=_text(mesh.get("skill")),
-            timeout_s=_timeout(mesh.get("timeout_s")),
-            context_id=record.context_id,
-            task_id=record.id if first else secrets.token_hex(16),
-            run_id=_text(mesh.get("run_id")) if first else record.run_id or None,
-            parent_task_id=_text(mesh.get("parent_task_id")) if first else record.call_id,
-            lamport=int(lamport) if first and isinstance(lamport, int) and 0 <= lamport < 2**53 else record.lamport,
-            hops=_texts(mesh.get("hops")),
-            from_agent=_text(mesh.get("from_agent")) or "",
-            stream=True,
-            traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,
-            metadata=metadata,
-            budget=cast("dict[str, Any]", budget) if isinstance(budget := mesh.get("budget"), dict) else {},
-            priority=priority if type(priority := mesh.get("priority")) is int else PRIORITY_USUAL,
-            baggage=read_baggage(str(context.state.get("headers", {}).get("baggage", ""))),
-        )
-
     async def on_get_extended_agent_card(self, params: object, context: ServerCallContext) -> AgentCard:
         """Refuse: there is one card, and it is public on loopback."""
         raise ExtendedAgentCardNotConfiguredError
@@ -312,6 +296,50 @@ class MeshRequests(RequestHandler):
         raise PushNotificationNotSupportedError
 
 
+def request_of(params: SendMessageRequest, context: ServerCallContext) -> CallRequest:
+    """Return the call that a message asks for, as far as the message says it."""
+    return _said(params, str(context.state["agent_ref"]), context.state.get("headers", {}))
+
+
+def _said(params: SendMessageRequest, ref: str, headers: Mapping[str, str]) -> CallRequest:
+    message = params.message
+    metadata = {**struct_to_json(params.metadata), **struct_to_json(message.metadata)}
+    ours = metadata.pop(EXT, None)
+    mesh = cast("dict[str, Any]", ours) if isinstance(ours, dict) else {}
+    lamport = mesh.get("lamport")
+    traceparent = str(headers.get("traceparent", ""))
+    return CallRequest(
+        to=ref,
+        parts=parts_from_proto(message.parts),
+        skill=_text(mesh.get("skill")),
+        timeout_s=_timeout(mesh.get("timeout_s")),
+        context_id=message.context_id or None,
+        run_id=_text(mesh.get("run_id")),
+        parent_task_id=_text(mesh.get("parent_task_id")),
+        lamport=int(lamport) if isinstance(lamport, int) and 0 <= lamport < 2**53 else 0,
+        hops=_texts(mesh.get("hops")),
+        from_agent=_text(mesh.get("from_agent")) or "",
+        stream=True,
+        traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,
+        metadata=metadata,
+        budget=cast("dict[str, Any]", budget) if isinstance(budget := mesh.get("budget"), dict) else {},
+        priority=priority if type(priority := mesh.get("priority")) is int else PRIORITY_USUAL,
+        baggage=read_baggage(str(headers.get("baggage", ""))),
+    )
+
+
+def _of_task(request: CallRequest, record: TaskRecord) -> CallRequest:
+    """Make a call one turn of its task."""
+    request.context_id = record.context_id
+    if record.turn == 1:
+        request.task_id = record.id
+        request.lamport = request.lamport or record.lamport
+    else:
+        request.task_id, request.run_id = secrets.token_hex(16), record.run_id or None
+        request.parent_task_id, request.lamport = record.call_id, record.lamport
+    return request
+
+
 class MeshRouter:
     """The A2A routes of all agents: JSON-RPC, REST 1.0, and REST 0.3 under ``v1/`` (ASGI).
 
@@ -328,6 +356,40 @@ class MeshRouter:
         # a2a-sdk adds a mount for tenants in front of every prefix; there is one tenant here.
         routes += [route for route in rest if not isinstance(route, Mount)]
         self._router = Router(routes=routes, redirect_slashes=False)
+
+    def message_in(self, decoded: object, rest: str, ref: str, headers: Mapping[str, str]) -> tuple[str, CallRequest]:
+        """Return (messageId, the call that it asks for) of the message in a request that brings a call token.
+
+        Args:
+            decoded: Its body.
+            rest: The path behind the agent; "" for JSON-RPC.
+            ref: The agent as the path names it.
+            headers: Of the request, names in lower case.
+
+        Raises:
+            Unauthorized: the request is no message of A2A 1.0 (code "token.no_call").
+            UsageError: it cannot be read.
+        """
+        body = cast("dict[str, Any]", decoded) if isinstance(decoded, dict) else {}
+        if (rest or str(body.get("method"))) not in _MESSAGES:
+            raise Unauthorized(
+                "this request is no call, and a call token came with it",
+                code="token.no_call",
+                why="call tokens are for messages of A2A 1.0, JSON-RPC or HTTP+JSON",
+                hint="leave the header DPoP out",
+            )
+        said: Any = body if rest else body.get("params")
+        try:
+            params = ParseDict(said, SendMessageRequest(), ignore_unknown_fields=True)
+        except (ParseError, ValueError, TypeError, AttributeError) as error:
+            raise UsageError(f"the message cannot be read: {error}", code="body.invalid") from error
+        request = _said(params, ref, headers)
+        ours = struct_to_json(params.message.metadata).get(EXT) or struct_to_json(params.metadata).get(EXT)
+        chain = cast("dict[str, Any]", ours).get("chain") if isinstance(ours, dict) else None
+        request.grants = (
+            [str(one)[: GRANT_CHARS_MAX + 1] for one in cast("list[object]", chain)] if isinstance(chain, list) else []
+        )
+        return params.message.message_id, request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request.

@@ -6,6 +6,7 @@ import re
 
 import msgspec
 
+from agentmesh.api.backend import Call
 from agentmesh.api.sse import stream_of_call
 from agentmesh.api.table import Ask, EventStream, RouteRow
 from agentmesh.errors import (
@@ -27,10 +28,13 @@ from agentmesh.errors import (
     Unauthorized,
     UsageError,
 )
+from agentmesh.node.presented import Presented
 from agentmesh.sdk.requests import CALL_BYTES_MAX
 from agentmesh.sdk.types import CallRequest, CancelResult, GrantRequest, GrantView, Reply
 
 HOPS_MAX = 64
+#: The receipt of a call that came with a call token; empty if its agent keeps its key to itself.
+RECEIPT_HEADER = "agentmesh-receipt"
 _ID = re.compile(r"[0-9A-Za-z_.:\-]{1,128}")
 
 
@@ -65,18 +69,32 @@ async def call_agent(ask: Ask) -> msgspec.Struct | EventStream:
     """Answer ``POST /api/v1/calls``: the hot path."""
     request: CallRequest = ask.body
     check_call(request)
-    call = await ask.backend.call(request)
+    call = await (ask.backend.call(request) if ask.presented is None else _call_by_token(ask, ask.presented, request))
     if request.stream:
         return stream_of_call(call)
     try:
-        return await call.reply()
+        reply = await call.reply()
+        if ask.presented is not None:
+            ask.headers[RECEIPT_HEADER] = reply.receipt
+        return reply
     except MeshError as error:
         error.extra.setdefault("run_id", call.run_id)
         error.extra.setdefault("task_id", call.task_id)
+        if ask.presented is not None:
+            ask.headers[RECEIPT_HEADER] = str(error.extra.get("receipt", ""))
         raise
     except BaseException:
         await call.aclose()
         raise
+
+
+async def _call_by_token(ask: Ask, presented: Presented, request: CallRequest) -> Call:
+    """Start a call in the name of whoever signed its token."""
+    if ask.rights.agents is not None:
+        detail = ask.backend.agent(request.to)
+        for one in detail.replicas or [detail.agent]:
+            ask.rights.require_call(one.name, one.agent_id)
+    return await (await ask.site.node.admit(presented, request)).start()
 
 
 async def cancel_task(ask: Ask) -> CancelResult:
