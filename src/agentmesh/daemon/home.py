@@ -10,6 +10,7 @@
     ledger.sqlite                          what calls have cost
     audit/                                 the audit log, never deleted by this program
     trust.sqlite                           what it saw of others
+    models/                                local models that search by meaning
     daemon.json  daemon.lock  daemon.log   the running daemon
     home_version                           layout version, "1"
 
@@ -69,6 +70,7 @@ class Home:
         self.ledger = self.path / "ledger.sqlite"
         self.audit = self.path / "audit"
         self.trust = self.path / "trust.sqlite"
+        self.models = self.path / "models"
         self.runfile = self.path / "daemon.json"
         self.lock = self.path / "daemon.lock"
         self.log = self.path / "daemon.log"

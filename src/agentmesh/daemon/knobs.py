@@ -378,6 +378,41 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             flag="grant-root",
         ),
     ] = ()
+    embedder: Annotated[
+        str,
+        Knob(
+            effect="What tells which agents a need means: builtin (words and concepts, no model), minilm (a local sentence "
+            "model, English), http(s)://…#MODEL (an OpenAI-compatible endpoint such as Ollama or vLLM), or auto: minilm if "
+            "'agentmesh models install' brought it, else builtin.",
+            when="An endpoint with a strong multilingual model, where there is one; builtin to spend no memory. What cannot be "
+            "opened is replaced by builtin, and searches say so.",
+            origin="auto: works at once, and better once the model is there",
+        ),
+    ] = "auto"
+    embedder_model: Annotated[
+        str,
+        Knob(
+            effect="Name of the model at the endpoint, if its address in embedder names none.",
+            when="When it is long, or set apart from the address.",
+            origin="empty: it stands after # in the address",
+        ),
+    ] = ""
+    embedder_key_file: Annotated[
+        str,
+        Knob(
+            effect="File with the API key of the endpoint, readable by its owner only; without it AGENTMESH_EMBEDDER_KEY counts.",
+            when="When the endpoint wants a key. It is sent to that endpoint only, and never without TLS to another machine.",
+            origin="empty: Ollama and vLLM on one's own machine want none",
+        ),
+    ] = ""
+    models_dir: Annotated[
+        str,
+        Knob(
+            effect="Directory of local models; empty: models/ in the home.",
+            when="When several nodes on one machine are to share one copy (90 MB).",
+            origin="empty, so that a home holds all that its node needs",
+        ),
+    ] = ""
     log_level: Annotated[
         Level,
         Knob(
@@ -391,6 +426,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def paths(self) -> Home:
         """The files in the home directory."""
         return Home(self.home)
+
+    @property
+    def models(self) -> Path:
+        """The directory of local models."""
+        return Path(self.models_dir) if self.models_dir else self.paths.models
 
 
 class Row(NamedTuple):

@@ -20,6 +20,7 @@ import msgspec
 
 from agentmesh.daemon.home import Home, find_home, storage_error, write_atomic
 from agentmesh.daemon.knobs import Row, Settings, row_of, table, unknown_key
+from agentmesh.embed.choose import check_name
 from agentmesh.errors import ConfigError, DecodeError
 from agentmesh.ids import is_name, parse_node_id, public_key_of
 
@@ -37,6 +38,7 @@ ENV_OTHERS = frozenset(
         "AGENTMESH_CALL_CONTEXT",
         "AGENTMESH_API_KEY",
         "AGENTMESH_TOKEN",
+        "AGENTMESH_EMBEDDER_KEY",
     }
 )
 _SEED_SCHEMES = ("iroh", "tls", "ws")
@@ -298,8 +300,10 @@ def _convert(row: Row, value: Any, where: str) -> Any:
         elif row.key == "require_credentials_of":
             for root in result:
                 parse_node_id(root)
-        elif row.key in ("tls_ca", "tls_cert", "tls_key", "root_key") and result:
+        elif row.key in ("tls_ca", "tls_cert", "tls_key", "root_key", "embedder_key_file", "models_dir") and result:
             result = _absolute(result)
+        elif row.key == "embedder":
+            check_name(result)
         elif row.key == "transports" and (not result or len(set(result)) != len(result)):
             raise ConfigError("name at least one transport, each once")
         elif row.key == "site" and not _SITE.fullmatch(result):
@@ -315,8 +319,9 @@ def _convert(row: Row, value: Any, where: str) -> Any:
             raise ConfigError("a name has 1 to 64 letters, digits, - _ and inner dots")
     except (msgspec.ValidationError, ConfigError, DecodeError) as error:
         unit = f" ({row.knob.unit})" if row.knob.unit else ""
+        shown = re.sub(r"//[^/]*@", "//…@", str(value))  # a password in an address
         raise ConfigError(
-            f"{where}: {row.key} = {str(value)[:120]!r} is not allowed",
+            f"{where}: {row.key} = {shown[:120]!r} is not allowed",
             code="config.value",
             why=(getattr(error, "why", None) or str(error)) + unit,
             hint=getattr(error, "hint", None) or f"agentmesh config explain {row.key}",

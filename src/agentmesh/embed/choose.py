@@ -119,8 +119,8 @@ def choose(name: str, source: Source) -> Chosen:
         if not is_present(MINILM, source.models):
             why = f"the model {MINILM.name} is not installed, so needs in other words are found less often"
             return Chosen(_builtin(), name, why, f"agentmesh models install {MINILM.name}")
-        if missing := _missing_library():
-            why = f"the model {MINILM.name} is installed, but the library {missing} is not"
+        if missing := _missing_libraries():
+            why = f"the model {MINILM.name} is installed, but not what runs it: {', '.join(missing)}"
             return Chosen(_builtin(), name, why, LIBRARIES_COMMAND)
     if name == "builtin":
         return Chosen(_builtin(), name)
@@ -144,11 +144,11 @@ def _open(name: str, source: Source) -> Embedder:
     return Endpoint(name, model=source.model, key=read_key(source.key_file, source.environ))
 
 
-def _missing_library() -> str:
-    from agentmesh.embed.minilm import missing_library
+def _missing_libraries() -> list[str]:
+    from agentmesh.embed.minilm import missing_libraries
 
-    return missing_library()
+    return missing_libraries()
 
 
 def _builtin() -> Embedder:
-    return cast(Embedder, importlib.import_module("agentmesh.embed.builtin").Builtin())
+    return cast(Embedder, importlib.import_module("agentmesh.embed.builtin").BuiltinEmbedder())

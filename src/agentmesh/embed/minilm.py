@@ -71,11 +71,11 @@ def _shapes() -> dict[str, tuple[int, ...]]:
 SHAPES = _shapes()
 
 
-def missing_library() -> str:
-    """Return the name of a library that is not installed here, "" if all are. Loads none of them."""
+def missing_libraries() -> list[str]:
+    """Return the names of the libraries that a model needs and that are not installed here. Loads none of them."""
     from importlib.util import find_spec
 
-    return next((name for name in ("numpy", "tokenizers") if find_spec(name) is None), "")
+    return [name for name in ("numpy", "tokenizers") if find_spec(name) is None]
 
 
 class _Weights(NamedTuple):

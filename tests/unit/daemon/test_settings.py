@@ -287,3 +287,27 @@ def test_auto_capacity_offers_what_the_machine_can_carry_and_never_the_top_tiers
     assert pick_tier(cores, gib * 1024**3) == tier
     assert capacity_tier("4") == 4
     assert 0 <= capacity_tier("auto") <= 2
+
+
+@pytest.mark.parametrize(
+    "name", ["auto", "builtin", "minilm", "http://127.0.0.1:11434#nomic-embed-text", "https://x.test/v1#a/b:c"]
+)
+def test_an_embedder_is_one_of_ours_or_an_address(tmp_path: Path, name: str) -> None:
+    assert load({"home": tmp_path, "embedder": name}, {}).settings.embedder == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "word2vec", "http://", "ftp://x", "http://u:p@h#m", "http://h?key=1#m", "http://h#a b"]
+)
+def test_an_embedder_that_nobody_could_open_is_refused_at_start(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({"home": tmp_path, "embedder": name}, {})
+    assert caught.value.code == "config.value"
+    assert "u:p" not in str(caught.value.to_dict())
+
+
+def test_models_lie_in_the_home_unless_a_directory_is_named(tmp_path: Path) -> None:
+    assert load({"home": tmp_path}, {}).settings.models == tmp_path / "models"
+    assert load({"home": tmp_path, "models_dir": "/srv/models"}, {}).settings.models == Path("/srv/models")
+    with pytest.raises(ConfigError):
+        load({"home": tmp_path, "models_dir": "models"}, {})
