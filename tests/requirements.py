@@ -790,6 +790,29 @@ REQUIREMENTS: dict[str, Requirement] = {
             "cli/test_models.py", "a_model_is_listed_installed_listed_and_removed", "a_broken_model_is_called_broken"
         ),
     ),
+    "find.endpoint": Requirement(
+        "issue 5.2 (c), bad input",
+        "Any OpenAI-compatible endpoint; one that hangs, lies, floods or changes dimension costs one query and is not believed.",
+        _in(
+            "unit/embed/test_endpoint.py",
+            "texts_go_out_in_batches_over_one_connection_and_vectors_come_back_in_order",
+            "an_endpoint_that_hangs_costs_one_query",
+            "what_is_no_answer_is_refused_and_the_endpoint_left_alone",
+            "vectors_keep_the_length_of_the_first_answer",
+            "a_flood_is_cut_off",
+            "a_key_never_leaves_this_machine_unencrypted",
+        ),
+    ),
+    "find.fallback": Requirement(
+        "issue 5.2, bad input",
+        "An embedder that is missing or broken is replaced by the built-in one, and that is said in words.",
+        _in(
+            "unit/embed/test_choose.py",
+            "auto_without_the_model_is_the_built_in_one_and_says_how_to_get_it",
+            "a_broken_model_is_replaced_by_the_built_in_one_with_the_reason",
+            "what_cannot_be_opened_is_replaced_by_the_built_in_one_with_the_reason",
+        ),
+    ),
     "find.search": Requirement(
         "RQ2 discovery, docs/spec/directory.md §7, issue 3.2",
         "An agent outside the local view is found by id and by capability, at neighbours and in the DHT.",

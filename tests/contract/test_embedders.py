@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -11,30 +12,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentmesh.embed.base import Dense, Embedder, Sparse
+from agentmesh.embed.choose import open_embedder
 from tests.support.models import real_models
+from tests.support.vectors import VectorServer
 
-NAMES = ["minilm"]
+NAMES = ["minilm", "endpoint"] + (["builtin"] if find_spec("agentmesh.embed.builtin") else [])
 NEED, ANSWER, OTHER = (
     "check a rental contract for unlawful clauses",
     "Reviews lease agreements and points out terms that the law forbids.",
     "Turns photographs into water colours.",
 )
-_OPEN: dict[str, Embedder] = {}
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def embedder(request: pytest.FixtureRequest) -> Iterator[Embedder]:
-    opened = _opened(request.param)
-    yield opened
-    opened.close()
-    opened.close()
-    _OPEN.clear()
-
-
-def _opened(name: str) -> Embedder:
-    from agentmesh.embed.minilm import MiniLM
-
-    return MiniLM(real_models())
+def embedder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedder]:
+    name, models = request.param, real_models() if request.param == "minilm" else None
+    with VectorServer() as server:
+        opened = open_embedder(
+            server.address if name == "endpoint" else name, tmp_path_factory.mktemp("home"), models=models, environ={}
+        )
+        yield opened
+        opened.close()
+        opened.close()
 
 
 def cosine(one: Dense | Sparse, other: Dense | Sparse) -> float:

@@ -236,7 +236,7 @@ class Endpoint:
             DecodeError: what came is no answer ("embed.endpoint_answer"), or vectors of another length ("embed.dims").
             Closed: after ``close``.
         """
-        sent = [index for index, text in enumerate(texts) if text.strip()]
+        sent = [index for index, text in enumerate(texts) if any(c.isprintable() and c != " " for c in text)]
         vectors: dict[int, Dense] = {}
         for begin in range(0, len(sent), BATCH_TEXTS_MAX):
             batch = sent[begin : begin + BATCH_TEXTS_MAX]

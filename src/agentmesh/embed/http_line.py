@@ -156,10 +156,15 @@ class Line:
 
 
 class _Timed:
-    """What ``http.client`` uses of a socket, each wait bounded by what is left."""
+    """What ``http.client`` uses of a socket, each wait bounded by what is left.
+
+    As with a real one, what was made by ``makefile`` can still be read after ``close``: an answer without a length ends with the
+    connection, and ``http.client`` closes that before it reads.
+    """
 
     def __init__(self, sock: socket.socket, left_s: Callable[[], float]) -> None:
         self._sock, self._left_s = sock, left_s
+        self._readers, self._closed = 0, False
 
     def sendall(self, data: Any) -> None:
         view = memoryview(data).cast("B")
@@ -168,25 +173,43 @@ class _Timed:
             self._sock.sendall(view[begin : begin + _SEND_BYTES])
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Reader(self._sock, self._left_s), _SEND_BYTES)
+        self._readers += 1
+        return io.BufferedReader(_Reader(self), _SEND_BYTES)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._sock.close()
+        self._closed = True
+        self._end()
+
+    def receive(self, buffer: Any) -> int:
+        self._sock.settimeout(self._left_s())
+        return self._sock.recv_into(buffer)
+
+    def let_go(self) -> None:
+        self._readers -= 1
+        self._end()
+
+    def _end(self) -> None:
+        if self._closed and not self._readers:
+            with contextlib.suppress(OSError):
+                self._sock.close()
 
 
 class _Reader(io.RawIOBase):
-    """The receiving side of a ``_Timed``. Closing it leaves the socket open for the next answer."""
+    """The receiving side of a ``_Timed``."""
 
-    def __init__(self, sock: socket.socket, left_s: Callable[[], float]) -> None:
-        self._sock, self._left_s = sock, left_s
+    def __init__(self, sock: _Timed) -> None:
+        self._sock = sock
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        self._sock.settimeout(self._left_s())
-        return self._sock.recv_into(buffer)
+        return self._sock.receive(buffer)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._sock.let_go()
 
 
 def _seconds(text: str | None) -> float | None:
