@@ -2132,6 +2132,26 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "federation.organisation": Requirement(
+        "RQ0 §5, issue 5.7",
+        "An organisation is a key: its agents carry its word, policy and lists see it, revoking it revokes them.",
+        (
+            *_in(
+                "unit/identity/test_voucher.py",
+                "an_organisation_vouches_for_an_agent_itself_or_through_the_node_it_lives_at",
+                "a_stranger_who_writes_the_id_of_a_vouched_node_into_its_manifest_gets_nothing",
+                "a_chain_of_another_organisation_or_a_forged_one_does_not_hold",
+                "time_ends_every_link_of_a_chain",
+            ),
+            *_in(
+                "unit/node/test_organisations.py",
+                "a_node_that_joins_has_its_agents_show_the_organisation_everywhere",
+                "the_key_of_an_organisation_in_the_lists_makes_all_its_members_that",
+                "revoking_an_organisation_revokes_its_agents_wherever_the_order_reaches",
+                "an_organisation_takes_back_its_word_for_one_node_and_commands_nothing_else",
+            ),
+        ),
+    ),
     "house.floors": Requirement(
         "issue 2.1",
         "Imports go down only; the core has no clock, socket or chance of its own.",

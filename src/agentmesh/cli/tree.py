@@ -42,6 +42,7 @@ VERBS: tuple[VerbRow, ...] = (
     VerbRow("keys", _NODE, "API keys for programs: make, list, revoke."),
     VerbRow("killswitch", _NODE, "Stop every node that obeys this operator, and let them go on."),
     VerbRow("operator", _NODE, "Make and show the key whose orders nodes obey; publish lists and revoke keys with it."),
+    VerbRow("org", _NODE, "Organisations: make their keys, vouch for nodes and agents, join, revoke."),
     VerbRow("tenants", _NODE, "Tenants: who else lives on this node."),
     VerbRow("discover", _AGENTS, "List the agents of the mesh, or those that match a question."),
     VerbRow("show", _AGENTS, "Show one agent: card, skills, replicas."),

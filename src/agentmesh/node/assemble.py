@@ -21,6 +21,7 @@ from agentmesh.node.pulse import Pulse
 from agentmesh.node.record import RunClocks
 from agentmesh.node.registry import Registry
 from agentmesh.node.remote import Remote
+from agentmesh.node.resolve import Directory
 from agentmesh.node.routes import Routes
 from agentmesh.node.trust import Trust
 from agentmesh.store.calls import CallStore
@@ -45,6 +46,7 @@ def assemble(
     trust: Trust,
     name_of: Callable[[str], str],
     site_of: Callable[[NodeId], str],
+    directory: Directory,
     tenant_of: Callable[[str], str],
 ) -> tuple[Incoming, Calls, TokenCalls]:
     """Return what serves calls that arrive, what starts those of programs beside this node, and what serves those that such
@@ -59,6 +61,7 @@ def assemble(
         trust: Told how those went, and asked whom to rely on.
         name_of, site_of: Node id → name for people, and the site that it says it is at.
         tenant_of: Task id → the tenant that it belongs to; "" for one that is free.
+        directory: The agents that calls may go to.
     """
     clocks = RunClocks()
     checks = (switch, Revocations(orders), *checks)
@@ -83,7 +86,7 @@ def assemble(
         log,
         scope,
         clocks,
-        directory=mesh.brain,
+        directory=directory,
         name_of=name_of,
         routes=Routes(mesh.links, config.site, site_of),
         pulse=Pulse(mesh.links, scope, remote.note_silence),

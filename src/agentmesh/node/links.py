@@ -16,7 +16,17 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentmesh.errors import Closed, DecodeError, LimitError, MeshError, NoRoute, SignatureError, StateError, Timeout
+from agentmesh.errors import (
+    Closed,
+    DecodeError,
+    LimitError,
+    MeshError,
+    NoRoute,
+    SignatureError,
+    StateError,
+    Timeout,
+    Unauthorized,
+)
 from agentmesh.ids import NodeId, short
 from agentmesh.net.base import Contact, Link, Stream, Transport
 from agentmesh.net.tasks import TaskScope
@@ -53,6 +63,8 @@ class Peer:
         requests: Requests of the peer being served now.
         calls: Our own calls that run over this link now.
         used_s: Monotonic time of the last request either way.
+        calls_only: It is of another mesh: nothing but calls goes over the link, whichever side asked for that.
+        told: How this node greeted it.
     """
 
     link: Link
@@ -64,6 +76,8 @@ class Peer:
     requests: int = 0
     calls: int = 0
     used_s: float = 0.0
+    calls_only: bool = False
+    told: v1.Hello | None = None
 
 
 @dataclass(slots=True)
@@ -88,6 +102,7 @@ class Links:
         on_misbehaved: Called with (peer, code, detail) when a peer breaks the protocol.
         judge: Called with a peer and its greeting before it is served; raises MeshError to turn it away.
         refusal_of: Says why there may be no link with a node; None if there may.
+        is_abroad: Says whether a node is of another mesh, given its greeting if it has greeted: its link carries calls only.
     """
 
     def __init__(
@@ -104,8 +119,9 @@ class Links:
         on_misbehaved: Callable[[NodeId, str, str], None],
         judge: Callable[[NodeId, v1.Hello], None] = lambda _peer, _hello: None,
         refusal_of: Callable[[str], MeshError | None] = lambda _: None,
+        is_abroad: Callable[[NodeId, v1.Hello | None], bool] = lambda _peer, _hello: False,
     ) -> None:
-        self._refusal_of = refusal_of
+        self._refusal_of, self._is_abroad = refusal_of, is_abroad
         self._node_id = node_id
         self._config = config
         self._wanted = list(transports)
@@ -147,8 +163,12 @@ class Links:
         return [address for transport in self.transports for address in transport.addresses]
 
     def peers(self) -> Iterable[Peer]:
-        """Return the connected peers."""
-        return list(self._peers.values())
+        """Return the connected peers of this mesh."""
+        return [peer for peer in self._peers.values() if not peer.calls_only]
+
+    def abroad(self) -> Iterable[Peer]:
+        """Return the connected nodes of other meshes, whose links carry calls only."""
+        return [peer for peer in self._peers.values() if peer.calls_only]
 
     def peer(self, node_id: str) -> Peer | None:
         """Return the connected peer of that id, or None."""
@@ -162,7 +182,7 @@ class Links:
     def send(self, to: NodeId, message: v1.AnyMessage) -> None:
         """Queue a control message; dropped when there is no link. A peer that does not drain its queue is cut off."""
         peer = self._peers.get(to)
-        if peer is None:
+        if peer is None or peer.calls_only:
             return
         try:
             peer.outbox.put_nowait(message)
@@ -278,8 +298,10 @@ class Links:
                 if (refusal := self._refusal_of(link.peer)) is not None:
                     raise refusal
                 control = await (link.open_stream() if dialed else link.accept_stream())
+                ours = self._hello()
                 if dialed:
-                    await control.send(v1.encode(self._hello()))
+                    ours.calls_only = self._is_abroad(link.peer, None)
+                    await control.send(v1.encode(_discreet(ours)))
                 first = await control.recv()
                 if first is None:
                     raise Closed("the peer closed while greeting")
@@ -289,10 +311,12 @@ class Links:
                 if not dialed:
                     # Who is turned away hears that instead of a greeting: its dial has failed, and it waits before the next.
                     self._judge(link.peer, hello)
-                    await control.send(v1.encode(self._hello()))
+                    ours.calls_only = hello.calls_only or self._is_abroad(link.peer, hello)
+                    await control.send(v1.encode(_discreet(ours)))
                 v1.check_version(hello.v)
                 if dialed:
                     self._judge(link.peer, hello)
+                    ours.calls_only = ours.calls_only or hello.calls_only or self._is_abroad(link.peer, hello)
         except TimeoutError:
             await link.aclose("greeting timed out")
             raise Timeout(f"node {short(link.peer)} connected but did not greet") from None
@@ -302,7 +326,7 @@ class Links:
             await link.aclose(str(error))
             raise
         skew_s = hello.clock_ms / 1000 - time.time() if hello.clock_ms > 0 else 0.0
-        peer = Peer(link, control, hello, skew_s, time.monotonic())
+        peer = Peer(link, control, hello, skew_s, time.monotonic(), calls_only=ours.calls_only, told=ours)
         return await self._admit(peer)
 
     async def _admit(self, peer: Peer) -> Peer:
@@ -315,13 +339,18 @@ class Links:
                 await peer.link.aclose("duplicate")
                 return old
             self._peers.pop(node_id, None)
-            self._on_down(node_id)
+            if not old.calls_only:
+                self._on_down(node_id)
             self._scope.spawn(old.link.aclose("replaced"), "close-replaced")
         self._peers[node_id] = peer
         self._scope.spawn(self._control_writer(peer), f"control-out-{short(node_id)}")
         self._scope.spawn(self._control_reader(peer), f"control-in-{short(node_id)}")
         self._scope.spawn(self._request_loop(peer), f"requests-{short(node_id)}")
-        _log.info("link up: %s over %s (%s)", short(node_id), peer.link.scheme, peer.link.path)
+        kind = ", calls only" if peer.calls_only else ""
+        _log.info("link up: %s over %s (%s%s)", short(node_id), peer.link.scheme, peer.link.path, kind)
+        if peer.calls_only:
+            self._waiting.pop(node_id, None)
+            return peer
         self._on_up(peer)
         for message in self._waiting.pop(node_id, []):
             self.send(node_id, message)
@@ -340,7 +369,7 @@ class Links:
                 if isinstance(message, v1.Bye):
                     reason = f"left: {message.reason[:200]}"
                     break
-                if self._peers.get(peer.link.peer) is peer:
+                if self._peers.get(peer.link.peer) is peer and not peer.calls_only:
                     self._on_control(peer.link.peer, message)
         except Closed as error:
             reason = str(error)
@@ -369,7 +398,8 @@ class Links:
         if self._peers.get(node_id) is peer:
             del self._peers[node_id]
             _log.info("link down: %s (%s)", short(node_id), reason)
-            self._on_down(node_id)
+            if not peer.calls_only:
+                self._on_down(node_id)
         await peer.link.aclose(reason)
 
     async def _request_loop(self, peer: Peer) -> None:
@@ -393,7 +423,10 @@ class Links:
             first = await stream.recv()
             if first is None:
                 return
-            await self._on_request(peer, stream, v1.decode_request(first))
+            message = v1.decode_request(first)
+            if peer.calls_only and not isinstance(message, v1.CallOpen):
+                raise Unauthorized("this link carries calls only", code="link.calls_only")
+            await self._on_request(peer, stream, message)
         except Closed:
             stream.reset(2)
         except (DecodeError, LimitError) as error:
@@ -420,3 +453,10 @@ class Links:
                     await peer.control.send(v1.encode(peer.outbox.get_nowait()))
                 await peer.control.send(v1.encode(v1.Bye(reason=reason)))
                 await peer.control.finish()
+
+
+def _discreet(hello: v1.Hello) -> v1.Hello:
+    """Return a greeting without what only nodes of one mesh need to know of each other."""
+    if hello.calls_only:
+        hello.addresses = []
+    return hello

@@ -23,13 +23,13 @@ class AgentHost(Parts):
     @property
     def directory(self) -> Directory:
         """The agents that this node knows, those of tenants that only they know left out."""
-        return self._brain
+        return self.sights
 
     def agents(
         self, query: str = "", name: str = "", include_unhealthy: bool = True, directory: Directory | None = None
     ) -> list[AgentView]:
         """Return the agents that match, of those that the caller sees: best match first with a query, by name without."""
-        directory = directory or self._brain
+        directory = directory or self.sights
         views = [self._view(e) for e in directory.entries()]
         if not include_unhealthy:
             views = [v for v in views if v.status == "healthy"]
@@ -42,7 +42,7 @@ class AgentHost(Parts):
     async def look_for(self, ref: str) -> None:
         """Look in the whole mesh for an agent that the directory does not hold: by id, or by name."""
         with contextlib.suppress(AgentNotFound):
-            find(ref, self._brain, self.name_of)
+            find(ref, self.sights, self.name_of)
             return
         name = ref.partition("@")[0]
         if ref.startswith("did:"):
@@ -57,7 +57,7 @@ class AgentHost(Parts):
 
     def agent(self, ref: str, directory: Directory | None = None) -> AgentDetail:
         """Return one agent with its card and the replicas of its name, of those that the caller sees. Raises AgentNotFound."""
-        found = find(ref, directory or self._brain, self.name_of)
+        found = find(ref, directory or self.sights, self.name_of)
         views = [self._view(e) for e in found]
         order = {"own": 0, "signed": 1, "low": 2}
         ranked = sorted(zip(views, found, strict=True), key=lambda vf: (order[vf[0].trust], vf[0].status != "healthy"))
@@ -105,12 +105,20 @@ class AgentHost(Parts):
             verdict=self.trust.verdict(entry.manifest.agent_id),
             node_name=self.name_of(entry.manifest.node_id),
             now_s=self.mesh.now_s,
+            organisation=self._organisation_of(entry.manifest),
         )
+
+    def _organisation_of(self, manifest: Manifest) -> str:
+        """Return the did:key of the organisation that vouches for an agent, as its manifest proves; "" for none."""
+        with contextlib.suppress(MeshError):
+            member = self.organisations.look(manifest)
+            return "" if member is None else member.organisation
+        return ""
 
     def _local_views(self, ids: Sequence[str]) -> list[AgentView]:
         entries: list[Any] = [self._brain.entry(i) or self.private_entry(i) for i in map(AgentId, ids)]
         return [self._view(entry) for entry in entries if entry is not None]
 
     def _manifest_of(self, agent_id: str) -> Manifest | None:
-        entry = self._brain.entry(agent_id)
+        entry: Any = self._brain.entry(agent_id) or self.sights.abroad.entry(agent_id)
         return entry.manifest if entry is not None else None

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from agentmesh.core.brain import Brain, BrainConfig
 from agentmesh.core.contacts.messages import ClockSkew, CutOff, DialWanted, ForgetContact, HangUp, StoreContact
-from agentmesh.core.directory.messages import AgentGone, RecordRefused, RenewalDue, SeqBehind
+from agentmesh.core.directory.messages import AgentChanged, AgentGone, RecordRefused, RenewalDue, SeqBehind
 from agentmesh.core.machine import PeerMisbehaved
 from agentmesh.core.messages import (
     AddressHint,
@@ -84,6 +84,7 @@ class Callbacks:
         on_up: A link to a peer is up.
         on_misbehaved: A peer broke the protocol: (peer, code, detail).
         on_dead: A node that was watched does not answer any longer.
+        on_changed: An agent appeared, or its record or health changed, or it left.
     """
 
     on_request: Callable[[Peer, Stream, v1.RequestMessage], Coroutine[Any, Any, None]]
@@ -91,6 +92,7 @@ class Callbacks:
     on_up: Callable[[Peer], None]
     on_misbehaved: Callable[[NodeId, str, str], None]
     on_dead: Callable[[NodeId], None]
+    on_changed: Callable[[AgentId], None] = lambda _: None
 
 
 class Obedience(Protocol):
@@ -103,6 +105,45 @@ class Obedience(Protocol):
     def refusal_of(self, did: str) -> MeshError | None:
         """Return why a key may not be linked with or heard; None if it may."""
         ...
+
+
+class Borders(Protocol):
+    """Says to whom this node belongs, and who is of another mesh (``node.borders``)."""
+
+    def shown(self) -> str:
+        """Return the voucher to greet with; "" if this node has none."""
+        ...
+
+    def greeted(self, node: NodeId, voucher: str, /) -> None:
+        """Take the voucher that a node showed. Raises MeshError: it is forged, and there will be no link."""
+        ...
+
+    def is_abroad(self, node: NodeId, voucher: str, /) -> bool:
+        """Say whether a node is of another mesh: nothing but calls goes between it and this one."""
+        ...
+
+    def addresses_of(self, node: NodeId, /) -> tuple[str, ...]:
+        """Return where a node of another mesh may be reached."""
+        ...
+
+
+class NoBorders:
+    """All nodes are of one mesh, and nobody vouches for any."""
+
+    def shown(self) -> str:
+        """Return ""."""
+        return ""
+
+    def greeted(self, node: NodeId, voucher: str, /) -> None:
+        """Take nothing."""
+
+    def is_abroad(self, node: NodeId, voucher: str, /) -> bool:
+        """Return False."""
+        return False
+
+    def addresses_of(self, node: NodeId, /) -> tuple[str, ...]:
+        """Return ()."""
+        return ()
 
 
 class Mesh:
@@ -134,10 +175,13 @@ class Mesh:
         self.admission = admission or Admission(self.node_id)
         #: Asked for sentences to show in ``status``, each time.
         self.watches: list[Callable[[], list[str]]] = [self.admission.warnings]
+        #: Run every few seconds: looks at files that may have changed.
+        self.reviews: list[Callable[[], object]] = []
         self.config = config
         self._key, self._state, self._callbacks = key, state, callbacks
         self._scope = TaskScope("mesh")
         self._obedience: Obedience | None = None
+        self._borders: Borders = NoBorders()
         self.brain = Brain(self.node_id, brain_config, random.Random(os.urandom(16)))  # noqa: S311 jitter, not secrets
         self._driver = Driver(self.brain, send=self._send, store=self._store, emit=self._emit)
         self.links = Links(
@@ -150,8 +194,9 @@ class Mesh:
             on_control=self._on_control,
             on_request=callbacks.on_request,
             on_misbehaved=self.note_misbehaviour,
-            judge=lambda peer, hello: self.admission.admit(peer, hello.credential),
+            judge=self._judge,
             refusal_of=self._refusal_of,
+            is_abroad=lambda peer, hello: self._borders.is_abroad(peer, "" if hello is None else hello.organisation),
         )
         self.udp: UdpSocket | None = None
         self._udp_listen = udp_listen
@@ -221,14 +266,15 @@ class Mesh:
     def review(self) -> None:
         """Look at changed credential files, show a renewed credential to every peer, and let go of those that lost theirs."""
         if self.admission.refresh():
-            for peer in self.links.peers():
-                self.links.send(peer.link.peer, self._hello())
-        for peer in self.links.peers():
+            self.show_voucher()
+        for look in self.reviews:
+            look()
+        for peer in (*self.links.peers(), *self.links.abroad()):
             try:
                 self.admission.check(peer.link.peer)
             except MeshError as error:
                 self.links.drop(peer.link.peer, str(error))
-        self.admission.keep_only({peer.link.peer for peer in self.links.peers()})
+        self.admission.keep_only({peer.link.peer for peer in (*self.links.peers(), *self.links.abroad())})
 
     async def aclose(self) -> None:
         """Leave: tell neighbours, close links. Idempotent."""
@@ -258,6 +304,19 @@ class Mesh:
         """Tell orders of operators to this object from now on, and part from the keys that it refuses."""
         self._obedience = obedience
 
+    def belong_with(self, borders: Borders) -> None:
+        """Ask this object from now on to whom nodes belong."""
+        self._borders = borders
+
+    def show_voucher(self) -> None:
+        """Greet every peer again: this node's credential or voucher is another one now."""
+        for peer in self.links.peers():
+            self.links.send(peer.link.peer, self._hello())
+
+    def _judge(self, peer: NodeId, hello: v1.Hello) -> None:
+        self.admission.admit(peer, hello.credential)
+        self._borders.greeted(peer, hello.organisation)
+
     def _refusal_of(self, did: str) -> MeshError | None:
         return None if self._obedience is None else self._obedience.refusal_of(did)
 
@@ -267,9 +326,9 @@ class Mesh:
         self._driver.feed(incoming)
 
     def part_from(self, keys: Collection[str]) -> None:
-        """Drop the links to nodes with these keys, which are revoked."""
-        for peer in self.links.peers():
-            if peer.link.peer in keys:
+        """Drop the links to nodes with these keys, which are revoked, and to those that belong to one of them."""
+        for peer in (*self.links.peers(), *self.links.abroad()):
+            if peer.link.peer in keys or self._refusal_of(peer.link.peer) is not None:
                 self.links.drop(peer.link.peer, "its key is revoked")
 
     def hint(self, node: NodeId, addresses: tuple[str, ...], source: Source) -> None:
@@ -281,7 +340,7 @@ class Mesh:
 
     def contact_of(self, node: NodeId) -> Contact:
         """Return a node with the addresses known for it."""
-        return Contact(node, self.brain.addresses_of(node))
+        return Contact(node, self.brain.addresses_of(node) or self._borders.addresses_of(node))
 
     async def find(self, key: Key, *, agents_max: int = 16, timeout_s: float = 3.0) -> int:
         """Look for agents under a key: here, at neighbours, in the DHT; they are in the directory afterwards.
@@ -351,7 +410,10 @@ class Mesh:
             case OrderHeard():
                 if self._obedience is not None:
                     self._obedience.heard(event.order)
+            case AgentChanged():
+                self._callbacks.on_changed(event.agent_id)
             case AgentGone():
+                self._callbacks.on_changed(event.agent_id)
                 _log.info("agent %s left the directory (%s)", event.name, event.why)
             case FindDone():
                 done = self._finds.get(event.query)
@@ -420,6 +482,7 @@ class Mesh:
             addresses=list(self.addresses),
             clock_ms=int(time.time() * 1000),
             credential=self.admission.shown,
+            organisation=self._borders.shown(),
         )
 
     def _on_control(self, peer: NodeId, message: v1.ControlMessage) -> None:
@@ -427,7 +490,7 @@ class Mesh:
             self._driver.feed(Received(peer, message, by_link=True))
             return
         try:
-            self.admission.admit(peer, message.credential)
+            self._judge(peer, message)
         except MeshError as error:
             self.note_misbehaviour(peer, error.code, str(error))
             self.links.drop(peer, str(error))
@@ -443,6 +506,11 @@ class Mesh:
         else:
             self.sources.setdefault(node, "link")
             self._driver.feed(PeerUp(node, named, "peer"))
+        if peer.told is not None and (peer.told.credential, peer.told.organisation) != (
+            self.admission.shown,
+            self._borders.shown(),
+        ):
+            self.links.send(node, self._hello())  # it changed while this link was greeted
         self._callbacks.on_up(peer)
 
     def _on_down(self, peer: NodeId) -> None:
@@ -451,6 +519,8 @@ class Mesh:
 
     def _on_datagram(self, sender: NodeId, message: v1.DatagramMessage, address: str) -> None:
         if self.admission.revoked(sender) or self._refusal_of(sender) is not None:
+            return
+        if self._borders.is_abroad(sender, ""):
             return
         self._paths.heard(sender, address)
         self._driver.feed(Received(sender, message))

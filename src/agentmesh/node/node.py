@@ -25,6 +25,7 @@ from agentmesh.node.admission import Admission
 from agentmesh.node.assemble import assemble
 from agentmesh.node.audit import Audit
 from agentmesh.node.audit_peers import AuditPeers
+from agentmesh.node.borders import Border, check_claim
 from agentmesh.node.call import Call
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.grants import Grants
@@ -37,6 +38,7 @@ from agentmesh.node.links import Links, Peer
 from agentmesh.node.listing import AgentHost
 from agentmesh.node.mesh import Callbacks, Mesh
 from agentmesh.node.orders import orders_at
+from agentmesh.node.organisations import ORGANISATION_FILE, Organisations
 from agentmesh.node.policy.check import PolicyCheck
 from agentmesh.node.policy.policy import Policy
 from agentmesh.node.presented import Admitted, Presented
@@ -44,6 +46,7 @@ from agentmesh.node.proof import Proofs
 from agentmesh.node.registry import DoorKit, Registry
 from agentmesh.node.resolve import Directory, find, id_of
 from agentmesh.node.rulings import RulingHost
+from agentmesh.node.sights import Sights
 from agentmesh.node.standing import site_of, survey_at
 from agentmesh.node.status import StatusHost
 from agentmesh.node.tenancy import TenantHost
@@ -108,6 +111,7 @@ class Node(AgentHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         self.audit = Audit(self.node_id, audit_log)
         TenantHost.__init__(self, tenant_store)
         self._started_s = time.monotonic()
+        self._stamped = ""
         self._scope = TaskScope("node")
         self.discovery: list[str] = []
         self.mesh: Mesh = Mesh(
@@ -123,6 +127,7 @@ class Node(AgentHost, StatusHost, HistoryHost, RulingHost, TenantHost):
                 on_up=lambda peer: self._hearsay.on_up(peer),
                 on_misbehaved=lambda peer, code, detail: self.trust.note_misbehaviour(peer, code, detail),
                 on_dead=lambda node: self.trust.note_dead(node),
+                on_changed=self._on_changed,
             ),
             admission,
         )
@@ -130,12 +135,13 @@ class Node(AgentHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         self._brain: Brain = self.mesh.brain
         self.switch = KillSwitch()
         self.orders = orders_at(home, self.mesh, self.switch, self.audit)
+        self._belong(key)
         self.trust: Trust = Trust(
             self.node_id,
             trust_config or TrustConfig(),
             config.trust_roots,
             trust_store,
-            directory=self._brain,
+            directory=self.sights,
             cut_off=self._brain.cut_off,
             name_of=self.name_of,
         )
@@ -149,11 +155,9 @@ class Node(AgentHost, StatusHost, HistoryHost, RulingHost, TenantHost):
             on_health=self.mesh.local_health,
             on_gone=self._on_gone,
         )
-        self.policy = Policy(
-            self.node_id, home / "policies", config.policy, self._manifest_of, self.name_of, trust=self.trust
-        )
-        self._grants = Grants(key, self.registry, config.grant_roots, lambda ref: id_of(ref, self._brain, self.name_of))
-        self.policy.on_change = lambda was, now: self.audit.note_soon("policy", "policies", was=was, version=now)
+        self.registry.vouch = self.organisations.stamp
+        self.policy = self._ruling()
+        self._grants = Grants(key, self.registry, config.grant_roots, lambda ref: id_of(ref, self.sights, self.name_of))
         self._guard = Guard(config, self.registry, ledger, GuardFile(home / "guard.toml"))
         self._incoming, self._calls, self._token_calls = assemble(
             Proofs(key, config, self.registry, call_store),
@@ -173,11 +177,10 @@ class Node(AgentHost, StatusHost, HistoryHost, RulingHost, TenantHost):
             name_of=self.name_of,
             site_of=lambda node: site_of(self._brain, node),
             tenant_of=self.tenant_of,
+            directory=self.sights,
         )
         self._hearsay = Hearsay(key, self.trust, trust_store, self.links, on_misbehaved=self.mesh.note_misbehaviour)
-        self._survey = survey_at(self.mesh, self.switch)
-        self._audit_peers = self._watching(audit_log)
-        self._traces = Traces(self.node_id, config, log, self.links, name_of=self.name_of)
+        self._ask_others(audit_log)
 
     async def open(self, seeds: Sequence[str] = ()) -> None:
         """Listen, bring back agents and contacts, dial the seeds.
@@ -187,13 +190,44 @@ class Node(AgentHost, StatusHost, HistoryHost, RulingHost, TenantHost):
             UsageError: a seed is malformed.
         """
         self.policy.refresh()
+        self.orders.heed(self.organisations)
         self.orders.open(self.policy.lists)
+        self._stamped = self.organisations.shown
+        self.organisations.on_change = self._on_belonging
+        self.mesh.reviews.append(self.organisations.refresh)
         self.trust.open()
         self._hearsay.open()
         await self.mesh.open()
         await self.registry.open()
         self._audit_peers.open()
         await self.add_seeds(list(seeds))
+
+    def _ask_others(self, audit_log: AuditLog) -> None:
+        """Compose what asks other nodes, and answers them."""
+        self._survey = survey_at(self.mesh, self.switch)
+        self._audit_peers = self._watching(audit_log)
+        self._traces = Traces(self.node_id, self.config, self._log, self.links, name_of=self.name_of)
+
+    def _belong(self, key: KeyPair) -> None:
+        """Compose what says who is whose, where this mesh ends, and which agents are shown."""
+        self.organisations = Organisations(key, self._home / "identity" / ORGANISATION_FILE, self._manifest_of)
+        self.border = Border(self.organisations, self._is_ours, self.mesh.note_misbehaviour)
+        self.organisations.abroad = self._is_abroad
+        self.mesh.belong_with(self.border)
+        self.sights = Sights(self._brain, self.orders.refusal_of, lambda: self.orders.any_revoked)
+
+    def _ruling(self) -> Policy:
+        policy = Policy(
+            self.node_id,
+            self._home / "policies",
+            self.config.policy,
+            self._manifest_of,
+            self.name_of,
+            trust=self.trust,
+            belonging=self.organisations,
+        )
+        policy.on_change = lambda was, now: self.audit.note_soon("policy", "policies", was=was, version=now)
+        return policy
 
     async def _on_request(self, peer: Peer, stream: Stream, message: v1.RequestMessage) -> None:
         self.mesh.admission.check(peer.link.peer)
@@ -226,6 +260,28 @@ class Node(AgentHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         self.mesh.local_gone(agent_id)
         self.audit.note_soon("withdraw", agent_id)
 
+    def _is_ours(self, node: NodeId) -> bool:
+        """Say whether this mesh itself knows a node."""
+        return bool(self._brain.addresses_of(node)) or self._brain.overlay.record_of(node) is not None
+
+    def _is_abroad(self, node: str) -> bool:
+        """Say whether a node is of another mesh, by what is known of it or by the link that is up."""
+        peer = self.links.peer(node)
+        return (peer is not None and peer.calls_only) or self.border.is_abroad(NodeId(node))
+
+    def _on_changed(self, agent_id: AgentId) -> None:
+        entry = self._brain.entry(agent_id)
+        if entry is not None and not entry.local:
+            check_claim(self.organisations, entry.manifest, entry.via, self.mesh.note_misbehaviour)
+
+    def _on_belonging(self) -> None:
+        """Act on another voucher of this node, or on an organisation that is met for the first time."""
+        self.orders.met()
+        if self.organisations.shown != self._stamped:
+            self._stamped = self.organisations.shown
+            self.registry.resign_all()
+            self.mesh.show_voucher()
+
     def on_mdns(self, node: NodeId, addresses: list[str]) -> None:
         """Take an address heard on the LAN: a hint, never trust."""
         self.mesh.hint(node, tuple(addresses), "mdns")
@@ -234,7 +290,7 @@ class Node(AgentHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         """Start a call (see ``Calls.start``); an agent that is not in the directory is looked for in the mesh first."""
         if not self.switch.is_on:
             await self.look_for(request.to)
-        return await self.start_call(request, self._brain)
+        return await self.start_call(request, self.sights)
 
     async def start_call(self, request: CallRequest, directory: Directory) -> Call:
         """Start a call to an agent of a directory (see ``Calls.start``); a refusal is in the audit log when it is raised."""

@@ -46,8 +46,20 @@ class ListsSink(Protocol):
         ...
 
 
+class Belonging(Protocol):
+    """Says who is whose (``node.organisations``)."""
+
+    def known(self) -> Sequence[str]:
+        """Return the organisations whose revocations count here."""
+        ...
+
+    def chain_of(self, did: str, /) -> Sequence[str]:
+        """Return the keys on whose word an agent or node belongs to its organisation, that first; () for nobody's."""
+        ...
+
+
 class Orders:
-    """Obey operators.
+    """Obey operators, and let organisations take back what they vouched for.
 
     Args:
         node_id: This node.
@@ -76,6 +88,10 @@ class Orders:
         self._operators, self._feed, self._on_revoked = operators, feed, on_revoked
         self._note = note
         self._lists: ListsSink | None = None
+        self._belonging: Belonging | None = None
+        self._taken_back: dict[str, frozenset[str]] = {}
+        self._commanding: tuple[str, ...] = ()
+        self._kept_of: dict[str, None] = {}
         self.revoked: frozenset[str] = frozenset()
         #: Why what is in force may be forgotten at a restart; "" = it is kept.
         self.problem = ""
@@ -94,6 +110,8 @@ class Orders:
         self._obey()
         try:
             kept = [read_order(raw) for raw in self._file.load()]
+            self._kept_of = dict.fromkeys(order.operator for order in kept if order.kind == "revoke")
+            self._obey()  # what an organisation took back stays taken back, also before anybody of it is met again
         except MeshError as error:
             self._switch.damage = self.problem = str(error)
             self._damaged_s = time.time()
@@ -107,10 +125,25 @@ class Orders:
                 _log.warning("an order of %s is kept, whom this node no longer obeys", short(order.operator))
         self._settle()
 
+    def heed(self, belonging: Belonging) -> None:
+        """Let revocations of organisations count from now on; call ``met`` when another one is known."""
+        self._belonging = belonging
+
+    def met(self) -> None:
+        """Look again which organisations are known."""
+        self._obey()
+        self._settle()
+
     def _obey(self) -> None:
-        operators = tuple(dict.fromkeys(self._operators()))
-        if operators != self._book.operators:
-            self._feed(Obey(operators))
+        # The book keeps and spreads what organisations sign as well; here it counts for their own members only.
+        known = () if self._belonging is None else (*self._belonging.known(), *self._kept_of)
+        self._commanding = tuple(dict.fromkeys(self._operators()))
+        heard = tuple(dict.fromkeys((*self._commanding, *known)))[: self._book.config.operators_max]
+        if heard != self._book.operators:
+            self._feed(Obey(heard))
+
+    def _commands(self, operator: str) -> bool:
+        return operator in self._commanding
 
     def submit(self, raw: str) -> OrderTaken:
         """Take an order that an operator hands to this node, obey it, and have it spread.
@@ -123,12 +156,12 @@ class Orders:
         """
         order = read_order(raw)
         self._obey()
-        if not self._book.obeys(order.operator):
+        if not (self._commands(order.operator) or (self._book.obeys(order.operator) and order.kind == "revoke")):
             raise Unauthorized(
                 f"this node does not obey operator {short(order.operator)}",
                 code="order.operator",
-                why=f"it obeys {', '.join(map(short, self._book.operators)) or 'nobody'}",
-                hint=f"agentmesh config set operators {','.join((*self._book.operators, order.operator))}",
+                why=f"it obeys {', '.join(map(short, self._commanding)) or 'nobody'}",
+                hint=f"agentmesh config set operators {','.join((*self._commanding, order.operator))}",
             )
         # Here the operator can mend a clock. Elsewhere ``seq`` alone decides: a node whose own clock is wrong must neither go on
         # working nor stay stopped for it.
@@ -157,8 +190,9 @@ class Orders:
     # What holds
 
     def _held(self) -> list[Order]:
-        """Return the orders of obeyed operators, those for other nodes included."""
-        return [h.order for h in self._book.slots.values() if self._book.obeys(h.order.operator)]
+        """Return the orders of obeyed operators and the revocations of organisations, those for other nodes included."""
+        held = [h.order for h in self._book.slots.values() if self._book.obeys(h.order.operator)]
+        return [order for order in held if order.kind == "revoke" or self._commands(order.operator)]
 
     def _settle(self) -> None:
         """Bring everything in line with what is held; what restricts comes first, then the disk."""
@@ -175,9 +209,14 @@ class Orders:
         self._publish(mine)
 
     def _revoke(self, mine: Sequence[Order]) -> None:
-        revoked = frozenset(key for order in mine if isinstance(order.body, Revoke) for key in order.body.keys)
-        if revoked != self.revoked:
-            self.revoked = revoked
+        keys_of = {order.operator: frozenset[str]() for order in mine}
+        for order in mine:
+            if isinstance(order.body, Revoke):
+                keys_of[order.operator] |= frozenset(order.body.keys)
+        revoked = frozenset[str]().union(*(keys for who, keys in keys_of.items() if self._commands(who)))
+        taken_back = {who: keys for who, keys in keys_of.items() if keys and not self._commands(who)}
+        if (revoked, taken_back) != (self.revoked, self._taken_back):
+            self.revoked, self._taken_back = revoked, taken_back
             self._on_revoked(revoked)
 
     def _save(self, held: Sequence[Order]) -> None:
@@ -226,14 +265,34 @@ class Orders:
 
     def refusal_of(self, did: str) -> Unauthorized | None:
         """Return why a key may do nothing here; None if it may."""
-        if did not in self.revoked:
+        if did in self.revoked:
+            return Unauthorized(
+                f"the key {short(did)} is revoked",
+                code="refused.revoked",
+                why="an operator that this node obeys revoked it",
+                hint="use a new key; agentmesh operator restore   takes a revocation back",
+            )
+        if not self.any_revoked or self._belonging is None:
+            return None
+        chain = tuple(self._belonging.chain_of(did))
+        theirs = self._taken_back.get(chain[0] if chain else did, frozenset())
+        if not any(one in self.revoked or one in theirs for one in (*chain, did)):
             return None
         return Unauthorized(
-            f"the key {short(did)} is revoked",
-            code="refused.revoked",
-            why="an operator that this node obeys revoked it",
-            hint="use a new key; agentmesh operator restore   takes a revocation back",
+            f"the organisation of {short(did)} is revoked, or took back its word for it",
+            code="refused.organisation",
+            why=f"it is {chain[0] if chain else did}",
+            hint="agentmesh org list   shows whose agents are known here",
         )
+
+    @property
+    def any_revoked(self) -> bool:
+        """Say whether ``refusal_of`` can refuse anybody."""
+        return bool(self.revoked or self._taken_back)
+
+    def revocations_of(self, organisation: str) -> list[str]:
+        """Return the revocations of an organisation that are in force here, as they were signed."""
+        return [o.raw for o in self._held() if o.operator == organisation and o.kind == "revoke" and not o.audience]
 
     # What people see
 
@@ -243,7 +302,7 @@ class Orders:
         return OrdersView(
             node_id=self._node_id,
             read_only=self._switch.is_on,
-            operators=list(self._book.operators),
+            operators=list(self._commanding),
             orders=[self._view(order) for order in sorted(self._held(), key=lambda o: (o.operator, o.kind, o.rank))],
             stops=sorted(stops),
             revoked=sorted(self.revoked),
@@ -316,7 +375,7 @@ class Revocations:
 
     async def enter(self, visit: Visit) -> None:
         """Let the call pass. Raises Unauthorized (code "refused.revoked")."""
-        if not self._orders.revoked:
+        if not self._orders.any_revoked:
             return
         token = visit.token
         for did in (token.caller, visit.peer, visit.message.agent_id, *token.claims.hops):

@@ -22,9 +22,11 @@ from agentmesh.node.killswitch import KillSwitch
 from agentmesh.node.links import Links
 from agentmesh.node.mesh import Mesh
 from agentmesh.node.orders import Orders
+from agentmesh.node.organisations import Organisations
 from agentmesh.node.policy.policy import Policy
 from agentmesh.node.presented import TokenCalls
 from agentmesh.node.registry import Registry
+from agentmesh.node.sights import Sights
 from agentmesh.node.survey import Survey
 from agentmesh.node.traces import Traces
 from agentmesh.node.trust import Trust
@@ -44,6 +46,8 @@ class Parts:
     registry: Registry
     switch: KillSwitch
     orders: Orders
+    organisations: Organisations
+    sights: Sights
     policy: Policy
     trust: Trust
     audit: Audit

@@ -176,6 +176,8 @@ class Registry:
         self._state = state
         self._keys_dir = keys_dir
         self._on_record, self._on_health, self._on_gone = on_record, on_health, on_gone
+        #: Says, by id and seconds of life, which organisation vouches for an agent of the operator (``node.organisations``).
+        self.vouch: Callable[[str, int], dict[str, Any] | None] = lambda _agent, _life_s: None
         self._agents: dict[AgentId, LocalAgent] = {}
         self._lock = asyncio.Lock()
         self._scope = TaskScope("registry")
@@ -330,6 +332,8 @@ class Registry:
                 )
             return manifest
         assert key is not None
+        # Tenants are others: the organisation of this machine does not vouch for their agents.
+        vouched = None if saved.tenant else self.vouch(key.did, self._config.manifest_life_s)
         card = build_card(
             agent_key_did=key.did,
             node_id=self._node_id,
@@ -342,7 +346,7 @@ class Registry:
             seq=self._state.next_seq(key.did, int(time.time() * 1000)),
             iat=now,
             exp=now + self._config.manifest_life_s,
-            params=saved.params,
+            params={**saved.params, **({"organisation": vouched} if vouched else {})},
             streaming=True,
         )
         if not saved.unsigned:
@@ -412,6 +416,12 @@ class Registry:
         agent.manifest = self._manifest(agent.saved, agent.key)
         if not agent.saved.private:
             self._on_record(agent.manifest)
+
+    def resign_all(self) -> None:
+        """Sign the manifests of all agents again whose keys are here: another organisation vouches for them."""
+        for agent in self.agents():
+            if agent.key is not None:
+                self.resign(agent.manifest.agent_id)
 
     async def _check(self, agent: LocalAgent) -> None:
         agent_id = AgentId(agent.manifest.agent_id)

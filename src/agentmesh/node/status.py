@@ -64,6 +64,7 @@ class StatusHost(Parts):
             *self._state.report,
             *self.links.warnings,
             *self.registry.warnings,
+            *self.organisations.warnings(),
             *self._guard.warnings,
             *self.audit.warnings,
             *self._audit_peers.warnings(self.name_of),

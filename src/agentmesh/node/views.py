@@ -29,7 +29,14 @@ class LeasedEntry(Entry, Protocol):
 
 
 def agent_view(
-    entry: LeasedEntry, *, registry: Registry, links: Links, verdict: Verdict, node_name: str, now_s: float
+    entry: LeasedEntry,
+    *,
+    registry: Registry,
+    links: Links,
+    verdict: Verdict,
+    node_name: str,
+    now_s: float,
+    organisation: str = "",
 ) -> AgentView:
     """Show a directory entry."""
     manifest = entry.manifest
@@ -65,6 +72,7 @@ def agent_view(
         detail=local.health.detail if local is not None and local.health is not None else "",
         trust_score=round(verdict.score, 4),
         trust_tier=verdict.tier,
+        organisation=organisation,
     )
 
 

@@ -54,6 +54,8 @@ class Hello(msgspec.Struct, tag="hello", kw_only=True, forbid_unknown_fields=Fal
         addresses: Where the sender can be dialled.
         clock_ms: Sender's wall clock, to tell the operator of skew; never used to decide.
         credential: The sender's device credential (``identity.credential``), "" if it has none.
+        organisation: The voucher of the sender's organisation for it (``identity.voucher``), "" if it has none.
+        calls_only: The sender's mesh and ours are two: nothing but calls goes over this link, either way.
     """
 
     v: int
@@ -62,6 +64,8 @@ class Hello(msgspec.Struct, tag="hello", kw_only=True, forbid_unknown_fields=Fal
     addresses: list[str] = []
     clock_ms: int = 0
     credential: str = ""
+    organisation: str = ""
+    calls_only: bool = False
 
 
 class Bye(msgspec.Struct, tag="bye", kw_only=True):

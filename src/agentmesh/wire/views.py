@@ -103,6 +103,7 @@ class AgentView(msgspec.Struct, kw_only=True):
         status: "healthy" is offered for calls; "unhealthy" is shown and not offered; "unknown" before the first check.
         trust: "own" (registered on this node), "signed" (verified manifest of another node), "low" (unsigned).
         trust_score, trust_tier: What this node thinks of its conduct, 0 … 1 and in a word (docs/spec/trust.md).
+        organisation: did:key of the organisation that vouches for it; "" for none (docs/spec/federation.md §2).
         path: "local", "direct" or "relayed"; "unreached" when no link to its node is up.
         door: Door of a local agent ("a2a", "http", "sdk"); "" for remote ones.
         seq: The owner's sequence number of the manifest.
@@ -126,6 +127,7 @@ class AgentView(msgspec.Struct, kw_only=True):
     detail: str = ""
     trust_score: float = 0.0
     trust_tier: TrustTier = "unknown"
+    organisation: str = ""
 
 
 class AgentList(msgspec.Struct, kw_only=True):

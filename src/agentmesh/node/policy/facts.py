@@ -118,3 +118,42 @@ class NoTrust:
     def tier(self, who: str, /) -> str:
         """Return "unknown"."""
         return "unknown"
+
+
+class BelongingOf(Protocol):
+    """Which organisation vouches for somebody (``node.organisations``); all are did:keys, "" for none."""
+
+    @property
+    def own(self) -> str:
+        """The one of this node."""
+        ...
+
+    def of_agent(self, agent: str, /) -> str:
+        """The one of an agent, by its manifest."""
+        ...
+
+    def of_node(self, node: str, /) -> str:
+        """The one of a node, by what it showed."""
+        ...
+
+    def is_abroad(self, node: str, /) -> bool:
+        """Say whether a node is of another mesh, linked for calls only."""
+        ...
+
+
+class NobodyBelongs:
+    """Knows of no organisation."""
+
+    own = ""
+
+    def of_agent(self, agent: str, /) -> str:
+        """Return ""."""
+        return ""
+
+    def of_node(self, node: str, /) -> str:
+        """Return ""."""
+        return ""
+
+    def is_abroad(self, node: str, /) -> bool:
+        """Return False."""
+        return False

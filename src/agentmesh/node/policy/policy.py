@@ -18,7 +18,18 @@ from typing import Any, NamedTuple
 from agentmesh.errors import ConfigError
 from agentmesh.identity.manifest import Manifest
 from agentmesh.node.policy.cedar import Engine, is_same
-from agentmesh.node.policy.facts import OWN, Facts, Ground, ManifestOf, NoTrust, Party, Ruling, TrustOf
+from agentmesh.node.policy.facts import (
+    OWN,
+    BelongingOf,
+    Facts,
+    Ground,
+    ManifestOf,
+    NobodyBelongs,
+    NoTrust,
+    Party,
+    Ruling,
+    TrustOf,
+)
 from agentmesh.node.policy.files import LISTS, Listing, Source, listing, read_all
 from agentmesh.node.policy.lists import (
     NO_LISTS,
@@ -85,6 +96,7 @@ class Policy:
         name_of: Node id → the name it gives itself.
         trust: How far somebody is trusted.
         clock_s: Monotonic seconds.
+        belonging: Which organisations vouch for whom; nobody does if left out.
     """
 
     def __init__(
@@ -97,7 +109,9 @@ class Policy:
         *,
         trust: TrustOf | None = None,
         clock_s: Callable[[], float] = time.monotonic,
+        belonging: BelongingOf | None = None,
     ) -> None:
+        self._belonging: BelongingOf = belonging or NobodyBelongs()
         self._node_id, self.directory, self.setting = node_id, directory, mode
         self._manifest_of, self._name_of, self._clock_s = manifest_of, name_of, clock_s
         self.trust: TrustOf = trust or NoTrust()
@@ -231,6 +245,10 @@ class Policy:
             facts.purpose if "purpose" in reads else "",
             facts.hops if "hops" in reads else 0,
             facts.budget if "budget" in reads else None,
+            self._belonging.of_agent(facts.says) if caller is not None else "",
+            self._belonging.of_node(facts.node),
+            self._belonging.own,
+            self._belonging.is_abroad(facts.node),
         )
         ruling = self._cache.get(key)
         if ruling is None:
@@ -282,9 +300,20 @@ class Policy:
     def _organisation(self, agent: str, node: str) -> tuple[str, bool]:
         """Return (organisation, whether it is this node's own) of an agent at a node; an agent's own entry wins."""
         of = self.loaded.lists.organisation_of
-        ours = of.get(self._node_id, OWN)
-        name = of.get(agent) or (ours if node == self._node_id or agent == self._node_id else of.get(node, ""))
+        ours = of.get(self._node_id) or of.get(self._belonging.own) or OWN
+        if (listed := of.get(agent)) is not None or node == self._node_id or agent == self._node_id:
+            name = listed or ours
+        else:
+            vouched = self._belonging.of_agent(agent) if agent else ""
+            name = self._named(vouched, ours) or of.get(node) or self._named(self._belonging.of_node(node), ours)
         return name, name in (OWN, ours)
+
+    def _named(self, organisation: str, ours: str) -> str:
+        """Return the name of an organisation that vouches for somebody; "" if the operator gave it none."""
+        if not organisation:
+            return ""
+        named = self.loaded.lists.organisation_of.get(organisation, "")
+        return named or (ours if organisation == self._belonging.own else "")
 
     def _tags_of(self, keys: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:
         given = self.loaded.lists.tags_of
@@ -325,7 +354,8 @@ class Policy:
 
     def _denied_node(self, caller: Party) -> Listed | None:
         """An agent that was given to another organisation is still refused where its node's organisation is."""
-        name = self.loaded.lists.organisation_of.get(caller.node, "")
+        of = self.loaded.lists.organisation_of
+        name = of.get(caller.node) or of.get(self._belonging.of_node(caller.node), "")
         return look_up(self._entries["deny"], keys=(), organisation=name, home=False, tags=()) if name else None
 
     def _find(self, which: ListName, caller: Party) -> Listed | None:
@@ -354,6 +384,8 @@ class Policy:
 
     def _default(self, facts: Facts, caller: Party, callee: Party, person: bool) -> Ruling:
         mode = self.mode
+        if mode == "open" and self._belonging.is_abroad(facts.node):
+            mode = "closed"  # another mesh's nodes come in by agreement, and call by rule
         if mode == "open":
             return Ruling(True, "default", "open: whoever no rule names may call")
         if person:
