@@ -9,9 +9,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 from agentmesh.core.search.model import Document
+from agentmesh.embed.base import Embedder, Role
 
 _WORD = re.compile(r"[^\W_]+")
 _HAN = re.compile(r"[\u3400-\u9fff]")
@@ -21,7 +22,7 @@ class Searcher(Protocol):
     """Anything that ranks agents for a text."""
 
     def update(self, documents: Sequence[Document]) -> None:
-        """Take in all agents, once."""
+        """Take in agents; a rival takes all at once."""
         ...
 
     def search(self, query: str, limit: int) -> list[tuple[str, float]]:
@@ -44,6 +45,11 @@ def words(text: str) -> list[str]:
             else:
                 found.append(part)
     return found
+
+
+def said(document: Document) -> str:
+    """Return everything that an agent says of itself as one text."""
+    return " ".join((*(passage.text for passage in document.passages), *document.tags))
 
 
 class TfIdf:
@@ -84,3 +90,46 @@ class TfIdf:
         raw = {word: n * self._rarity[word] for word, n in count.items() if word in self._rarity}
         length = math.sqrt(math.fsum(value * value for value in raw.values()))
         return {word: value / length for word, value in raw.items()} if length else {}
+
+
+class Plain:
+    """One vector per agent over all it says, from a local sentence model; cosine. What a vector database alone gives.
+
+    Texts that were embedded once in this process are not embedded again: the report asks the same of several worlds.
+
+    Args:
+        embedder: Open, of dense vectors; closed with this.
+    """
+
+    _known: ClassVar[dict[tuple[str, str, str], Any]] = {}
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._ids: list[str] = []
+        self._matrix: Any = None
+
+    def update(self, documents: Sequence[Document]) -> None:
+        """Take in all agents, once."""
+        import numpy
+
+        self._ids = [one.agent_id for one in documents]
+        self._matrix = numpy.asarray(
+            self._embedder.embed([said(one) for one in documents], "passage"), dtype=numpy.float32
+        )
+
+    def search(self, query: str, limit: int) -> list[tuple[str, float]]:
+        """Return ids and cosines, the best first; what is at a right angle or worse is no answer."""
+        scores = self._matrix @ self._embedded([query], "query")[0]
+        best = sorted(zip(self._ids, scores.tolist(), strict=True), key=lambda one: (-one[1], one[0]))[:limit]
+        return [(name, min(1.0, score)) for name, score in best if score > 0]
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._embedder.close()
+
+    def _embedded(self, texts: Sequence[str], role: Role) -> list[Any]:
+        version = self._embedder.version
+        new = [text for text in dict.fromkeys(texts) if (version, role, text) not in self._known]
+        for text, vector in zip(new, self._embedder.embed(new, role) if new else (), strict=True):
+            self._known[(version, role, text)] = vector
+        return [self._known[(version, role, text)] for text in texts]

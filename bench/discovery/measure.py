@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -9,9 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agentmesh.core.search.rank import HEALTH, Parts, Weights, ranked
+from agentmesh.daemon.home import find_home
+from agentmesh.embed.choose import open_embedder
+from agentmesh.embed.models import MINILM, is_present, models_in
 from agentmesh.errors import UsageError
 from bench.discovery import sets
-from bench.discovery.baselines import Searcher, TfIdf
+from bench.discovery.baselines import Plain, Searcher, TfIdf
 from bench.discovery.metrics import K, Metrics, judge, mean
 from bench.discovery.sets import Agent, Query
 
@@ -19,10 +23,12 @@ from bench.discovery.sets import Agent, Query
 DEPTH = 50
 #: Text alone: a set says what fits, not who is trusted.
 TEXT_ALONE = Weights(1.0, 0.0, 0.0)
-RIVALS = {"tfidf": TfIdf}
+#: Rivals, which are no index: words alone, and the vectors of the local model alone.
+TFIDF, PLAIN = "tfidf", "minilm-plain"
+RIVALS = (TFIDF, PLAIN)
 #: What the report walks through, and what is taken if no name is given.
-NAMES = (*RIVALS,)
-DEFAULT = "tfidf"
+NAMES = RIVALS
+DEFAULT = TFIDF
 
 #: Trust and health of each agent, 0 … 1.
 Standings = Mapping[str, tuple[float, float]]
@@ -65,10 +71,19 @@ def searcher(name: str, folder: Path) -> Searcher:
 
     Raises:
         UsageError: there is no embedder of this name.
+        ConfigError: its model is not here.
     """
-    if name in RIVALS:
-        return RIVALS[name]()
+    if name == TFIDF:
+        return TfIdf()
+    if name == PLAIN:
+        return Plain(open_embedder(MINILM.name, folder, models=models()))
     raise UsageError(f"no embedder named {name!r}", hint=f"--embedder {' | '.join(RIVALS)}")
+
+
+def models() -> Path:
+    """Return where local models are: beside the tests' environment, where ``make test`` puts them, or in the home."""
+    beside = Path(sys.prefix) / "models"
+    return beside if is_present(MINILM, beside) else models_in(find_home()[0].path)
 
 
 def ask(name: str, agents: Sequence[Agent], queries: Sequence[Query]) -> Asked:
