@@ -1,0 +1,1 @@
+"""The search process: index, lexicon and model live there, so that the daemon's loop and memory stay untouched."""

@@ -1,0 +1,367 @@
+"""The search engine of one node: documents in, answers out. Lives in the search process; the bench uses it directly.
+
+An answer is made in two steps. Lists of agents by feature bring up candidates, rarest feature first and never more than a fixed
+amount of work; the exact score (``score.py``) then orders them by the passage that fits best.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from agentmesh.core.search.model import PASSAGES_MAX, QUERY_CHARS_MAX, TEXT_CHARS_MAX, Document, Filters, Found, Hit, Passage
+from agentmesh.core.search.needs import needs_of
+from agentmesh.core.search.spelling import Spelling
+from agentmesh.core.search.text import folded
+from agentmesh.embed.builtin import Reader, Unit
+from agentmesh.embed.concepts import Lexicon, dumped, lexicon_files, mark_of, read_lexicon, stored
+from agentmesh.node.search.packed import Keys, missed_by, packed, traits_asked, traits_of, unpacked
+from agentmesh.node.search.score import Need, Packed, Scored, Tuning, scored, weighed
+from agentmesh.store.search import AgentRow, SearchStore
+
+#: Hits and near misses of one answer, at most.
+LIMIT_MAX = 1_000
+#: Entries of lists that one need may read, and agents that are then scored exactly.
+_ENTRIES_MAX = 40_000
+_EXACT_MIN, _EXACT_MAX = 150, 2_000
+#: Below this nothing speaks for an agent.
+_TEXT_MIN = 0.04
+#: Documents put in by one transaction.
+_BATCH = 100
+_COUNTS_MAX = 100_000
+_SPELLING_WORDS_MAX = 40_000
+#: What a corrected word still says, by the number of slips.
+_SLIPPED = (1.0, 0.9, 0.75)
+
+
+class Engine:
+    """Open with ``Engine.open(path)``; calls must not overlap.
+
+    Attributes:
+        notes: What people should know of every answer, in English.
+    """
+
+    def __init__(self, store: SearchStore, reader: Reader, *, tuning: Tuning) -> None:
+        self._store = store
+        self._reader = reader
+        self._tuning = tuning
+        salt = store.get("salt")
+        if len(salt) != 16:
+            salt = os.urandom(16)
+            store.put("salt", salt)
+        self._keys = Keys(salt)
+        self._counts: dict[str, int] = {}
+        self._spelling: Spelling | None = None
+        self.notes: list[str] = list(store.report)
+
+    @classmethod
+    def open(
+        cls, path: Path | str, embedder: str = "builtin", *, lexicon: Lexicon | None = None, tuning: Tuning | None = None
+    ) -> Engine:
+        """Open or make an index.
+
+        Args:
+            path: The SQLite file.
+            embedder: By which vectors are made.
+            lexicon: The concepts; None takes the program's.
+            tuning: Figures of the score; None takes the program's.
+
+        Raises:
+            Full: the file cannot be written.
+        """
+        store = SearchStore.open(Path(path))
+        try:
+            reader = Reader(_lexicon(store) if lexicon is None else lexicon)
+            engine = cls(store, reader, tuning=tuning or Tuning())
+            engine._begin()
+        except BaseException:
+            store.close()
+            raise
+        return engine
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    @property
+    def embedder(self) -> str:
+        """By which vectors are compared now."""
+        return "builtin"
+
+    def _begin(self) -> None:
+        """Empty an index whose features another lexicon or other code made."""
+        version = self._reader.version.encode()
+        if self._store.get("reader") != version:
+            if len(self._store):
+                self._store.clear()
+                self.notes.append("the lexicon is new: all agents are indexed again")
+            self._store.put("reader", version)
+
+    # Documents
+
+    def versions(self) -> dict[str, str]:
+        """Return the version of every agent that is indexed. Raises StoreError."""
+        return self._store.versions()
+
+    def update(self, documents: Iterable[Document]) -> int:
+        """Index documents; one whose version is there already is passed over.
+
+        Returns:
+            How many were indexed.
+
+        Raises:
+            StoreError: it cannot be written. Batches written before stay.
+        """
+        done = 0
+        batch: dict[str, Document] = {}
+        for document in documents:
+            batch[document.agent_id] = document
+            if len(batch) >= _BATCH:
+                done += self._put(batch)
+                batch = {}
+        return done + (self._put(batch) if batch else 0)
+
+    def remove(self, agent_ids: Iterable[str]) -> int:
+        """Take agents out and return how many were there. Raises StoreError."""
+        removed: list[tuple[int, str]] = []
+        for agent_id in dict.fromkeys(agent_ids):
+            if (old := self._old(agent_id)) is not None:
+                removed.append(old)
+        if removed:
+            self._store.change(removed, [])
+            self._counts.clear()
+        return len(removed)
+
+    def _put(self, batch: dict[str, Document]) -> int:
+        removed: list[tuple[int, str]] = []
+        added: list[AgentRow] = []
+        for document in batch.values():
+            if self._store.version_of(document.agent_id) == document.version:
+                continue
+            if (old := self._old(document.agent_id)) is not None:
+                removed.append(old)
+            added.append(self._row(document))
+        if added:
+            self._store.change(removed, added)
+            self._counts.clear()
+        return len(added)
+
+    def _old(self, agent_id: str) -> tuple[int, str] | None:
+        found = self._store.stored(agent_id)
+        if found is None:
+            return None
+        document = _document(found.document)
+        return found.id, _tokens(document, self._read(document))
+
+    def _read(self, document: Document) -> list[dict[str, float]]:
+        """Return the features of each passage; the agent's own begins with its name and tags."""
+        read = self._reader.features
+        found: list[dict[str, float]] = []
+        for number, passage in enumerate(document.passages[:PASSAGES_MAX]):
+            text = passage.text[:TEXT_CHARS_MAX]
+            if number == 0:
+                text = f"{document.name[:200]}\n{chr(10).join(document.tags[:64])[:1000]}\n{text}"
+            elif passage.skill and passage.kind == "skill":
+                text = f"{passage.skill[:200]}\n{text}"
+            found.append(read(text))
+        return found or [read(document.name[:200])]
+
+    def _row(self, document: Document) -> AgentRow:
+        passages = self._read(document)
+        return AgentRow(
+            document.agent_id,
+            document.version,
+            max(0, min(document.context_window, 2**53)),
+            None if document.price_micros is None else max(0, min(document.price_micros, 2**53)),
+            msgspec.msgpack.encode(document),
+            packed(passages, self._keys),
+            _tokens(document, passages),
+        )
+
+    # Answers
+
+    def search(self, query: str, *, filters: Filters | None = None, limit: int = 10, near: int = 3) -> Found:
+        """Answer a query.
+
+        Args:
+            query: What is needed; of more than ``QUERY_CHARS_MAX`` characters the rest is not read.
+            filters: What must hold.
+            limit: Hits at most.
+            near: Near misses at most; none without filters.
+
+        Raises:
+            StoreError: the index cannot be read.
+        """
+        filters = filters or Filters()
+        limit, near = max(0, min(limit, LIMIT_MAX)), max(0, min(near, LIMIT_MAX))
+        notes = list(self.notes)
+        if len(query) > QUERY_CHARS_MAX:
+            query = query[:QUERY_CHARS_MAX]
+            notes.append(f"only the first {QUERY_CHARS_MAX} characters of the query were read")
+        texts = needs_of(query)
+        needs = [need for text in texts if (need := self._weigh(text)).paths]
+        hits, nearly = self._answers(needs, filters, limit, near) if needs else ([], [])
+        return Found(tuple(hits), tuple(nearly), tuple(texts), self.embedder, tuple(notes))
+
+    def _answers(self, needs: Sequence[Need], filters: Filters, limit: int, near: int) -> tuple[list[Hit], list[Hit]]:
+        asked = traits_asked(filters)
+        lists: list[tuple[list[Hit], list[Hit]]] = []
+        for need in needs:
+            lists.append(self._for_need(need, filters, asked, max(limit, 10) * 2, near))
+        if len(lists) == 1:
+            hits, nearly = lists[0]
+        else:
+            hits, nearly = _together([one for one, _ in lists]), _together([one for _, one in lists])
+        return hits[:limit], nearly[:near]
+
+    def _for_need(self, need: Need, filters: Filters, asked: Sequence[str], limit: int, near: int) -> tuple[list[Hit], list[Hit]]:
+        """Return hits and near misses of one need."""
+        plain = filters == Filters()
+        hits: list[Hit] = []
+        nearly: list[Hit] = []
+        for number, one in self._candidates(need, asked, limit):
+            self._judge(number, one, filters, hits, nearly)
+        if not plain and near:
+            for number, one in self._candidates(need, (), limit):
+                self._judge(number, one, filters, [], nearly)
+        best: dict[str, Hit] = {hit.agent_id: hit for hit in nearly}
+        return _ordered(hits)[:limit], _ordered(best.values())[:near]
+
+    def _judge(self, raw: bytes, one: Scored, filters: Filters, hits: list[Hit], nearly: list[Hit]) -> None:
+        document = _document(raw)
+        passage = document.passages[one.passage] if one.passage < len(document.passages) else Passage("agent", "", document.name)
+        missed = missed_by(document, filters)
+        hit = Hit(document.agent_id, one.text, passage, missed, one.lexical, one.concept)
+        (nearly if missed else hits).append(hit)
+
+    def _candidates(self, need: Need, asked: Sequence[str], limit: int) -> list[tuple[bytes, Scored]]:
+        """Return documents that may answer with their exact scores, the best first."""
+        worth: dict[int, float] = {}
+        left = _ENTRIES_MAX
+        features = sorted(need.features, key=lambda one: (self._count(one), one))
+        for feature in features:
+            if self._count(feature) > left and worth:
+                break  # commoner ones only order what rarer ones brought up, and the exact score does that
+            gain = need.features[feature]
+            found = self._store.agents_of(feature, asked)
+            for number in found[:left]:
+                worth[number] = worth.get(number, 0.0) + gain
+            left -= len(found)
+        most = min(_EXACT_MAX, max(_EXACT_MIN, limit * 2))
+        chosen = sorted(worth, key=lambda number: (-worth[number], number))[:most]
+        results: list[tuple[bytes, Scored]] = []
+        for row in self._store.read(chosen).values():
+            one = scored(need, _passages(row.features), self._tuning)
+            if one.text >= _TEXT_MIN:
+                results.append((row.document, one))
+        results.sort(key=lambda one: -one[1].text)
+        return results
+
+    def _weigh(self, text: str) -> Need:
+        units = [self._corrected(unit) for unit in self._reader.units(text)]
+        return weighed(text, units, self._count, self._keys, len(self._store), self._tuning)
+
+    def _count(self, feature: str) -> int:
+        found = self._counts.get(feature)
+        if found is None:
+            if len(self._counts) >= _COUNTS_MAX:
+                self._counts.clear()
+            found = self._counts[feature] = self._store.count_of(feature)
+        return found
+
+    def _corrected(self, unit: Unit) -> Unit:
+        """Return a unit whose word nobody knows with the known words that it may mean."""
+        if unit.known or any(self._count(word) for word in unit.words):
+            return unit
+        near = self._spell().near(unit.plain)
+        words: list[str] = []
+        means: dict[str, float] = dict(unit.means)
+        slips = 0
+        for word, slips in near:
+            for read in self._reader.units(word):
+                words += [one for one in read.words if self._count(one)]
+                for concept, strength in read.means:
+                    means[concept] = max(means.get(concept, 0.0), strength)
+        if not near:
+            return unit
+        share = _SLIPPED[min(slips, len(_SLIPPED) - 1)]
+        return unit._replace(
+            words=tuple(dict.fromkeys(words))[:1] or unit.words,
+            means=tuple((name, strength * share) for name, strength in means.items()),
+            weight=unit.weight * share,
+        )
+
+    def _spell(self) -> Spelling:
+        """Return the spelling of all words that the lexicon or an agent has; made on first use."""
+        if self._spelling is None:
+            made = Spelling()
+            for word in self._reader.lexicon.words:
+                made.add(word)
+            for word in self._store.words(_SPELLING_WORDS_MAX):
+                made.add(word)
+            self._spelling = made
+        return self._spelling
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        self._store.close()
+
+
+def _ordered(hits: Iterable[Hit]) -> list[Hit]:
+    return sorted(hits, key=lambda hit: (-hit.text, hit.agent_id))
+
+
+def _together(lists: Sequence[Sequence[Hit]]) -> list[Hit]:
+    """Merge the answers to several needs: the best of each first, and whoever answers more of them higher."""
+    best: dict[str, Hit] = {}
+    total: dict[str, float] = {}
+    for hits in lists:
+        for rank, hit in enumerate(hits):
+            # A need whose best answer is weak still shows its best early: half way to the best of that rank.
+            level = max((other[rank].text for other in lists if len(other) > rank), default=hit.text)
+            lifted = (hit.text * level) ** 0.5
+            total[hit.agent_id] = total.get(hit.agent_id, 0.0) + lifted
+            if hit.agent_id not in best or lifted > best[hit.agent_id].text:
+                best[hit.agent_id] = msgspec.structs.replace(hit, text=lifted)
+    share = 0.3
+    merged = [
+        msgspec.structs.replace(hit, text=(1 - share) * hit.text + share * total[agent_id] / len(lists))
+        for agent_id, hit in best.items()
+    ]
+    return _ordered(merged)
+
+
+def _lexicon(store: SearchStore) -> Lexicon:
+    """Return the program's lexicon, from the copy in the index if it is of the same files."""
+    files = lexicon_files()
+    found = stored(store.get("lexicon"), mark_of(files))
+    if found is None:
+        found = read_lexicon(files)
+        store.put("lexicon", dumped(found))
+    return found
+
+
+_decode: Callable[[bytes], Document] = msgspec.msgpack.Decoder(Document).decode
+
+
+def _document(raw: bytes) -> Document:
+    return _decode(raw)
+
+
+def _passages(raw: bytes) -> list[Packed]:
+    return unpacked(raw)
+
+
+def _tokens(document: Document, passages: Sequence[dict[str, float]]) -> str:
+    names: dict[str, None] = {}
+    for features in passages:
+        names.update(dict.fromkeys(features))
+    return " ".join((*names, *traits_of(document)))
+
+
+def hash_of(text: str) -> bytes:
+    """Return by what the vector of a text is kept."""
+    return hashlib.blake2b(folded(text).encode("utf-8", "replace"), digest_size=12).digest()

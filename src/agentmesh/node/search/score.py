@@ -1,0 +1,161 @@
+"""How well a passage answers a need, 0 … 1: the share of what the need means that the passage covers. Pure.
+
+A need is a row of units (a word, a term, a few signs). A passage covers a unit by its words, or by a concept that both name;
+a concept that is only broader or narrower covers part of it. What the passage leaves out and the agent says elsewhere counts
+in part as well: "in German" often stands once for all skills. Each unit counts by how rare it is. How often a passage says a
+thing, and how long it is, does not matter; one that says very much of everything is damped.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from agentmesh.embed.builtin import Unit
+
+
+class Tuning(msgspec.Struct, frozen=True):
+    """The figures of the score; found on the dev split of bench/discovery, never on queries of the other.
+
+    Attributes:
+        concept: What a concept says of the same unit that its very words say with 1.
+        elsewhere: What it is worth that the agent says it in another passage.
+        prior_agents: So many imagined agents are counted in, that rarity means something in a small index.
+        prior_share: How many of them have any given feature.
+        unknown: Weight of a unit that no agent here covers, by its rarest feature.
+        crowd: Features of a passage from which on it is damped.
+        both: What the weaker way adds when words and concepts both cover a unit.
+    """
+
+    concept: float = 0.85
+    elsewhere: float = 0.5
+    prior_agents: float = 300.0
+    prior_share: float = 0.003
+    unknown: float = 0.5
+    crowd: int = 90
+    both: float = 0.15
+
+
+class Path(NamedTuple):
+    """One feature by which a unit may be covered: which unit, how much of it, and whether it is one of its words."""
+
+    unit: int
+    gain: float
+    is_word: bool
+
+
+class Need(msgspec.Struct):
+    """One need, weighed.
+
+    Attributes:
+        text: As it stands.
+        paths: Feature key → what it covers.
+        features: Feature → the most it can bring, for finding candidates.
+        most: What each unit can be covered by at most.
+        total: Their sum, and what nobody covers.
+    """
+
+    text: str
+    paths: dict[int, list[Path]]
+    features: dict[str, float]
+    most: list[float]
+    total: float
+
+
+class Scored(NamedTuple):
+    """How well one agent answers one need."""
+
+    text: float
+    lexical: float
+    concept: float
+    passage: int
+
+
+class Packed(NamedTuple):
+    """The features of one passage: their keys, ascending, and each one's strength, 0 … 255."""
+
+    keys: array[int]
+    strengths: bytes
+
+
+def rarity(count: int, agents: int, tuning: Tuning) -> float:
+    """Return how much a feature of so many agents says: 1 for one that nobody has, 0 for one that all have."""
+    whole = agents + tuning.prior_agents
+    having = count + tuning.prior_agents * tuning.prior_share
+    return max(0.02, math.log((whole + 1) / (having + 0.5)) / math.log(whole + 1))
+
+
+def weighed(
+    text: str, units: Sequence[Unit], count_of: Callable[[str], int], key_of: Callable[[str], int], agents: int, tuning: Tuning
+) -> Need:
+    """Weigh the units of a need by how rare their features are here."""
+    need = Need(text, {}, {}, [], 0.0)
+    rare: dict[str, tuple[int, float]] = {}
+    for unit in units:
+        here = len(need.most)
+        words = list(dict.fromkeys(unit.words))
+        for feature in (*words, *(name for name, _ in unit.means)):
+            if feature not in rare:
+                count = count_of(feature)
+                rare[feature] = count, rarity(count, agents, tuning)
+        gains: list[tuple[str, float, bool]] = []
+        of_words = sum(rare[word][1] for word in words) / max(1, len(words))
+        of_all = sum(rare[word][1] for word in words) or 1.0
+        for word in words:  # a term of three words is covered by two of them to two thirds
+            gains.append((word, unit.weight * of_words * rare[word][1] / of_all, True))
+        for concept, strength in unit.means:
+            gains.append((concept, unit.weight * rare[concept][1] * strength * tuning.concept, False))
+        by_words = sum(gain for feature, gain, is_word in gains if is_word and rare[feature][0])
+        most = max([by_words, *(gain for feature, gain, is_word in gains if not is_word and rare[feature][0])], default=0.0)
+        need.most.append(most)
+        floor = max([of_words * unit.weight, *(gain for _, gain, is_word in gains if not is_word)], default=0.0)
+        need.total += max(most, floor * tuning.unknown)
+        for feature, gain, is_word in gains:
+            if rare[feature][0]:
+                need.paths.setdefault(key_of(feature), []).append(Path(here, gain, is_word))
+                need.features[feature] = need.features.get(feature, 0.0) + gain
+    return need
+
+
+def scored(need: Need, passages: Sequence[Packed], tuning: Tuning) -> Scored:
+    """Return how well the best passage answers, with the help of what the others say."""
+    units = len(need.most)
+    if not units or need.total <= 0 or not passages:
+        return Scored(0.0, 0.0, 0.0, 0)
+    rows: list[tuple[list[float], list[float], float]] = []
+    words_best, concepts_best = [0.0] * units, [0.0] * units
+    paths = need.paths
+    for keys, strengths in passages:
+        words, concepts = [0.0] * units, [0.0] * units
+        for key, strength in zip(keys, strengths, strict=True):
+            if (found := paths.get(key)) is not None:
+                for unit, gain, is_word in found:
+                    worth = gain * strength / 255
+                    if is_word:
+                        words[unit] += worth
+                    elif worth > concepts[unit]:
+                        concepts[unit] = worth
+        damp = 1.0 if len(keys) <= tuning.crowd else math.sqrt(tuning.crowd / len(keys))
+        rows.append((words, concepts, damp))
+        for unit in range(units):
+            words_best[unit] = max(words_best[unit], words[unit] * damp)
+            concepts_best[unit] = max(concepts_best[unit], concepts[unit] * damp)
+    best = Scored(0.0, 0.0, 0.0, 0)
+    for number, (words, concepts, damp) in enumerate(rows):
+        text = lexical = concept = 0.0
+        for unit in range(units):
+            mine_words = max(words[unit] * damp, words_best[unit] * tuning.elsewhere)
+            mine_concepts = max(concepts[unit] * damp, concepts_best[unit] * tuning.elsewhere)
+            high, low = max(mine_words, mine_concepts), min(mine_words, mine_concepts)
+            text += min(need.most[unit], high + tuning.both * low)
+            lexical += mine_words
+            concept += mine_concepts
+        if text > best.text:
+            best = Scored(text, lexical, concept, number)
+    return Scored(
+        min(1.0, best.text / need.total), min(1.0, best.lexical / need.total), min(1.0, best.concept / need.total), best.passage
+    )
