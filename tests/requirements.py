@@ -2107,6 +2107,70 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_mix_that_means_nothing_is_refused",
         ),
     ),
+    "discover.text": Requirement(
+        "RQ0 §4.3, issue 5.2",
+        "Words of two texts are compared without letter case, accents, hidden signs and endings; slips of the keyboard are "
+        "forgiven; several needs in one query are taken apart, and one need is never torn.",
+        (
+            *_in(
+                "unit/core/search/test_text.py",
+                "words_are_folded_taken_apart_and_brought_to_their_stem",
+                "signs_that_nobody_sees_change_nothing",
+                "a_mistyped_word_is_near_to_those_with_the_fewest_slips",
+            ),
+            *_in("unit/core/search/test_needs.py", "several_needs_are_taken_apart", "one_need_stays_whole"),
+        ),
+    ),
+    "discover.lexicon": Requirement(
+        "issue 5.2",
+        "The built-in lexicon is read strictly, and a concept has one meaning in all languages.",
+        _in(
+            "unit/embed/test_concepts.py",
+            "a_wrong_line_is_named_with_its_file_and_number",
+            "terms_of_all_columns_name_the_concept_and_bring_the_broader_one",
+            "the_lexicon_of_the_program_is_read_without_a_complaint",
+        ),
+    ),
+    "discover.engine": Requirement(
+        "RQ0 §4.3, issue 5.2",
+        "An agent is found by what is meant, in other words and languages; filters, near misses, several needs; neither texts "
+        "nor queries of strangers break or game the index, and an index that grew is as one made at once.",
+        (
+            *_in(
+                "unit/node/search/test_engine.py",
+                "an_agent_is_found_by_what_is_meant_in_other_words_and_other_languages",
+                "of_several_needs_the_best_of_each_comes_first",
+                "only_those_that_meet_every_filter_are_hits",
+                "a_near_miss_says_which_filter_it_does_not_meet",
+                "saying_a_thing_often_or_at_length_does_not_pay",
+                "an_agent_that_lists_everything_does_not_come_before_one_that_does_it",
+                "no_query_breaks_the_search",
+                "an_index_that_grew_and_shrank_answers_as_one_made_at_once",
+                "a_broken_index_is_made_anew_and_that_is_said",
+            ),
+            *_in(
+                "unit/node/search/test_documents.py",
+                "an_agent_has_a_passage_for_itself_for_each_skill_and_for_each_example",
+                "a_price_is_read_in_millionths_of_a_dollar_or_not_at_all",
+            ),
+        ),
+    ),
+    "discover.process": Requirement(
+        "issue 5.2",
+        "Search runs in a process of its own, started by the first query; it is kept in step, and its death or silence costs one "
+        "query.",
+        (
+            *_in(
+                "unit/node/search/test_client.py",
+                "nothing_runs_before_the_first_query",
+                "what_comes_changes_and_goes_is_found_so",
+                "a_process_that_is_killed_is_started_again_for_the_next_query",
+                "a_kill_in_the_middle_of_indexing_loses_nothing",
+                "a_process_that_never_answers_costs_one_deadline",
+            ),
+            *_in("unit/node/search/test_worker.py", "the_process_ends_when_its_parent_does"),
+        ),
+    ),
     "discover.evaluation": Requirement(
         "issue 5.3",
         "A graded set written before tuning, with a split that tuning never sees; `python -m bench discovery` measures any set.",

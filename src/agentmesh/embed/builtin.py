@@ -23,8 +23,38 @@ _INNER, _COMPOUND = 0.5, 0.8
 _AMBIGUOUS = (1.0, 0.85, 0.7)
 #: What is said behind a "not" is mostly what an agent does not do.
 _NEGATED, _NEGATED_TOKENS = 0.3, 10
-_NOT = frozenset("not no never nor neither dont doesnt cannot cant wont without exclud except nicht kein keine sin sans".split())
-_NOT_CHINESE = ("不支持", "不处理", "不提供", "不包括", "不负责", "不做", "不含", "除外", "除了", "不适用", "不受理", "不涉及")
+_NOT = {
+    *(
+        "not",
+        "no",
+        "never",
+        "nor",
+        "neither",
+        "dont",
+        "doesnt",
+        "cannot",
+        "cant",
+        "wont",
+        "without",
+        "exclud",
+        "except",
+    ),
+    *("nicht", "kein", "keine", "sin", "sans"),
+}
+_NOT_CHINESE = (
+    "不支持",
+    "不处理",
+    "不提供",
+    "不包括",
+    "不负责",
+    "不做",
+    "不含",
+    "除外",
+    "除了",
+    "不适用",
+    "不受理",
+    "不涉及",
+)
 #: Compound words of German and its neighbours are tried from this length on; letters that join their parts.
 _COMPOUND_CHARS_MIN, _PART_CHARS_MIN = 9, 4
 _JOINTS = ("", "s", "es", "n", "en", "e")
@@ -164,7 +194,7 @@ class Reader:
         text, plain = token.text, token.plain
         concepts = self.lexicon.terms.get(text, ())
         weight = weight_of(text)
-        if len(text) == 1 and not concepts and not "\u0370" <= text:
+        if len(text) == 1 and not concepts and text < "\u0370":
             weight = 0.0
         known = bool(concepts) or weight < 1 or plain in self.lexicon.words
         means = self._means(concepts)
@@ -205,7 +235,11 @@ class Reader:
                 continue
             for joint in _JOINTS:
                 head = plain[: cut - len(joint)] if joint else plain[:cut]
-                if plain[:cut] == head + joint and len(head) >= _PART_CHARS_MIN and (first := self._part(head)) is not None:
+                if (
+                    plain[:cut] == head + joint
+                    and len(head) >= _PART_CHARS_MIN
+                    and (first := self._part(head)) is not None
+                ):
                     return {**self._means(terms[last], _COMPOUND), **self._means(terms[first], _COMPOUND)}
         return {}
 
@@ -221,7 +255,9 @@ class Reader:
         at, left = 0, 0
         while at <= len(run):
             taken = 0
-            for count in range(min(lexicon.runs_longest.get(run[at], 0), len(run) - at), 0, -1) if at < len(run) else ():
+            for count in (
+                range(min(lexicon.runs_longest.get(run[at], 0), len(run) - at), 0, -1) if at < len(run) else ()
+            ):
                 if run[at : at + count] in lexicon.runs:
                     taken = count
                     break

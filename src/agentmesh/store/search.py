@@ -173,7 +173,9 @@ class SearchStore:
             rows = self._db.read("SELECT id FROM agents WHERE context_window>=?", context_window_min)
         else:
             rows = self._db.read(
-                "SELECT id FROM agents WHERE context_window>=? AND price_micros<=?", context_window_min, price_micros_max
+                "SELECT id FROM agents WHERE context_window>=? AND price_micros<=?",
+                context_window_min,
+                price_micros_max,
             )
         return [number for (number,) in rows]
 
@@ -185,7 +187,8 @@ class SearchStore:
     def words(self, most: int) -> list[str]:
         """Return words of plain Latin letters that agents use, at most so many; the commonest if there are more."""
         rows = self._db.read(
-            "SELECT term FROM vocabulary WHERE term >= 'a' AND term < '{' AND length(term) > 3 ORDER BY doc DESC LIMIT ?", most
+            "SELECT term FROM vocabulary WHERE term >= 'a' AND term < '{' AND length(term) > 3 ORDER BY doc DESC LIMIT ?",
+            most,
         )
         return [term for (term,) in rows]
 

@@ -28,28 +28,40 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _DEEDS = """
-add analyse analyze answer apply approve archive arrange ask assess audit automate backup balance bill book boil build buy calculate call cancel
-categorise categorize change chart check choose clean cite classify code collect combine compare compile complete compose compress compute configure
-convert cook copy correct cost count create crop cut debug decide declare decrypt delete deliver deploy describe design detect develop diagnose digitise
-download draft draw edit email encrypt estimate evaluate explain export extract fact-check fetch file fill filter find fix flag forecast format fill
-generate get give grade group hire identify import improve insert inspect install interpret invoice invest label learn list localise locate log look
-mail make manage map mark measure merge message migrate mock model monitor move negotiate notify optimise optimize order organise organize pay pick plan
-play plot post practise practice predict prepare price print prioritise proofread propose protect prove provision publish pull purchase push put query quote rank
-rate read rebook recommend reconcile record redact refactor refund register remind remove rename render renew rent repair rephrase replace reply report
-request rescale research reserve resize resolve restart restore restyle retrieve return review rewrite rotate run save scan schedule scrape screen search seek
-segment sell send separate set ship shorten show sign simplify simulate sketch solve sort split spot start stop store submit subscribe suggest summarise summarize
-switch tag teach tell test track train transcribe transfer transform translate trim troubleshoot tune turn tweet update upgrade upload validate vectorise verify
-visualise visualize warn watch write
-ubersetze ubersetzen prufe prufen buche buchen finde finden suche suchen schreibe schreiben erstelle erstellen erinnere berechne berechnen vergleiche vergleichen plane planen
-traduce traducir reserva reservar busca buscar revisa revisar escribe escribir calcula calcular compara comparar planifica recuerdame
-traduis traduire reserve reserver cherche chercher verifie verifier ecris ecrire calcule calculer compare comparer planifie rappelle
+add analyse analyze answer apply approve archive arrange ask assess audit automate backup balance bill book boil build
+buy calculate call cancel categorise categorize change chart check choose clean cite classify code collect combine
+compare compile complete compose compress compute configure convert cook copy correct cost count create crop cut debug
+decide declare decrypt delete deliver deploy describe design detect develop diagnose digitise download draft draw edit
+email encrypt estimate evaluate explain export extract fact-check fetch file fill filter find fix flag forecast format
+fill generate get give grade group hire identify import improve insert inspect install interpret invoice invest label
+learn list localise locate log look mail make manage map mark measure merge message migrate mock model monitor move
+negotiate notify optimise optimize order organise organize pay pick plan play plot post practise practice predict
+prepare price print prioritise proofread propose protect prove provision publish pull purchase push put query quote
+rank rate read rebook recommend reconcile record redact refactor refund register remind remove rename render renew
+rent repair rephrase replace reply report request rescale research reserve resize resolve restart restore restyle
+retrieve return review rewrite rotate run save scan schedule scrape screen search seek segment sell send separate set
+ship shorten show sign simplify simulate sketch solve sort split spot start stop store submit subscribe suggest
+summarise summarize switch tag teach tell test track train transcribe transfer transform translate trim troubleshoot
+tune turn tweet update upgrade upload validate vectorise verify visualise visualize warn watch write
+ubersetze ubersetzen prufe prufen buche buchen finde finden suche suchen schreibe schreiben erstelle erstellen
+erinnere berechne berechnen vergleiche vergleichen plane planen
+traduce traducir reserva reservar busca buscar revisa revisar escribe escribir calcula calcular compara comparar
+planifica recuerdame
+traduis traduire reserve reserver cherche chercher verifie verifier ecris ecrire calcule calculer compare comparer
+planifie rappelle
 """
-_CHINESE_BORDER = re.compile(r"[，,；;。\n]*\s*(?:然后再|然后|接着|随后|之后再|再帮我|并且|同时|另外|还要|还需要|以及|顺便|最后|并|再)|[，,；;。\n]+\s*|和(?=.{2})")
-_CHINESE_LEAD = re.compile(r"^(?:请|麻烦|帮我|帮忙|我想要|我想|我要|我需要|需要|希望|能不能|可以|再|并|然后|一下|给我|把)+")
+_CHINESE_BORDER = re.compile(
+    r"[，,；;。\n]*\s*(?:然后再|然后|接着|随后|之后再|再帮我|并且|同时|另外|还要|还需要|以及|顺便|最后|并|再)|[，,；;。\n]+\s*|和(?=.{2})"
+)
+_CHINESE_LEAD = re.compile(
+    r"^(?:请|麻烦|帮我|帮忙|我想要|我想|我要|我需要|需要|希望|能不能|可以|再|并|然后|一下|给我|把)+"
+)
 _CHINESE_DEEDS = (
-    "翻译 预订 预定 订 提醒 查 查询 查找 找 搜索 写 起草 撰写 审 审查 审核 检查 修改 改写 润色 总结 摘要 概括 分析 计算 算 比较 对比 生成 制作 做 画 设计 安排 规划 计划 制定 "
-    "发送 发 通知 推荐 整理 提取 转换 转成 识别 监控 部署 测试 修复 优化 购买 买 卖 支付 缴 报 申请 填写 填 注册 取消 退 续 录 转写 校对 解释 讲解 教 辅导 评估 预测 备份 导出 导入 上传 下载 "
-    "发布 回复 清洗 去重 合并 拆分 剪辑 配音 润色 核对 对账 开 约 寄 打包 压缩 加密 脱敏 统计 绘制"
+    "翻译 预订 预定 订 提醒 查 查询 查找 找 搜索 写 起草 撰写 审 审查 审核 检查 修改 改写 润色 总结 摘要 "
+    "概括 分析 计算 算 比较 对比 生成 制作 做 画 设计 安排 规划 计划 制定 发送 发 通知 推荐 整理 提取 "
+    "转换 转成 识别 监控 部署 测试 修复 优化 购买 买 卖 支付 缴 报 申请 填写 填 注册 取消 退 续 录 转写 "
+    "校对 解释 讲解 教 辅导 评估 预测 备份 导出 导入 上传 下载 发布 回复 清洗 去重 合并 拆分 剪辑 配音 "
+    "核对 对账 开 约 寄 打包 压缩 加密 脱敏 统计 绘制"
 )
 #: What follows "把" or stands before a deed, in signs: 把合同翻译成英文 begins its deed at the third.
 _DEED_WITHIN = 8
@@ -89,7 +101,11 @@ def _stands(part: str) -> bool:
     words = [one for one in tokens(part) if one.kind != "end"]
     if len(words) < 2 or words[0].kind != "word" or not (words[0].text in _deeds() or words[0].plain in _deeds()):
         return False
-    return any(one.kind == "run" or weight_of(one.text) > 0 for one in words[1:]) or words[1].plain in ("me", "us", "them")
+    return any(one.kind == "run" or weight_of(one.text) > 0 for one in words[1:]) or words[1].plain in (
+        "me",
+        "us",
+        "them",
+    )
 
 
 def _stands_chinese(part: str) -> bool:

@@ -8,6 +8,7 @@ cut by a lexicon or into pairs of signs.
 
 from __future__ import annotations
 
+import importlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -144,10 +145,8 @@ def stem(word: str, language: str = "english") -> str:
 
 @lru_cache(maxsize=8)
 def _stemmer(language: str) -> Callable[[str], str]:
-    import snowballstemmer  # on first use: the daemon never needs it
-
-    made: Any = snowballstemmer.stemmer(language)
-    return made.stemWord
+    snowball: Any = importlib.import_module("snowballstemmer")  # on first use: the daemon never needs it
+    return snowball.stemmer(language).stemWord
 
 
 def letters_of(word: str) -> list[str]:

@@ -10,10 +10,20 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from agentmesh.core.search.model import PASSAGES_MAX, QUERY_CHARS_MAX, TEXT_CHARS_MAX, Document, Filters, Found, Hit, Passage
+from agentmesh.core.search.model import (
+    PASSAGES_MAX,
+    QUERY_CHARS_MAX,
+    TEXT_CHARS_MAX,
+    Document,
+    Filters,
+    Found,
+    Hit,
+    Passage,
+)
 from agentmesh.core.search.needs import needs_of
 from agentmesh.core.search.spelling import Spelling
 from agentmesh.core.search.text import folded
@@ -60,7 +70,12 @@ class Engine:
 
     @classmethod
     def open(
-        cls, path: Path | str, embedder: str = "builtin", *, lexicon: Lexicon | None = None, tuning: Tuning | None = None
+        cls,
+        path: Path | str,
+        embedder: str = "builtin",
+        *,
+        lexicon: Lexicon | None = None,
+        tuning: Tuning | None = None,
     ) -> Engine:
         """Open or make an index.
 
@@ -106,8 +121,12 @@ class Engine:
         """Return the version of every agent that is indexed. Raises StoreError."""
         return self._store.versions()
 
-    def update(self, documents: Iterable[Document]) -> int:
+    def update(self, documents: Iterable[Document], *, embed: bool = True) -> int:
         """Index documents; one whose version is there already is passed over.
+
+        Args:
+            documents: Any number; of two with one id the later counts.
+            embed: Make all vectors now; otherwise ``step`` does, little by little.
 
         Returns:
             How many were indexed.
@@ -122,7 +141,23 @@ class Engine:
             if len(batch) >= _BATCH:
                 done += self._put(batch)
                 batch = {}
-        return done + (self._put(batch) if batch else 0)
+        done += self._put(batch) if batch else 0
+        while embed and self.has_work:
+            self.step()
+        return done
+
+    @property
+    def has_work(self) -> bool:
+        """Whether ``step`` has something to do."""
+        return self.waiting > 0
+
+    @property
+    def waiting(self) -> int:
+        """Texts that have no vector yet."""
+        return 0
+
+    def step(self) -> None:
+        """Do a small part of what is to be done."""
 
     def remove(self, agent_ids: Iterable[str]) -> int:
         """Take agents out and return how many were there. Raises StoreError."""
@@ -207,49 +242,66 @@ class Engine:
         return Found(tuple(hits), tuple(nearly), tuple(texts), self.embedder, tuple(notes))
 
     def _answers(self, needs: Sequence[Need], filters: Filters, limit: int, near: int) -> tuple[list[Hit], list[Hit]]:
-        asked = traits_asked(filters)
+        within = self._within(filters)
         lists: list[tuple[list[Hit], list[Hit]]] = []
         for need in needs:
-            lists.append(self._for_need(need, filters, asked, max(limit, 10) * 2, near))
+            lists.append(self._for_need(need, filters, within, max(limit, 10) * 2, near))
         if len(lists) == 1:
             hits, nearly = lists[0]
         else:
             hits, nearly = _together([one for one, _ in lists]), _together([one for _, one in lists])
         return hits[:limit], nearly[:near]
 
-    def _for_need(self, need: Need, filters: Filters, asked: Sequence[str], limit: int, near: int) -> tuple[list[Hit], list[Hit]]:
+    def _within(self, filters: Filters) -> _Within | None:
+        """Return what the lists are cut down to; None without filters."""
+        if filters == Filters():
+            return None
+        by_figures = filters.context_window_min > 0 or filters.price_micros_max is not None
+        figures = (filters.context_window_min, filters.price_micros_max)
+        return _Within(traits_asked(filters), frozenset(self._store.agents_with(*figures)) if by_figures else None)
+
+    def _for_need(
+        self, need: Need, filters: Filters, within: _Within | None, limit: int, near: int
+    ) -> tuple[list[Hit], list[Hit]]:
         """Return hits and near misses of one need."""
-        plain = filters == Filters()
         hits: list[Hit] = []
         nearly: list[Hit] = []
-        for number, one in self._candidates(need, asked, limit):
-            self._judge(number, one, filters, hits, nearly)
-        if not plain and near:
-            for number, one in self._candidates(need, (), limit):
-                self._judge(number, one, filters, [], nearly)
+        for raw, one in self._candidates(need, within, limit):
+            self._judge(raw, one, filters, hits, nearly)
+        if within is not None and near:
+            for raw, one in self._candidates(need, None, limit):
+                self._judge(raw, one, filters, [], nearly)
         best: dict[str, Hit] = {hit.agent_id: hit for hit in nearly}
         return _ordered(hits)[:limit], _ordered(best.values())[:near]
 
     def _judge(self, raw: bytes, one: Scored, filters: Filters, hits: list[Hit], nearly: list[Hit]) -> None:
         document = _document(raw)
-        passage = document.passages[one.passage] if one.passage < len(document.passages) else Passage("agent", "", document.name)
+        passage = (
+            document.passages[one.passage]
+            if one.passage < len(document.passages)
+            else Passage("agent", "", document.name)
+        )
         missed = missed_by(document, filters)
         hit = Hit(document.agent_id, one.text, passage, missed, one.lexical, one.concept)
         (nearly if missed else hits).append(hit)
 
-    def _candidates(self, need: Need, asked: Sequence[str], limit: int) -> list[tuple[bytes, Scored]]:
+    def _candidates(self, need: Need, within: _Within | None, limit: int) -> list[tuple[bytes, Scored]]:
         """Return documents that may answer with their exact scores, the best first."""
         worth: dict[int, float] = {}
+        traits = within.traits if within is not None else ()
+        only = within.numbers if within is not None else None
         left = _ENTRIES_MAX
         features = sorted(need.features, key=lambda one: (self._count(one), one))
         for feature in features:
             if self._count(feature) > left and worth:
                 break  # commoner ones only order what rarer ones brought up, and the exact score does that
             gain = need.features[feature]
-            found = self._store.agents_of(feature, asked)
-            for number in found[:left]:
-                worth[number] = worth.get(number, 0.0) + gain
+            found = self._store.agents_of(feature, traits)[: max(left, 0)]
             left -= len(found)
+            if only is not None:
+                found = [number for number in found if number in only]
+            for number in found:
+                worth[number] = worth.get(number, 0.0) + gain
         most = min(_EXACT_MAX, max(_EXACT_MIN, limit * 2))
         chosen = sorted(worth, key=lambda number: (-worth[number], number))[:most]
         results: list[tuple[bytes, Scored]] = []
@@ -279,8 +331,8 @@ class Engine:
         near = self._spell().near(unit.plain)
         words: list[str] = []
         means: dict[str, float] = dict(unit.means)
-        slips = 0
-        for word, slips in near:
+        slips = near[0][1] if near else 0
+        for word, _ in near:
             for read in self._reader.units(word):
                 words += [one for one in read.words if self._count(one)]
                 for concept, strength in read.means:
@@ -308,6 +360,13 @@ class Engine:
     def close(self) -> None:
         """Close the file. Idempotent."""
         self._store.close()
+
+
+class _Within(NamedTuple):
+    """What filters leave: agents that have these traits and, if figures were asked for, are among these."""
+
+    traits: list[str]
+    numbers: frozenset[int] | None
 
 
 def _ordered(hits: Iterable[Hit]) -> list[Hit]:

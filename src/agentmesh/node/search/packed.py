@@ -45,7 +45,9 @@ def packed(passages: Iterable[Mapping[str, float]], keys: Keys) -> bytes:
     """Return the bytes of passages, each a table feature → strength 0 … 1."""
     parts: list[bytes] = []
     for features in passages:
-        rows = sorted((keys(name), max(1, min(255, round(strength * 255)))) for name, strength in features.items())[:FEATURES_MAX]
+        rows = sorted((keys(name), max(1, min(255, round(strength * 255)))) for name, strength in features.items())[
+            :FEATURES_MAX
+        ]
         numbers = array("I", [key for key, _ in rows])
         if sys.byteorder == "big":
             numbers.byteswap()
@@ -110,7 +112,10 @@ def missed_by(document: Document, filters: Filters) -> tuple[str, ...]:
     ):
         if asked and _plain(asked) not in {_plain(one) for one in own}:
             missed.append(name)
-    for name, asked, own in (("model", filters.model, document.models), ("location", filters.location, (document.location,))):
+    for name, asked, own in (
+        ("model", filters.model, document.models),
+        ("location", filters.location, (document.location,)),
+    ):
         if asked and not any(_plain(one).startswith(_plain(asked)) for one in own):
             missed.append(name)
     if document.context_window < filters.context_window_min:
@@ -131,5 +136,6 @@ def _trait(kind: str, value: str) -> str:
     if not text:
         return ""
     return f"={kind}" + "".join(
-        one if not one.isascii() or (one.isalnum() and one.islower()) or one.isdigit() else f"_{ord(one):02x}" for one in text
+        one if not one.isascii() or (one.isalnum() and one.islower()) or one.isdigit() else f"_{ord(one):02x}"
+        for one in text
     )

@@ -90,7 +90,12 @@ def rarity(count: int, agents: int, tuning: Tuning) -> float:
 
 
 def weighed(
-    text: str, units: Sequence[Unit], count_of: Callable[[str], int], key_of: Callable[[str], int], agents: int, tuning: Tuning
+    text: str,
+    units: Sequence[Unit],
+    count_of: Callable[[str], int],
+    key_of: Callable[[str], int],
+    agents: int,
+    tuning: Tuning,
 ) -> Need:
     """Weigh the units of a need by how rare their features are here."""
     need = Need(text, {}, {}, [], 0.0)
@@ -110,7 +115,9 @@ def weighed(
         for concept, strength in unit.means:
             gains.append((concept, unit.weight * rare[concept][1] * strength * tuning.concept, False))
         by_words = sum(gain for feature, gain, is_word in gains if is_word and rare[feature][0])
-        most = max([by_words, *(gain for feature, gain, is_word in gains if not is_word and rare[feature][0])], default=0.0)
+        most = max(
+            [by_words, *(gain for feature, gain, is_word in gains if not is_word and rare[feature][0])], default=0.0
+        )
         need.most.append(most)
         floor = max([of_words * unit.weight, *(gain for _, gain, is_word in gains if not is_word)], default=0.0)
         need.total += max(most, floor * tuning.unknown)
@@ -157,5 +164,8 @@ def scored(need: Need, passages: Sequence[Packed], tuning: Tuning) -> Scored:
         if text > best.text:
             best = Scored(text, lexical, concept, number)
     return Scored(
-        min(1.0, best.text / need.total), min(1.0, best.lexical / need.total), min(1.0, best.concept / need.total), best.passage
+        min(1.0, best.text / need.total),
+        min(1.0, best.lexical / need.total),
+        min(1.0, best.concept / need.total),
+        best.passage,
     )
