@@ -64,6 +64,8 @@ class AuditRecord:
 
 def clean(text: object, chars_max: int = TEXT_CHARS_MAX) -> str:
     """Return a text of hostile origin as it may stand in a record: on one line, without what steers a terminal, bounded."""
+    if type(text) is str and len(text) <= chars_max and text.isascii() and text.isprintable():
+        return text
     shown = _CONTROL.sub("\ufffd", str(text)[: chars_max + 1])
     return shown if len(shown) <= chars_max else shown[: chars_max - 1] + "…"
 
@@ -90,9 +92,7 @@ def body_of(
         members: Further members of ``data``; texts are cleaned, empty and None ones left out.
     """
     data: dict[str, Any] = {"action": action, "decision": decision, "agent": clean(agent), "resource": clean(resource)}
-    for name, value in members.items():
-        if value is not None and value != "" and value != {} and value != []:
-            data[name] = _cleaned(value)
+    _put(data, members)
     body: dict[str, Any] = {
         "specversion": "1.0",
         "type": TYPE_PREFIX + action,
@@ -104,6 +104,26 @@ def body_of(
     if traceparent is not None and _TRACEPARENT.fullmatch(traceparent):
         body["traceparent"] = traceparent
     return body
+
+
+def ended_body(begun: dict[str, Any], decision: Decision, *, time: str, **members: Any) -> dict[str, Any]:
+    """Return what ``body_of`` returned when something began, with what is known of it now that it has ended.
+
+    Args:
+        begun: It stays as it is.
+        decision: Whether it was allowed after all.
+        time: RFC 3339, UTC.
+        members: Further members of ``data``, or others in place of those that are there.
+    """
+    data = {**begun["data"], "decision": decision}
+    _put(data, members)
+    return {**begun, "time": time, "data": data}
+
+
+def _put(data: dict[str, Any], members: dict[str, Any]) -> None:
+    for name, value in members.items():
+        if value is not None and value != "" and value != {} and value != []:
+            data[name] = _cleaned(value)
 
 
 def write_record(body: dict[str, Any], source: str, seq: int) -> bytes:

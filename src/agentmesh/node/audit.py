@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentmesh.errors import MeshError, StoreError, problem_type
-from agentmesh.identity.audit_record import UNDO_BYTES_MAX, Decision, body_of
+from agentmesh.identity.audit_record import UNDO_BYTES_MAX, Decision, body_of, ended_body
 from agentmesh.identity.budget import Usage
 from agentmesh.identity.claims import hash_of
 from agentmesh.ids import NodeId
@@ -35,7 +35,8 @@ class Audit:
 
     def __init__(self, node_id: NodeId, log: AuditLog) -> None:
         self._node_id, self.log = node_id, log
-        self._begun: dict[Visit, int] = {}
+        self._begun: dict[Visit, tuple[int, dict[str, Any]]] = {}
+        self._gone_out: dict[int, dict[str, Any]] = {}
 
     @property
     def warnings(self) -> list[str]:
@@ -46,14 +47,15 @@ class Audit:
 
     async def enter(self, visit: Visit) -> None:
         """Note that the call begins. Raises StoreError: it could not be recorded, so it must not run."""
-        self._begun[visit] = self.log.begin(_body_of_visit(visit, "allowed"))
+        body = _body_of_visit(visit, "allowed")
+        self._begun[visit] = self.log.begin(body), body
 
     def leave(self, visit: Visit, ended: Ended) -> None:
         """Nothing was taken."""
 
     async def ended(self, visit: Visit, ended: Ended) -> None:
         """Record how a call ended; a refusal is told even if it cannot be recorded, for no work was done. Raises StoreError."""
-        begun = self._begun.pop(visit, None)
+        begun, body = self._begun.pop(visit, (None, None))
         refused = ended.state == "rejected"
         story = visit.witness
         members: dict[str, Any] = {
@@ -64,9 +66,13 @@ class Audit:
             "again": True if begun is None and not refused else None,
             **_problem(ended.error),
         }
-        charged = {} if refused else replace(story.usage or Usage(), wall_ms=story.wall_ms).to_claim()
+        decision: Decision = "refused" if refused else "allowed"
+        members["budget"] = _budget(visit, refused=refused)
+        whole = (
+            ended_body(body, decision, time=_now(), **members) if body else _body_of_visit(visit, decision, **members)
+        )
         try:
-            await self.log.write(_body_of_visit(visit, "refused" if refused else "allowed", charged, **members), begun)
+            await self.log.write(whole, begun)
         except StoreError:
             if not refused:
                 raise
@@ -94,7 +100,10 @@ class Audit:
 
     def calling(self, attempt: Attempt) -> int:
         """Note that a call goes out. Raises StoreError: it could not be recorded, so it must not go."""
-        return self.log.begin(self._body_out(attempt, "allowed"))
+        body = self._body_out(attempt, "allowed")
+        begun = self.log.begin(body)
+        self._gone_out[begun] = body
+        return begun
 
     def called(self, begun: int, attempt: Attempt, error: BaseException | None) -> None:
         """Record how a call that went out ended; its beginning stands in the journal, so nobody waits. Never raises."""
@@ -108,7 +117,9 @@ class Audit:
             "receipt": hash_of(attempt.receipt) if attempt.receipt else None,
             **_problem(known),
         }
-        self.log.write_soon(self._body_out(attempt, "refused" if refused else "allowed", **members), begun)
+        decision: Decision = "refused" if refused else "allowed"
+        body = self._gone_out.pop(begun, None) or self._body_out(attempt, decision)
+        self.log.write_soon(ended_body(body, decision, time=_now(), **members), begun)
 
     async def refused(self, request: CallRequest, error: MeshError) -> None:
         """Record a call that was refused here before it went anywhere. Never raises: nothing was done."""
@@ -135,7 +146,7 @@ class Audit:
         except StoreError as failure:
             _log.error("a refusal cannot be recorded: %s", failure)
 
-    def _body_out(self, attempt: Attempt, decision: Decision, **members: Any) -> dict[str, Any]:
+    def _body_out(self, attempt: Attempt, decision: Decision) -> dict[str, Any]:
         message, manifest = attempt.message, attempt.candidate.entry.manifest
         hops = message.hops
         caller = message.caller or self._node_id
@@ -153,7 +164,6 @@ class Audit:
             purpose=message.purpose,
             task=message.task_id,
             txn=message.run_id,
-            **members,
         )
 
     # Changes
@@ -194,12 +204,9 @@ _REFUSALS = frozenset(
 )
 
 
-def _body_of_visit(
-    visit: Visit, decision: Decision, charged: dict[str, Any] | None = None, **members: Any
-) -> dict[str, Any]:
+def _body_of_visit(visit: Visit, decision: Decision, **members: Any) -> dict[str, Any]:
     token, message = visit.token, visit.message
     claims = token.claims
-    budget: dict[str, Any] = {"asked": claims.budget.to_claim(), "charged": charged}
     return body_of(
         "call",
         decision,
@@ -219,11 +226,21 @@ def _body_of_visit(
             "proof": token.hash,
             "grant": claims.ath,
             "req_digest": claims.digest,
-            "budget": {name: value for name, value in budget.items() if value},
+            "budget": _budget(visit, refused=True),
             **members,
             **visit.facts,
         },
     )
+
+
+def _budget(visit: Visit, *, refused: bool) -> dict[str, Any]:
+    """Return what the call might use, and what it did use, if there was anything to use it for."""
+    budget: dict[str, Any] = {}
+    if asked := visit.token.claims.budget.to_claim():
+        budget["asked"] = asked
+    if not refused:
+        budget["charged"] = replace(visit.witness.usage or Usage(), wall_ms=visit.witness.wall_ms).to_claim()
+    return budget
 
 
 def _within(undo: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,29 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
 import queue
 import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentmesh.codec.canonical import canonical
 from agentmesh.codec.merkle import consistency_proof, frontier_of, inclusion_proof
 from agentmesh.errors import Full, MeshError, StoreError
 from agentmesh.identity.audit_record import body_of, read_record, write_record
 from agentmesh.identity.checkpoint import Checkpoint, sign_checkpoint
 from agentmesh.identity.keys import KeyPair
 from agentmesh.store.audit_files import AuditConfig, AuditFiles
+from agentmesh.store.audit_journal import CallJournal, call_of, left_in
 from agentmesh.store.jsonl import full_error
 
 _log = logging.getLogger("agentmesh.audit")
 
-JOURNAL_NAME = "open.jsonl"
 #: Records of one sync, at most.
 _GROUP_MAX = 1_000
 #: Records that may wait; calls beyond are refused. The disk writes so many in about a second.
@@ -39,11 +37,11 @@ _QUEUE_MAX = 20_000
 #: Records that wait for a disk that refuses them; of what comes on top only the number is kept.
 _KEPT_MAX = 20_000
 _RETRY_S = 1.0
-#: A checkpoint is signed when nothing waits, and at least this often, seconds.
+#: A checkpoint is signed so soon after a record that it does not cover, seconds: at once would cost as much as the record, while
+#: the loop of the node wants to go on.
 _SIGN_S = 0.05
-#: The journal is written anew when it is so large and mostly of calls that are over, bytes.
-_JOURNAL_BYTES_MIN = 1024 * 1024
-_JOURNAL_LINE_BYTES_MAX = 64 * 1024
+#: How long the record of a call that went out waits for company, seconds; a record that is waited for takes it along.
+_LINGER_S = 0.02
 
 
 class _Waiting(NamedTuple):
@@ -69,12 +67,13 @@ class AuditLog:
         self._failing: Full | None = None
         self._lost = 0
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
+        #: Records that were put into the queue, counted by the loop, and those that left it, counted by the thread.
+        self._put = self._taken = 0
+        self._later: list[_Waiting] = []
+        self._timer: asyncio.TimerHandle | None = None
         self._kept: list[_Waiting] = []
-        self._begun: dict[int, bytes] = {}
-        self._next = 0
-        self._journal = -1
-        self._journal_bytes = 0
+        self._journal: CallJournal | None = None
         self._closed = False
         self._thread: threading.Thread | None = None
         if files is not None:
@@ -149,25 +148,18 @@ class AuditLog:
 
         Raises:
             Corrupt, Full: it could not be recorded; it must not run. Nothing was noted.
+            UsageError: it is no JSON. Nothing was noted.
         """
         if (refusal := self.refusal) is not None:
             raise type(refusal)(str(refusal), code=refusal.code, why=refusal.why, hint=refusal.hint)
         assert self._files is not None
-        if self._closed or self._queue.qsize() > _QUEUE_MAX:
+        assert self._journal is not None
+        if self._closed or self._put - self._taken > _QUEUE_MAX:
             raise Full("the audit log does not keep up", code="audit.queue_full", hint="try again in a moment")
-        number = self._next
-        line = canonical({"n": number, "at": self._files.size, "body": body}) + b"\n"
         try:
-            written = os.write(self._journal, line)
-            if written != len(line):
-                os.ftruncate(self._journal, self._journal_bytes)
-                raise OSError(28, "no space left on device")
+            return self._journal.begin(body, self._files.size)
         except OSError as error:
             raise full_error(error, self.directory) from error
-        self._next += 1
-        self._journal_bytes += len(line)
-        self._begun[number] = line
-        return number
 
     async def write(self, body: dict[str, Any], begun: int | None = None) -> int:
         """Add a record and wait until it is on disk; return its place in the log.
@@ -182,50 +174,82 @@ class AuditLog:
         if self._broken is not None or self._closed:
             raise self._broken or Full("the audit log is closed", code="audit.closed")
         ticket: asyncio.Future[int] = self._loop.create_future()
-        self._queue.put(_Waiting(body, begun, ticket))
+        self._later.append(_Waiting(body, begun, ticket))
+        self._hand_over()
         return await ticket
 
     async def settle(self) -> None:
-        """Wait until all that was given before is on disk. Raises StoreError."""
+        """Wait until all that was given before is on disk and signed. Raises StoreError."""
         if self._broken is None and not self._closed:
             ticket: asyncio.Future[int] = self._loop.create_future()
-            self._queue.put(_Waiting(None, None, ticket))
+            self._later.append(_Waiting(None, None, ticket))
+            self._hand_over()
             await ticket
 
     def write_soon(self, body: dict[str, Any], begun: int | None = None) -> None:
         """Add a record without waiting. Never raises; a call that stands in the journal is recorded in any case."""
-        if self._broken is None and not self._closed:
-            self._queue.put(_Waiting(body, begun, None))
+        if self._broken is not None or self._closed:
+            return
+        self._later.append(_Waiting(body, begun, None))
+        if begun is None or len(self._later) >= _GROUP_MAX:
+            self._hand_over()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(_LINGER_S, self._hand_over)
+
+    def _hand_over(self) -> None:
+        """Give the thread all that was added, in its order."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._later:
+            self._put += len(self._later)
+            self._queue.put(self._later)
+            self._later = []
 
     def _run(self) -> None:
         assert self._files is not None
-        signed_s = 0.0
+        sign_s: float | None = None
         open_ = True
         while open_:
-            group, open_ = self._gather()
+            patience_s = _RETRY_S if self._kept or self._failing is not None else None
+            if sign_s is not None:
+                patience_s = max(0.0, sign_s - time.monotonic())
+            group, open_ = self._gather(patience_s)
             if group or self._kept or self._failing is not None:
                 try:
                     self._commit(group)
                 except Exception as bug:  # noqa: BLE001 the driver loop of this thread: were it to end, calls would wait for ever
                     _log.critical("a group of audit records failed", exc_info=bug)
                     self._refuse(group, Full(f"the audit log failed: {bug!r}", code="audit.bug"))
-            now_s = time.monotonic()
-            if self._files.size != self._files.head.size and (
-                self._queue.empty() or now_s - signed_s > _SIGN_S or not open_
-            ):
-                with contextlib.suppress(OSError):
-                    self._files.write_head()
-                signed_s = now_s
+            if self._files.size == self._files.head.size:
+                sign_s = None
+            elif sign_s is None and open_:
+                sign_s = time.monotonic() + _SIGN_S
+            elif sign_s is None or time.monotonic() >= sign_s or not open_:
+                sign_s = None
+                self._sign()
 
-    def _gather(self) -> tuple[list[_Waiting], bool]:
+    def _sign(self) -> None:
+        assert self._files is not None
+        if self._files.size != self._files.head.size:
+            with contextlib.suppress(OSError):
+                self._files.write_head()
+
+    def _gather(self, patience_s: float | None) -> tuple[list[_Waiting], bool]:
+        """Return what waits, and False if it is the last.
+
+        Args:
+            patience_s: How long to wait for a first record; None for ever. Empty when none came.
+        """
         group: list[_Waiting] = []
         try:
-            one = self._queue.get(timeout=_RETRY_S if self._kept or self._failing is not None else None)
-            while one is not None:
-                group.append(one)
+            some = self._queue.get(timeout=patience_s)
+            while some is not None:
+                group += some
+                self._taken += len(some)
                 if len(group) >= _GROUP_MAX:
                     return group, True
-                one = self._queue.get_nowait()
+                some = self._queue.get_nowait()
         except queue.Empty:
             return group, True
         return group, False
@@ -238,13 +262,8 @@ class AuditLog:
             gap = body_of("gap", "refused", agent=self.node_id, resource="audit", time=now, missing=self._lost)
             group.insert(0, _Waiting(gap, None, None))
         first = self._files.size
-        lines: list[bytes] = []
-        for body in [one.body for one in group if one.body is not None]:
-            try:
-                lines.append(write_record(body, self.node_id, first + len(lines)))
-            except MeshError as error:
-                _log.error("an audit record cannot be written as it is: %s", error)
-                lines.append(write_record(_bare(body), self.node_id, first + len(lines)))
+        bodies = [one.body for one in group if one.body is not None]
+        lines = [self._line_of(body, first + place) for place, body in enumerate(bodies)]
         try:
             if self._failing is not None:
                 self._try_recover()
@@ -256,6 +275,8 @@ class AuditLog:
             self._refuse(group, full_error(error, self.directory))
             return
         self._kept, self._lost = [], 0
+        if any(one.body is None for one in group):
+            self._sign()
         self._tell(group, first, None)
 
     def _try_recover(self) -> None:
@@ -290,66 +311,49 @@ class AuditLog:
             self._loop.call_soon_threadsafe(self._settle, group, first, error)
 
     def _settle(self, group: list[_Waiting], first: int, error: Full | None) -> None:
+        assert self._journal is not None
         place = first - 1
         for body, begun, ticket in group:
             place += body is not None
             if error is None and begun is not None:
-                self._begun.pop(begun, None)
+                self._journal.end(begun)
             if ticket is not None and not ticket.done():
                 if error is None:
                     ticket.set_result(place)
                 else:
                     ticket.set_exception(Full(str(error), code=error.code, why=error.why, hint=error.hint))
-        self._shorten()
+        self._journal.shorten()
 
     # The journal
 
     def _recover(self) -> None:
         """Record the calls of which the journal knows the beginning and the log no end; begin an empty journal."""
         assert self._files is not None
-        path = self.directory / JOURNAL_NAME
-        left = _journal_of(path)
+        left = left_in(self.directory)
         if left:
             for raw in self._files.records(min(at for at, _ in left.values())):
                 with contextlib.suppress(MeshError):
                     record = read_record(raw)
-                    found = left.get(_call_of(record.data))
+                    found = left.get(call_of(record.data))
                     if found is not None and found[0] <= record.seq:
-                        del left[_call_of(record.data)]
+                        del left[call_of(record.data)]
         if left:
             bodies = [{**b, "data": {**b["data"], "outcome": "interrupted"}} for _, b in left.values()]
             first = self._files.size
-            self._files.append([write_record(b, self.node_id, first + i) for i, b in enumerate(bodies)])
+            self._files.append([self._line_of(b, first + i) for i, b in enumerate(bodies)])
             self._files.write_head()
             self._files.found.append(
                 f"{len(left)} calls were under way when the node ended; they are recorded as interrupted"
             )
-        self._journal = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._journal, 0)
+        self._journal = CallJournal(self.directory)
 
-    def _shorten(self) -> None:
-        """Drop the calls that are over from the journal, when they are most of it."""
-        if self._journal < 0 or self._journal_bytes < _JOURNAL_BYTES_MIN:
-            return
-        live = b"".join(self._begun.values())
-        if self._journal_bytes < 4 * len(live):
-            return
-        path = self.directory / JOURNAL_NAME
-        temporary = path.with_suffix(".tmp")
+    def _line_of(self, body: dict[str, Any], seq: int) -> bytes:
+        """Return a record at its place, or what is left of one that cannot be written as it is."""
         try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            try:
-                if os.write(fd, live) != len(live):
-                    raise OSError(28, "no space left on device")
-                os.replace(temporary, path)
-            except OSError:
-                os.close(fd)
-                raise
-        except OSError as error:
-            _log.warning("the journal of calls cannot be shortened: %s", error)
-            return
-        os.close(self._journal)
-        self._journal, self._journal_bytes = fd, len(live)
+            return write_record(body, self.node_id, seq)
+        except MeshError as error:
+            _log.error("an audit record cannot be written as it is: %s", error)
+            return write_record(_bare(body), self.node_id, seq)
 
     # Reading
 
@@ -380,24 +384,24 @@ class AuditLog:
         if self._closed:
             return
         self._closed = True
+        self._hand_over()
         if self._thread is not None and self._files is not None:
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
             self._files.close()
-        if self._journal >= 0:
-            os.close(self._journal)
-            self._journal = -1
+        if self._journal is not None:
+            self._journal.close()
 
 
 def time_of(unix_us: int) -> str:
     """Spell a time as RFC 3339, UTC, with microseconds."""
     whole, rest = divmod(max(0, unix_us), 1_000_000)
-    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{rest:06d}Z"
+    return f"{_second_of(whole)}.{rest:06d}Z"
 
 
-def _call_of(data: dict[str, Any]) -> str:
-    """Return what tells calls apart: the same in the journal and in the record."""
-    return "\n".join(str(data.get(name, "")) for name in ("action", "resource", "task", "proof"))
+@lru_cache(maxsize=2)
+def _second_of(unix_s: int) -> str:
+    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def _bare(body: dict[str, Any]) -> dict[str, Any]:
@@ -406,19 +410,3 @@ def _bare(body: dict[str, Any]) -> dict[str, Any]:
         name: body["data"][name] for name in ("action", "decision", "agent", "resource", "task") if name in body["data"]
     }
     return {**body, "data": {**data, "cut": True}}
-
-
-def _journal_of(path: Path) -> dict[str, tuple[int, dict[str, Any]]]:
-    """Return the calls in a journal: key → (records at its beginning, body). A torn line never began. Raises OSError."""
-    calls: dict[str, tuple[int, dict[str, Any]]] = {}
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return calls
-    with file:
-        while line := file.readline(_JOURNAL_LINE_BYTES_MAX):
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                entry = json.loads(line)
-                body: dict[str, Any] = entry["body"]
-                calls[_call_of(body["data"])] = int(entry["at"]), body
-    return calls

@@ -115,7 +115,7 @@ class AuditFiles:
         self.found: list[str] = []
         self._fd = self._tree = self._note = -1
         self._bytes = 0
-        self._broken = False
+        self._broken = self._has_reserve = False
         self._firsts: list[int] = []
         self._frontier = Frontier()
         self.head = sign(0, EMPTY_ROOT)
@@ -279,19 +279,21 @@ class AuditFiles:
     @property
     def has_reserve(self) -> bool:
         """Whether there is room for the records of calls that run, though the disk be full."""
-        return (self.directory / RESERVE_NAME).exists()
+        return self._has_reserve
 
     def _free_reserve(self) -> bool:
         try:
             (self.directory / RESERVE_NAME).unlink()
         except OSError:
             return False
+        self._has_reserve = False
         return True
 
     def _fill_reserve(self) -> None:
         path = self.directory / RESERVE_NAME
         with contextlib.suppress(OSError):
             if path.stat().st_size == self._config.reserve_bytes:
+                self._has_reserve = True
                 return
         try:
             with path.open("wb") as file:
@@ -303,6 +305,7 @@ class AuditFiles:
             with contextlib.suppress(OSError):
                 path.unlink()
             raise
+        self._has_reserve = True
 
     def recover(self) -> None:
         """Bring back what a failed write left open, and the reserve. Raises OSError: it still does not work."""

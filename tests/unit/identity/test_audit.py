@@ -18,6 +18,7 @@ from agentmesh.identity.audit_record import (
     TEXT_CHARS_MAX,
     body_of,
     clean,
+    ended_body,
     read_record,
     undo_of,
     write_record,
@@ -114,6 +115,21 @@ def test_a_record_that_is_too_large_or_has_no_canonical_form_is_not_written() ->
     with pytest.raises(UsageError):
         write_record(body(half=0.5), KEY.did, 0)
     assert len(write_record(body(purpose="x" * 10_000), KEY.did, 2**52)) < RECORD_BYTES_MAX
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcd"), st.text(max_size=5) | st.none() | st.integers(0, 9)), st.text(max_size=600)
+)
+def test_a_record_begun_and_ended_is_that_which_is_written_at_once(later: dict[str, Any], text: str) -> None:
+    begun = body(task="t", name=text)
+    kept = json.dumps(begun)
+    ended = ended_body(begun, "refused", time="2027-01-15T08:00:01.000000Z", **later, undo=[text])
+    at_once = body_of(
+        "call", "refused", agent=OTHER.did, resource=KEY.did, time="2027-01-15T08:00:01.000000Z", task="t", name=text,
+        **later, undo=[text],
+    )  # fmt: skip
+    assert write_record(ended, KEY.did, 0) == write_record(at_once, KEY.did, 0)
+    assert json.dumps(begun) == kept
 
 
 def test_what_would_undo_a_call_is_kept_while_it_is_small_and_by_its_digest_when_it_is_not() -> None:

@@ -249,6 +249,7 @@ async def test_linked_nodes_pin_each_others_checkpoints_and_see_them_grow(tmp_pa
     async with world(tmp_path, 2) as (a, b):
         await b.serve("echo", echo)
         await until(lambda: knows(a, "echo"))
+        await b.node.audit.log.settle()
         await ask(a, b)
         before = a.node.audit_log().peers[0]
         await call(a)

@@ -17,7 +17,7 @@ from agentmesh.errors import Corrupt, DecodeError, Full, RecordNotFound, Signatu
 from agentmesh.identity.audit_record import body_of, read_record
 from agentmesh.identity.checkpoint import read_checkpoint, sign_checkpoint
 from agentmesh.identity.keys import KeyPair
-from agentmesh.store import audit_files, audit_read
+from agentmesh.store import audit, audit_files, audit_read
 from agentmesh.store.audit import AuditLog, time_of
 from agentmesh.store.audit_check import check_log
 from agentmesh.store.audit_files import AuditConfig
@@ -77,6 +77,58 @@ async def test_many_that_wait_share_syncs_and_each_is_told_its_own_place(tmp_pat
     assert syncs < 100
     for place, raw in enumerate(lines(tmp_path / "audit")):
         assert places[int(read_record(raw).data["task"][5:])] == place
+    await log.aclose()
+
+
+async def test_records_that_nobody_waits_for_share_the_sync_of_one_that_is_waited_for(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(audit, "_LINGER_S", 3600.0)
+    log = await filled(tmp_path / "audit", 1)
+    syncs: list[int] = []
+    real = audit_files._sync  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(audit_files, "_sync", lambda fd: (syncs.append(fd), real(fd)))
+    for number in range(1, 4):
+        log.write_soon(call(number), log.begin(call(number)))
+    assert await log.write(call(4)) == 4
+    assert len(syncs) == 1
+    assert [read_record(raw).data["task"] for raw in lines(tmp_path / "audit")] == [f"task-{n:04d}" for n in range(5)]
+    log.write_soon(call(5), log.begin(call(5)))
+    await log.aclose()
+    assert len(lines(tmp_path / "audit")) == 6
+
+
+async def test_a_record_that_nobody_waits_for_is_written_all_the_same(tmp_path: Path) -> None:
+    log = await filled(tmp_path / "audit", 0)
+    log.write_soon(call(0), log.begin(call(0)))
+    async with asyncio.timeout(10):
+        while log.head is None or log.head.size < 1:  # noqa: ASYNC110 it is signed a moment after it is written, by a thread
+            await asyncio.sleep(0.005)
+    assert read_checkpoint((tmp_path / "audit" / "checkpoint").read_text(), node=KEY.did).size == 1
+    await log.aclose()
+
+
+async def test_what_was_settled_is_signed(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(audit, "_SIGN_S", 3600.0)
+    log = await filled(tmp_path / "audit", 3)
+    await log.settle()
+    assert read_checkpoint((tmp_path / "audit" / "checkpoint").read_text(), node=KEY.did).size == 3
+    await log.aclose()
+
+
+async def test_a_call_whose_record_did_not_leave_the_process_is_recorded_at_the_next_start(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(audit, "_LINGER_S", 3600.0)
+    log = await filled(tmp_path / "audit", 1)
+    odd = call(1, size=2**60)  # no record can hold that; what can be kept of it is
+    log.write_soon(odd, log.begin(odd))
+    log._later.clear()  # pyright: ignore[reportPrivateUsage]  # the process dies
+    await log.aclose()
+    log = AuditLog.open(tmp_path / "audit", KEY, SMALL)
+    assert log.refusal is None
+    data = read_record(lines(tmp_path / "audit")[-1]).data
+    assert (data["task"], data["cut"]) == ("task-0001", True)
     await log.aclose()
 
 
