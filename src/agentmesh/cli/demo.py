@@ -27,6 +27,7 @@ from agentmesh.cli.output import Output
 from agentmesh.daemon import launch, lock
 from agentmesh.daemon.home import Home, write_atomic
 from agentmesh.daemon.settings import load
+from agentmesh.embed.models import MODELS, is_present
 from agentmesh.errors import MeshError, StateError, Timeout, UsageError
 from agentmesh.sdk.sync import SyncMesh
 from agentmesh.wire.views import AgentView, Reply, StatusView, TraceView
@@ -78,6 +79,7 @@ class Demo:
         self._wait_s = out.timeout_s or _WAIT_S
         # The person's own AGENTMESH_* settings are for the person's own node.
         self._environ = {k: v for k, v in os.environ.items() if not k.startswith("AGENTMESH_")}
+        self._models = _models_of(out)
 
     def run(self) -> Outcome:
         """Start everything, let the agents be found and called, and return what was seen.
@@ -108,6 +110,7 @@ class Demo:
             "listen_udp": "127.0.0.1:0",
             "mdns": False,
             "seeds": seeds,
+            **({"models_dir": self._models} if self._models else {}),
         }
         settings = load(flags, self._environ).settings
         launch.start(settings, flags, timeout_s=self._wait_s, environ=self._environ)
@@ -201,6 +204,15 @@ class Demo:
         _stop_nodes(self.homes.values())
         shutil.rmtree(self.root, ignore_errors=True)
         self._out.clear_status()
+
+
+def _models_of(out: Output) -> str:
+    """Return the directory of the person's own models, which the demo only reads; "" if none is there."""
+    try:
+        models = load({"home": out.home} if out.home else {}, profile=out.profile or None).settings.models
+    except MeshError:  # wrong settings of the person's own node are no matter of the demo's
+        return ""
+    return str(models) if any(is_present(model, models) for model in MODELS.values()) else ""
 
 
 def stop_kept(root: Path) -> int:

@@ -89,8 +89,10 @@ def install(
     from agentmesh.embed.models import LIBRARIES_COMMAND, model_named
 
     model = model_named(name)
-    home_of(out).prepare()
     models, _ = _place(out)
+    home = home_of(out)
+    if models == home.models:
+        home.prepare()
     within_s = out.timeout_s or INSTALL_S
     missing = missing_libraries()
     if missing and (with_extras or out.confirm(i18n.t("install {names} too?", names=", ".join(missing)))):
