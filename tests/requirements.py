@@ -787,6 +787,7 @@ REQUIREMENTS: dict[str, Requirement] = {
             "what_pip_complains_of_is_told_apart",
             "two_installs_do_not_meet_and_what_a_killed_one_left_is_removed",
         )
+        + _in("shell/test_make_model.py", "without_the_model_the_demo_runs_all_the_same_and_the_next_one_tries_again")
         + _in(
             "cli/test_models.py", "a_model_is_listed_installed_listed_and_removed", "a_broken_model_is_called_broken"
         ),
