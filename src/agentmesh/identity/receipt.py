@@ -18,8 +18,6 @@ from typing import Any, Literal, get_args
 from agentmesh.errors import DecodeError, ReplayError, SignatureError, UsageError
 from agentmesh.identity.budget import Usage
 from agentmesh.identity.claims import (
-    AMOUNT_MAX,
-    count_in,
     did_in,
     digest_in,
     digest_text,
@@ -62,7 +60,6 @@ class ReceiptClaims:
         problem: Type URI of the problem (RFC 9457) when rejected or failed, and, if there is one, when canceled; else None.
         usage: What it cost.
         prev: Hash of the callee's last receipt for this caller, None for the first.
-        log: Size of the callee's audit log at that time, and index of the call in it; None if it keeps none.
     """
 
     aud: str
@@ -78,7 +75,6 @@ class ReceiptClaims:
     grant: str | None = None
     problem: str | None = None
     prev: str | None = None
-    log: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +139,6 @@ def sign_receipt(key: KeyPair, claims: ReceiptClaims) -> str:
     }
     optional = {"grant": claims.grant, "problem": claims.problem, "prev": claims.prev}
     payload.update({name: value for name, value in optional.items() if value is not None})
-    if claims.log is not None:
-        payload["log"] = {"size": claims.log[0], "index": claims.log[1]}
     try:
         _read_claims(payload)
     except DecodeError as error:
@@ -298,17 +292,4 @@ def _read_claims(members: dict[str, Any]) -> ReceiptClaims:
         grant=hash_in(members, "grant") if "grant" in members else None,
         problem=problem,
         prev=hash_in(members, "prev") if "prev" in members else None,
-        log=_read_log(object_in(members, "log")) if "log" in members else None,
     )
-
-
-def _read_log(entry: dict[str, Any]) -> tuple[int, int]:
-    size, index = count_in(entry, "size", at_most=AMOUNT_MAX), count_in(entry, "index", at_most=AMOUNT_MAX)
-    if index >= size:
-        raise DecodeError(
-            "a receipt places its call behind the end of the log",
-            code="receipt.log",
-            why=f"index {index} in a log of {size} records",
-            hint="write the record before the receipt",
-        )
-    return size, index

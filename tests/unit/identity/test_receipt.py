@@ -73,7 +73,6 @@ GOOD = payload(RAW)
     usage=st.builds(Usage, *[st.integers(0, AMOUNT_MAX)] * 4),
     grant=st.none() | st.just(token_hash("grant")),
     prev=st.none() | st.just(token_hash("receipt")),
-    log=st.none() | st.just((7, 6)),
 )
 def test_a_receipt_of_any_outcome_reads_back_as_what_was_signed(outcome: Any, **over: Any) -> None:
     said = claims(outcome=outcome, problem=problem_of(outcome), **over)
@@ -211,8 +210,6 @@ def test_the_digest_of_a_stream_can_be_looked_at_on_the_way() -> None:
         ({"outcome": "failed"}, "receipt.problem"),
         ({"outcome": "rejected", "problem": ""}, "receipt.problem"),
         ({"problem": PROBLEM}, "receipt.problem"),
-        ({"log": {"size": 3, "index": 3}}, "receipt.log"),
-        ({"log": [3, 2]}, "claims.malformed"),
         ({"proof": "x"}, "claims.malformed"),
         ({"prev": None}, "claims.malformed"),
         ({"res_digest": "sha-256=::"}, "claims.malformed"),
@@ -281,7 +278,6 @@ def test_any_text_is_no_receipt(text: str) -> None:
         ({"outcome": "rejected"}, "receipt.problem"),
         ({"problem": PROBLEM}, "receipt.problem"),
         ({"outcome": "lost"}, "receipt.outcome"),
-        ({"log": (1, 1)}, "receipt.log"),
         ({"proof": "x"}, "claims.malformed"),
     ],
 )
