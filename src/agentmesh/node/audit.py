@@ -18,6 +18,7 @@ from agentmesh.identity.claims import hash_of
 from agentmesh.ids import NodeId
 from agentmesh.node.attempt import Attempt, Untouched
 from agentmesh.node.callee import Ended, Visit
+from agentmesh.node.floods import Flood, Floods
 from agentmesh.store.audit import AuditLog, time_of
 from agentmesh.wire import v1
 from agentmesh.wire.views import CallRequest
@@ -37,6 +38,7 @@ class Audit:
         self._node_id, self.log = node_id, log
         self._begun: dict[Visit, tuple[int, dict[str, Any]]] = {}
         self._gone_out: dict[int, dict[str, Any]] = {}
+        self._floods = Floods(self._flood_begins, lambda flood: log.write_soon(self._body_of_flood(flood), flood.begun))
 
     @property
     def warnings(self) -> list[str]:
@@ -78,7 +80,12 @@ class Audit:
                 raise
 
     async def turned_away(self, peer: NodeId, message: v1.CallOpen, error: MeshError) -> None:
-        """Record a call whose token does not hold; what it says of its caller is a claim. Never raises."""
+        """Record a call whose token does not hold; what it says of its caller is a claim. Never raises.
+
+        Those of one peer in one minute, beyond the first ones, stand together in one record (``node.floods``).
+        """
+        if not self._floods.note(peer, error.code, message.agent_id):
+            return
         body = body_of(
             "call",
             "refused",
@@ -95,6 +102,30 @@ class Audit:
             **_problem(error),
         )
         await self._write_refusal(body)
+
+    def close(self) -> None:
+        """Record what was counted and not recorded yet; the log is closed elsewhere. Idempotent."""
+        self._floods.close()
+
+    def _flood_begins(self, flood: Flood) -> int | None:
+        try:
+            return self.log.begin(self._body_of_flood(flood))
+        except StoreError:
+            return None
+
+    def _body_of_flood(self, flood: Flood) -> dict[str, Any]:
+        return body_of(
+            "call",
+            "refused",
+            agent=flood.peer,
+            resource="*",
+            time=_now(),
+            outcome="rejected",
+            task=flood.task,
+            count=flood.count,
+            reasons=dict(flood.reasons),
+            callees=list(flood.callees),
+        )
 
     # Calls that start here and go elsewhere
 

@@ -319,4 +319,5 @@ class Node(AgentHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         await self.mesh.aclose()
         await self.registry.aclose()
         await self.trust.aclose()
+        self.audit.close()
         await self._scope.aclose()

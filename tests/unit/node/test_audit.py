@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from agentmesh.identity.claims import hash_of
 from agentmesh.identity.keys import KeyPair
 from agentmesh.node.audit_peers import AuditPeers
 from agentmesh.node.door import Happening, Invocation
+from agentmesh.node.floods import EACH_MAX, Floods
 from agentmesh.store.audit_check import check_log
 from agentmesh.store.audit_read import select
 from agentmesh.wire import v1
@@ -128,6 +129,75 @@ async def test_a_call_whose_token_does_not_hold_is_recorded_under_the_node_that_
     assert (record.decision, record.data["agent"]) == ("refused", a.node.node_id)
     assert record.data["claimed"] == "did:key:zNobody\ufffd{}\ufffd[2J"
     assert record.data["code"].startswith(("jws.", "token.", "json."))
+
+
+async def send_bad_token(a: Member, b: Member, token: str) -> None:
+    peer = a.node.links.peer(b.node.node_id)
+    assert peer is not None
+    stream = await peer.link.open_stream()
+    callee = b.node.registry.agents()[0].manifest.agent_id
+    message = v1.CallOpen(v=1, task_id="t", run_id="r", agent_id=callee, parts=[{"text": "x"}], token=token)
+    await stream.send(v1.encode(message))
+    assert await stream.recv() is not None
+
+
+async def test_a_flood_of_bad_tokens_is_one_record_with_its_count_and_none_of_it_is_lost(tmp_path: Path) -> None:
+    async with world(tmp_path, 2) as (a, b):
+        await b.serve("echo", echo)
+        await until(lambda: knows(a, "echo"))
+        for i in range(EACH_MAX + 30):
+            await send_bad_token(a, b, "a.b.c" if i % 3 else "no token at all")
+        found = records(b)
+        assert len(found) == EACH_MAX
+        callee = b.node.registry.agents()[0].manifest.agent_id
+    *one_by_one, flood = records(b)
+    assert len(one_by_one) == EACH_MAX
+    assert (flood.decision, flood.data["agent"], flood.data["count"]) == ("refused", a.node.node_id, 30)
+    assert sum(flood.data["reasons"].values()) == 30
+    assert len(flood.data["reasons"]) == 2
+    assert flood.data["callees"] == [callee]
+
+
+def test_each_minute_of_a_flood_is_recorded_and_so_is_what_the_table_has_no_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timers: list[Callable[[], None]] = []
+    told: list[tuple[str, int]] = []
+    began: list[str] = []
+
+    class Later:
+        def cancel(self) -> None:
+            pass
+
+    def later(_delay_s: float, run: Callable[[], None]) -> Later:
+        timers.append(run)
+        return Later()
+
+    monkeypatch.setattr("agentmesh.node.floods.PEERS_MAX", 2)
+    floods = Floods(lambda flood: began.append(flood.peer), lambda flood: told.append((flood.peer, flood.count)), later)
+    assert sum(floods.note("a", f"code.{i}", "x") for i in range(EACH_MAX + 100)) == EACH_MAX
+    assert began == ["a"]
+    timers.pop(0)()
+    assert told == [("a", 100)]
+    assert sum(floods.note("a", "code", "x") for _ in range(EACH_MAX + 1)) == EACH_MAX
+    for peer in ("b", "c"):  # there is room for two: what was counted of the first is recorded early
+        assert floods.note(peer, "code", "x")
+    assert told == [("a", 100), ("a", 1)]
+    floods.close()
+    floods.close()
+    assert told == [("a", 100), ("a", 1)]
+
+
+async def test_a_node_that_dies_in_a_flood_records_at_its_next_start_that_there_was_one(tmp_path: Path) -> None:
+    async with world(tmp_path, 2) as (a, b):
+        await b.serve("echo", echo)
+        await until(lambda: knows(a, "echo"))
+        for _ in range(EACH_MAX + 5):
+            await send_bad_token(a, b, "a.b.c")
+        b.node.audit.close = lambda: None  # type: ignore[method-assign]  # it dies
+    async with world(tmp_path, 2, kits=(a.kit, b.kit)) as (a, b):
+        (flood,) = [r for r in records(b) if "reasons" in r.data]
+        assert (flood.data["outcome"], flood.data["agent"]) == ("interrupted", a.node.node_id)
 
 
 async def test_a_refusal_before_a_call_leaves_is_recorded_as_well(tmp_path: Path) -> None:
