@@ -1066,6 +1066,19 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in("unit/node/test_audit.py", "a_log_that_was_rolled_back_or_cut_refuses_calls_and_says_so"),
         ),
     ),
+    "audit.changes": Requirement(
+        "RQ3 audit, issue 4.8, docs/spec/audit.md §2.3",
+        "Changes of keys, tenants, grants, policies, limits and settings are in the audit log, with who made them.",
+        _in(
+            "api/test_audited_changes.py",
+            "keys_tenants_and_grants_are_recorded_with_who_did_it_before_it_is_told",
+            "a_key_that_cannot_be_recorded_opens_nothing",
+            "a_report_of_abuse_has_an_action_of_its_own",
+            "policies_and_limits_that_are_read_anew_are_recorded",
+            "settings_that_changed_since_the_last_start_are_recorded_once",
+            "settings_that_cannot_be_recorded_are_recorded_at_the_next_start",
+        ),
+    ),
     "audit.peers": Requirement(
         "issue 4.8",
         "Peers pin checkpoints; a log that was rewritten or rolled back is found, and its own node is told.",

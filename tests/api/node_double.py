@@ -112,6 +112,7 @@ class FakeBackend:
         self.followers = 0
         self.tenants: dict[str, FakeBackend] = {}
         self.owners: dict[str, str] = {}
+        self.noted: list[tuple[str, str, dict[str, Any]]] = []
         self.known = {"echo": AgentView(agent_id=AGENT, name="echo", node_id=NODE, status="healthy", trust="own")}
 
     def _ask(self, *what: Any) -> None:
@@ -224,7 +225,10 @@ class FakeBackend:
             raise RecordNotFound(f"no record of {ref!r}")
         return AuditProof(record="{}", index=0, size=1, hashes=[], checkpoint="x")
 
-    def grant(self, request: GrantRequest) -> GrantView:
+    async def note_change(self, action: str, resource: str, **members: Any) -> None:
+        self.noted.append((action, resource, members))
+
+    async def grant(self, request: GrantRequest) -> GrantView:
         self._ask("grant", request)
         return GrantView(
             chain=["x.y.z"], root="r", maker="m", holder=request.to, principal="p", audience=request.audience,

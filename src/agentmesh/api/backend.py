@@ -7,7 +7,7 @@ method without ``async`` must return at once (it reads memory, never a disk or a
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from agentmesh.node.presented import Presented
 from agentmesh.sdk.types import (
@@ -278,10 +278,19 @@ class Backend(View, Protocol):
         """
         ...
 
-    def grant(self, request: GrantRequest) -> GrantView:
+    async def note_change(self, action: str, resource: str, **members: Any) -> None:
+        """Write into the audit log that something around the node changed; it is on disk when this returns.
+
+        Raises:
+            StoreError: it is not; it is tried again while the node lives.
+        """
+        ...
+
+    async def grant(self, request: GrantRequest) -> GrantView:
         """Sign a grant with a key of this node.
 
         Raises:
+            StoreError: it could not be written down, and is not told.
             UsageError, AgentNotFound, Unauthorized, DecodeError, SignatureError, ReplayError: nothing was signed or kept.
         """
         ...

@@ -28,6 +28,7 @@ from agentmesh.core.brain import BrainConfig
 from agentmesh.core.directory.config import DirectoryConfig
 from agentmesh.core.trust.config import TrustConfig
 from agentmesh.daemon.capacity import capacity_tier
+from agentmesh.daemon.changes import note_settings
 from agentmesh.daemon.home import Home, write_atomic
 from agentmesh.daemon.http import Server, make_server
 from agentmesh.daemon.knobs import Settings
@@ -137,6 +138,7 @@ async def serve(settings: Settings) -> int:
             stop.on_hup.append(ca.refresh)
         stack.push_async_callback(node.aclose)
         await node.open(settings.seeds)
+        await note_settings(settings, state, node.audit)
         edge = A2AEdge(node, port_of=lambda: port)
         app = create_app(
             node,

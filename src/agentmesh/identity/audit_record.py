@@ -27,7 +27,22 @@ TYPE_PREFIX = "dev.agentmesh.audit."
 
 #: call: an agent here was called. call.out: this node called elsewhere. The rest are changes at this node.
 ACTIONS = frozenset(
-    ("call", "call.out", "register", "withdraw", "config", "policy", "killswitch", "key", "grant", "gap", "other")
+    (
+        "call",
+        "call.out",
+        "register",
+        "withdraw",
+        "config",
+        "policy",
+        "order",
+        "key",
+        "tenant",
+        "grant",
+        "report",
+        "killswitch",
+        "gap",
+        "other",
+    )
 )
 Decision = Literal["allowed", "refused"]
 

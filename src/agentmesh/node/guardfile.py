@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import stat
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -106,10 +107,11 @@ class GuardFile:
 
     Args:
         path: Where it is, if it is there.
+        on_change: Called when what it says is in force.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, on_change: Callable[[], None] = lambda: None) -> None:
+        self.path, self.on_change = path, on_change
         #: What is wrong with the file now, for people; "" if nothing.
         self.warning = ""
         #: Rises with every change that was taken.
@@ -146,6 +148,7 @@ class GuardFile:
         self.warning = ""
         self._callers, self._agents = callers, agents
         self.version += 1
+        self.on_change()
 
     def _warn(self, text: str) -> None:
         if text != self.warning:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 from agentmesh.errors import MeshError, RunNotFound, UsageError
 from agentmesh.identity.audit_record import AuditRecord
@@ -120,6 +121,10 @@ class HistoryHost(Parts):
             return AuditRecords(records=[audit_read.whole(one) for one in found])
 
         return await asyncio.to_thread(read)
+
+    async def note_change(self, action: str, resource: str, **members: Any) -> None:
+        """Write into the audit log that something around this node changed (see ``Audit.note``). Raises StoreError."""
+        await self.audit.note(action, resource, **members)
 
     async def audit_proof(self, ref: str) -> AuditProof:
         """Return the proof that a record is in the log (see ``audit_read.prove``)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agentmesh.identity.claims import hash_of
 from agentmesh.node.parts import Parts
 from agentmesh.node.policy.explain import Explainer
 from agentmesh.wire.policy import PolicyView, RulingView
@@ -24,10 +25,13 @@ class RulingHost(Parts):
         brain = self._brain
         return Explainer(self.node_id, self.policy, brain, self.name_of, lambda: [c.node_id for c in brain.contacts()])
 
-    def grant(self, request: GrantRequest) -> GrantView:
-        """Make a grant (see ``Grants.make``). Raises ReadOnly."""
+    async def grant(self, request: GrantRequest) -> GrantView:
+        """Make a grant (see ``Grants.make``); it is in the audit log when it is told. Raises ReadOnly, StoreError too."""
         self.switch.refuse()
-        return self._grants.make(request)
+        view = self._grants.make(request)
+        leaf = hash_of(view.chain[-1])
+        await self.audit.note("grant", view.maker, holder=view.holder, scopes=view.scopes, until=view.exp, grant=leaf)
+        return view
 
     def trust_in(self, ref: str) -> TrustView:
         """Return what this node thinks of an agent or node, and why (see ``Trust.show``)."""
@@ -36,5 +40,5 @@ class RulingHost(Parts):
     async def report_abuse(self, ref: str, reason: str) -> TrustView:
         """Hold a person's report against an agent or node (see ``Trust.report``), and write that down."""
         view = self.trust.report(ref, reason)
-        await self.audit.note("other", view.subject, what="abuse_report", name=view.name)
+        await self.audit.note("report", view.subject, event="abuse", name=view.name)
         return view

@@ -73,7 +73,7 @@ async def test_one_order_stops_every_node_and_only_reading_goes_on(tmp_path: Pat
         with pytest.raises(ReadOnly):
             await b.node.deregister("echo")
         with pytest.raises(ReadOnly):
-            b.node.grant(GrantRequest(to="echo", audience=["echo"], scopes=["call.*"]))
+            await b.node.grant(GrantRequest(to="echo", audience=["echo"], scopes=["call.*"]))
         assert a.node.agents(), "reading goes on"
         assert (await a.node.trace("last")).count > 0
         assert a.node.status().warnings[0].startswith("this node is read-only: drill")

@@ -101,10 +101,10 @@ async def test_a_grant_opens_a_closed_node_for_its_holder(tmp_path: Path) -> Non
             request = GrantRequest(
                 to=a.node.node_id, audience=["echo"], scopes=["call.*"], maker=maker, principal="finance"
             )
-            assert await ask(a, "echo", grants=b.node.grant(request).chain) == "hi"
+            assert await ask(a, "echo", grants=(await b.node.grant(request)).chain) == "hi"
         write(tmp_path, "n1", "lists.toml", f'deny = ["{a.node.node_id}"]')
         with pytest.raises(Unauthorized) as error:
-            await ask(a, "echo", grants=b.node.grant(request).chain)
+            await ask(a, "echo", grants=(await b.node.grant(request)).chain)
         assert error.value.code == "policy.denied"
 
 

@@ -104,7 +104,7 @@ async def cancel_task(ask: Ask) -> CancelResult:
 
 async def make_grant(ask: Ask) -> GrantView:
     """Answer ``POST /api/v1/grants``."""
-    return ask.site.node.grant(ask.body)
+    return await ask.site.node.grant(ask.body)
 
 
 ROWS = (

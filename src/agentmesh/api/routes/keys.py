@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentmesh.api.table import Ask, RouteRow
-from agentmesh.errors import Full, LimitError, RecordNotFound, StateError, UsageError
+from agentmesh.errors import Full, LimitError, MeshError, RecordNotFound, StateError, UsageError
 from agentmesh.sdk.types import KeyList, KeyMade, KeyRequest, KeyView
 
 
@@ -17,12 +17,29 @@ async def add_key(ask: Ask) -> KeyMade:
     request: KeyRequest = ask.body
     if request.tenant:
         ask.site.node.for_tenant(request.tenant)
-    return ask.site.access.add_key(request)
+    made = ask.site.access.add_key(request)
+    key = made.key
+    try:
+        await ask.site.node.note_change(
+            "key",
+            key.name,
+            event="made",
+            by=ask.rights.who,
+            scopes=list(key.scopes),
+            tenant=key.tenant,
+            expires=key.expires,
+        )
+    except MeshError:
+        ask.site.access.revoke_key(key.name)  # what is written down nowhere opens nothing
+        raise
+    return made
 
 
 async def revoke_key(ask: Ask) -> KeyView:
     """Answer ``DELETE /api/v1/keys/{name}``."""
-    return ask.site.access.revoke_key(ask.path["name"])
+    key = ask.site.access.revoke_key(ask.path["name"])
+    await ask.site.node.note_change("key", key.name, event="revoked", by=ask.rights.who, tenant=key.tenant)
+    return key
 
 
 ROWS = (

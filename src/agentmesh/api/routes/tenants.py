@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+
 from agentmesh.api.table import Ask, RouteRow
 from agentmesh.errors import Full, LimitError, RecordNotFound, UsageError
 from agentmesh.sdk.types import TenantList, TenantRequest, TenantView
@@ -15,13 +19,21 @@ async def list_tenants(ask: Ask) -> TenantList:
 async def save_tenant(ask: Ask) -> TenantView:
     """Answer ``POST /api/v1/tenants``."""
     request: TenantRequest = ask.body
-    return ask.site.node.save_tenant(request)
+    saved = ask.site.node.save_tenant(request)
+    settled = {name: f"{value:g}" if isinstance(value, float) else value for name, value in _members(request).items()}
+    await ask.site.node.note_change("tenant", saved.name, event="saved", by=ask.rights.who, settled=settled)
+    return saved
+
+
+def _members(request: TenantRequest) -> dict[str, Any]:
+    return msgspec.structs.asdict(request)
 
 
 async def remove_tenant(ask: Ask) -> TenantView:
     """Answer ``DELETE /api/v1/tenants/{name}``."""
     removed = await ask.site.node.remove_tenant(ask.path["name"])
     ask.site.access.revoke_tenant(removed.name)
+    await ask.site.node.note_change("tenant", removed.name, event="removed", by=ask.rights.who)
     return removed
 
 
