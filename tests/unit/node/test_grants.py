@@ -25,8 +25,8 @@ def id_of(member: Member, name: str) -> AgentId:
     return AgentId(agent.manifest.agent_id)
 
 
-def granted(at: Member, to: str, audience: str, **over: Any) -> GrantView:
-    return at.node.grant(GrantRequest(**{"to": to, "audience": [audience], "scopes": ["call.*"], **over}))
+async def granted(at: Member, to: str, audience: str, **over: Any) -> GrantView:
+    return await at.node.grant(GrantRequest(**{"to": to, "audience": [audience], "scopes": ["call.*"], **over}))
 
 
 async def ask(caller: Member, chain: list[str], **over: Any) -> Any:
@@ -39,7 +39,7 @@ async def test_a_call_with_a_grant_is_served_and_its_receipt_names_the_grant(tmp
         await b.serve("echo", echo)
         await a.serve("planner", echo)
         await until(lambda: knows(a, "echo") and knows(b, "planner"))
-        made = granted(b, "planner", "echo", principal="finance")
+        made = await granted(b, "planner", "echo", principal="finance")
         reply = await ask(a, made.chain, from_agent="planner")
         assert reply.text == "hello"
         assert read_receipt(reply.receipt).claims.grant == hash_of(made.chain[-1])
@@ -52,18 +52,22 @@ async def test_what_a_grant_does_not_allow_is_refused_before_work(tmp_path: Path
         await b.serve("other", echo)
         await a.serve("planner", echo)
         await until(lambda: knows(a, "echo") and knows(a, "other") and knows(b, "planner"))
-        good = granted(b, "planner", "echo").chain
+        good = (await granted(b, "planner", "echo")).chain
         cases: list[tuple[str, list[str], dict[str, Any]]] = [
             ("grant.holder", good, {}),  # the person at a, not planner
-            ("grant.audience", granted(b, "planner", "other").chain, {"from_agent": "planner"}),
-            ("grant.root", granted(a, "planner", "echo").chain, {"from_agent": "planner"}),
-            ("grant.scope", granted(b, "planner", "echo", scopes=["call.sum"]).chain, {"from_agent": "planner"}),
+            ("grant.audience", (await granted(b, "planner", "other")).chain, {"from_agent": "planner"}),
+            ("grant.root", (await granted(a, "planner", "echo")).chain, {"from_agent": "planner"}),
             (
                 "grant.scope",
-                granted(b, "planner", "echo", scopes=["call.sum"]).chain,
+                (await granted(b, "planner", "echo", scopes=["call.sum"])).chain,
+                {"from_agent": "planner"},
+            ),
+            (
+                "grant.scope",
+                (await granted(b, "planner", "echo", scopes=["call.sum"])).chain,
                 {"from_agent": "planner", "skill": "s"},
             ),
-            ("grant.budget", granted(b, "planner", "echo", max={"tokens": 5}).chain, {"from_agent": "planner"}),
+            ("grant.budget", (await granted(b, "planner", "echo", max={"tokens": 5})).chain, {"from_agent": "planner"}),
             ("signature.invalid", [f"{good[0][:-4]}AAAA"], {"from_agent": "planner"}),
         ]
         for code, chain, over in cases:
@@ -71,7 +75,7 @@ async def test_what_a_grant_does_not_allow_is_refused_before_work(tmp_path: Path
                 await ask(a, chain, **over)
             assert error.value.code == code, code
         assert agent.calls == []
-        assert {proven(one).claims.outcome for one in kept(tmp_path, "n0")} == {"rejected"}
+        assert {proven(one).claims.outcome for one in kept(a)} == {"rejected"}
 
 
 async def test_a_grant_is_passed_on_narrower_and_never_wider(tmp_path: Path) -> None:
@@ -80,8 +84,10 @@ async def test_a_grant_is_passed_on_narrower_and_never_wider(tmp_path: Path) -> 
         await a.serve("planner", echo)
         await a.serve("worker", echo)
         await until(lambda: knows(a, "echo") and knows(b, "planner") and knows(b, "worker"))
-        first = granted(b, "planner", "echo", max_subtree={"calls": 10}, depth_max=1, life_s=100)
-        second = granted(a, "worker", "echo", maker="planner", parents=first.chain, scopes=["call.s"], life_s=9_000)
+        first = await granted(b, "planner", "echo", max_subtree={"calls": 10}, depth_max=1, life_s=100)
+        second = await granted(
+            a, "worker", "echo", maker="planner", parents=first.chain, scopes=["call.s"], life_s=9_000
+        )
         assert second.limits == {"calls.max_subtree": 10}, "bounds of the parent are repeated"
         assert second.exp <= first.exp
         assert (await ask(a, second.chain, from_agent="worker", skill="s")).text == "hello"
@@ -93,7 +99,7 @@ async def test_a_grant_is_passed_on_narrower_and_never_wider(tmp_path: Path) -> 
             {"principal": "somebody-else"},
         ):
             with pytest.raises(Unauthorized) as error:
-                a.node.grant(
+                await a.node.grant(
                     GrantRequest(
                         **{
                             "to": "worker",
@@ -107,9 +113,9 @@ async def test_a_grant_is_passed_on_narrower_and_never_wider(tmp_path: Path) -> 
                 )
             assert error.value.code in ("grant.widened", "grant.broken", "grant.depth")
         with pytest.raises(Unauthorized, match="broken"):
-            granted(a, "worker", "echo", parents=first.chain)  # not by its holder
+            await granted(a, "worker", "echo", parents=first.chain)  # not by its holder
         with pytest.raises(Unauthorized, match="depth"):
-            granted(a, "planner", "echo", maker="worker", parents=second.chain, scopes=["call.s"])
+            await granted(a, "planner", "echo", maker="worker", parents=second.chain, scopes=["call.s"])
 
 
 @pytest.mark.parametrize(
@@ -136,7 +142,7 @@ async def test_nothing_is_granted_that_would_be_refused_elsewhere(
     async with world(tmp_path, 1) as (a,):
         await a.serve("echo", echo)
         with pytest.raises(MeshError) as error:
-            a.node.grant(GrantRequest(**{"to": "echo", "audience": ["echo"], "scopes": ["call.*"], **over}))  # type: ignore[arg-type]
+            await a.node.grant(GrantRequest(**{"to": "echo", "audience": ["echo"], "scopes": ["call.*"], **over}))  # type: ignore[arg-type]
         assert not code or error.value.code == code
 
 

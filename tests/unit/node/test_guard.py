@@ -313,9 +313,9 @@ async def test_what_a_grant_allows_in_all_is_kept_over_all_calls_and_all_grants_
         await a.serve("planner", echo)
         await a.serve("helper", echo)
         await until(lambda: knows(a, "echo") and knows(b, "planner") and knows(b, "helper"))
-        root = granted(b, "planner", "echo", max_subtree={"tokens": 10}, max_lifetime={"tokens": 6}).chain
+        root = (await granted(b, "planner", "echo", max_subtree={"tokens": 10}, max_lifetime={"tokens": 6})).chain
         sub = {"max_subtree": {"tokens": 10}, "max_lifetime": {"tokens": 6}}
-        deeper = granted(a, "helper", "echo", maker="planner", parents=root, **sub).chain
+        deeper = (await granted(a, "helper", "echo", maker="planner", parents=root, **sub)).chain
 
         async def spend(chain: list[str], caller: str, tokens: int | None) -> str:
             budget = {} if tokens is None else {"tokens": tokens}
@@ -331,5 +331,5 @@ async def test_what_a_grant_allows_in_all_is_kept_over_all_calls_and_all_grants_
         assert await spend(deeper, "helper", 6) == "budget.exceeded", "11 of 10 with it and those made from it"
         assert await spend(deeper, "helper", 5) == "served"
         assert await spend(root, "planner", 1) == "budget.exceeded"
-        other = granted(b, "planner", "echo", max_lifetime={"tokens": 6}).chain
+        other = (await granted(b, "planner", "echo", max_lifetime={"tokens": 6})).chain
         assert await spend(other, "planner", 6) == "served", "another grant has sums of its own"
