@@ -34,8 +34,9 @@ TOKENS_MAX = 256
 TEXT_CHARS_MAX = 8_192
 #: Texts of one forward pass, and their tokens with padding: bounds its memory at about 100 MB (see ``_forward``).
 BATCH_TEXTS_MAX, BATCH_TOKENS_MAX = 64, 2_048
-#: Threads of the matrix library. The search process shares its machine with agents; two bring a query below 15 ms.
-THREADS = 2
+#: Threads of the matrix library. One is enough for a query, and the agents beside it want the other cores: on two busy cores a
+#: second thread made a query take seven times as long (473 ms, not 64), since the threads wait for each other by spinning.
+THREADS = 1
 #: Counts changes of this file after which the same text gets another vector.
 _REVISION = 1
 _CLS, _SEP, _UNKNOWN = 101, 102, 100
@@ -174,7 +175,11 @@ class MiniLM:
         return [ids if any(token not in (_CLS, _SEP, _UNKNOWN) for token in ids) else [] for ids in found]
 
     def _fused(self, tensors: dict[str, Float32]) -> _Weights:
-        """Return the weights as the forward pass multiplies by them: three projections in one, the scale folded in."""
+        """Return the weights as the forward pass multiplies by them: three projections in one, the scale folded in.
+
+        Each lies in memory in the order in which it is read: for a short query, where moving weights is most of the work, that is
+        4 ms of 11. All are copies, so that the file's bytes can go.
+        """
         np = self._np
         scale = np.float32(1.0 / math.sqrt(WIDTH // HEADS))
         layers: list[dict[str, Float32]] = []
@@ -183,17 +188,19 @@ class MiniLM:
             query, key, value = (own[f"attention.self.{part}.weight"] for part in ("query", "key", "value"))
             biases = [own[f"attention.self.{part}.bias"] for part in ("query", "key", "value")]
             layer = {
-                "qkv": np.concatenate([query * scale, key, value]).T,
+                "qkv": np.ascontiguousarray(np.concatenate([query * scale, key, value]).T),
                 "qkv_bias": np.concatenate([biases[0] * scale, *biases[1:]]),
             }
             for short, name in (("out", "attention.output"), ("up", "intermediate"), ("down", "output")):
-                layer[short] = own[f"{name}.dense.weight"].T
-                layer[short + "_bias"] = own[f"{name}.dense.bias"]
+                layer[short] = np.ascontiguousarray(own[f"{name}.dense.weight"].T)
+                layer[short + "_bias"] = own[f"{name}.dense.bias"].copy()
             for short, name in (("mid", "attention.output"), ("end", "output")):
-                layer[short + "_scale"] = own[f"{name}.LayerNorm.weight"]
-                layer[short + "_shift"] = own[f"{name}.LayerNorm.bias"]
+                layer[short + "_scale"] = own[f"{name}.LayerNorm.weight"].copy()
+                layer[short + "_shift"] = own[f"{name}.LayerNorm.bias"].copy()
             layers.append(layer)
-        return _Weights({name: tensor for name, tensor in tensors.items() if name.startswith("embeddings.")}, layers)
+        return _Weights(
+            {name: tensor.copy() for name, tensor in tensors.items() if name.startswith("embeddings.")}, layers
+        )
 
     def _forward(self, weights: _Weights, batch: list[list[int]]) -> Float32:
         """Return one vector for each list of token ids: (texts, 384), rows of length 1."""

@@ -1,7 +1,7 @@
 """Tensors out of a safetensors file: eight bytes of length, a JSON header, then raw numbers, row by row, little-endian.
 
-Our own reader and not the library, because the arrays are views of the very bytes whose SHA-256 was checked: no second copy of
-90 MB, and no file that changes between the check and the use. A file that is not exactly what it says is refused.
+Our own reader and not the library, because the arrays are views of the very bytes whose SHA-256 was checked: no file that changes
+between the check and the use, and one copy less of 90 MB. A file that is not exactly what it says is refused.
 """
 
 from __future__ import annotations
