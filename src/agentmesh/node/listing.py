@@ -88,6 +88,17 @@ class AgentHost(Parts):
         view.status = "gone"
         return view
 
+    async def take_in(self, request: RegisterRequest, origin: str) -> list[str]:
+        """Register agents that an entry of another registry tells of; return their ids (see ``register``)."""
+        views = await self.register(request, Owner(origin=origin))
+        return [view.agent_id for view in views]
+
+    async def let_go(self, origin: str, keep: Sequence[str] = ()) -> None:
+        """Withdraw the agents that came by that entry, except those of these ids; also while the kill switch is on."""
+        for agent in self.registry.agents():
+            if agent.saved.origin == origin and agent.manifest.agent_id not in keep:
+                await self.registry.deregister(agent)
+
     async def renew(self, agent_id: str) -> bool:
         """Keep an ephemeral agent alive; False if it must register again."""
         return self.registry.renew(agent_id)

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -92,6 +93,7 @@ class Saved(msgspec.Struct, kw_only=True):
     card: dict[str, Any] | None = None
     tenant: str = ""
     private: bool = False
+    origin: str = ""
 
     @property
     def key(self) -> str:
@@ -106,11 +108,14 @@ class Owner(NamedTuple):
         tenant: Name of the tenant; "" = the operator.
         private: Not announced to the mesh; only the tenant knows them.
         agents_max: Most agents that it may have; 0 = only the node's own limit counts.
+        origin: Entry of another registry that told of them; "" = they were registered here. Such agents are not kept across
+            restarts, and give way when somebody registers an agent of that name here.
     """
 
     tenant: str = ""
     private: bool = False
     agents_max: int = 0
+    origin: str = ""
 
 
 OPERATOR = Owner()
@@ -184,6 +189,8 @@ class Registry:
         self._gate = asyncio.Semaphore(_CHECKS_AT_ONCE)
         self._checking: set[AgentId] = set()
         self.warnings: list[str] = []
+        #: Called when an agent came, changed, went, or turned healthy or unhealthy.
+        self.on_change: list[Callable[[], None]] = []
 
     async def open(self) -> None:
         """Bring back kept registrations and begin health checks; one that cannot be read is left out, with a warning."""
@@ -247,7 +254,7 @@ class Registry:
                 raise LimitError(f"tenant {owner.tenant} has at most {owner.agents_max} agents", code="register.full")
             agents = [self._admit(one, ephemeral=request.ephemeral) for one in saved]
             for agent in agents:
-                if not agent.ephemeral:
+                if not agent.ephemeral and not owner.origin:
                     self._state.save_registration(agent.saved.key, msgspec.to_builtins(agent.saved))
         await asyncio.gather(*(self._check(agent) for agent in agents))
         return agents
@@ -271,26 +278,33 @@ class Registry:
             skills=found.skills,
             input_modes=found.input_modes,
             output_modes=found.output_modes,
-            params={**found.extra, **request.params, **({"tenant": owner.tenant} if owner.tenant else {})},
+            params={
+                **found.extra,
+                **request.params,
+                **({"tenant": owner.tenant} if owner.tenant else {}),
+                **({"origin": owner.origin.partition("://")[0]} if owner.origin else {}),
+            },
             unsigned=request.unsigned,
             card=request.card,
             tenant=owner.tenant,
             private=owner.private,
+            origin=owner.origin,
         )
 
     def _refuse_taken(self, saved: Saved) -> None:
         """Raise StateError if calls meant for an agent of somebody else here would come to this one."""
         for other in self._agents.values():
             same_name = other.manifest.name.casefold() == saved.name.casefold()
-            if other.saved.tenant != saved.tenant and same_name and not (saved.private or other.saved.private):
+            if not same_name or saved.private or other.saved.private:
+                continue
+            if other.saved.tenant != saved.tenant or (saved.origin and saved.origin != other.saved.origin):
                 raise _taken(f"the name {saved.name!r}")
 
     def _admit(self, saved: Saved, *, ephemeral: bool) -> LocalAgent:
         """Make and publish the manifest of a registration and put the agent in the table."""
         key = None
         if saved.card is None:
-            folder = self._keys_dir / "tenants" / saved.tenant if saved.tenant else self._keys_dir
-            key = load_or_create_key(folder / f"{saved.name.casefold()}.key")
+            key = load_or_create_key(self._key_file(saved))
         manifest = self._manifest(saved, key)
         same = self.get(manifest.agent_id)
         if same is not None and same.saved.tenant != saved.tenant:
@@ -316,7 +330,19 @@ class Registry:
         self._agents[AgentId(manifest.agent_id)] = agent
         if not saved.private:
             self._on_record(manifest)
+        self._changed()
         return agent
+
+    def _changed(self) -> None:
+        for tell in self.on_change:
+            tell()
+
+    def _key_file(self, saved: Saved) -> Path:
+        """Return where the key of an agent lies: whoever has a name elsewhere must not come by the key it has here."""
+        name = saved.name.casefold()
+        if saved.origin:
+            return self._keys_dir / "bridges" / f"{sha256(f'{saved.origin} {name}'.encode()).hexdigest()[:40]}.key"
+        return (self._keys_dir / "tenants" / saved.tenant if saved.tenant else self._keys_dir) / f"{name}.key"
 
     def _manifest(self, saved: Saved, key: KeyPair | None) -> Manifest:
         now = int(time.time())
@@ -357,8 +383,10 @@ class Registry:
         """Withdraw an agent: forget the registration and publish a signed tombstone. Running calls go on."""
         async with self._lock:
             self._agents.pop(AgentId(agent.manifest.agent_id), None)
-            self._state.delete_registration(agent.saved.key)
+            if not agent.saved.origin:
+                self._state.delete_registration(agent.saved.key)
             self._bury(agent)
+            self._changed()
         await agent.door.aclose()
 
     def _bury(self, agent: LocalAgent) -> None:
@@ -434,9 +462,11 @@ class Registry:
         agent.checked_s = time.monotonic()
         if self._agents.get(agent_id) is not agent:
             return
-        if agent.health is None or agent.health.status != health.status:
-            _log.info("agent %s is %s %s", agent.manifest.name, health.status, health.detail)
+        is_news = agent.health is None or agent.health.status != health.status
         agent.health = health
+        if is_news:
+            _log.info("agent %s is %s %s", agent.manifest.name, health.status, health.detail)
+            self._changed()
         if not agent.saved.private:
             self._on_health(agent_id, health.status == "healthy")
         elif agent.key is not None and agent.manifest.exp - time.time() < self._config.manifest_life_s / 2:
@@ -458,9 +488,9 @@ class Registry:
         return agent
 
     async def withdraw_ephemeral(self) -> None:
-        """Withdraw the agents whose processes register again by themselves once a node is back."""
+        """Withdraw the agents that come again by themselves once a node is back: by their processes, or over a bridge."""
         for agent in self.agents():
-            if agent.ephemeral:
+            if agent.ephemeral or agent.saved.origin:
                 await self.deregister(agent)
 
     async def aclose(self) -> None:

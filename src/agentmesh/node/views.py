@@ -73,6 +73,7 @@ def agent_view(
         trust_score=round(verdict.score, 4),
         trust_tier=verdict.tier,
         organisation=organisation,
+        origin=local.saved.origin if local is not None else str(manifest.params.get("origin", ""))[:64],
     )
 
 

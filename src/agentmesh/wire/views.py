@@ -109,6 +109,7 @@ class AgentView(msgspec.Struct, kw_only=True):
         seq: The owner's sequence number of the manifest.
         lease_s: Seconds until it is dropped, while its node is not reachable; null for all others.
         detail: Why it is unhealthy, if known.
+        origin: Other registry that it came from: the entry, if it came over a bridge of this node, else its kind; "" = none.
     """
 
     agent_id: str
@@ -128,6 +129,7 @@ class AgentView(msgspec.Struct, kw_only=True):
     trust_score: float = 0.0
     trust_tier: TrustTier = "unknown"
     organisation: str = ""
+    origin: str = ""
 
 
 class AgentList(msgspec.Struct, kw_only=True):
