@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from agentmesh.api import openapi, problems
 from agentmesh.api.access import Access
-from agentmesh.api.backend import Backend
+from agentmesh.api.backend import Backend, Registries
 from agentmesh.api.endpoint import Endpoint
 from agentmesh.api.guard import RIGHTS, Guard
 from agentmesh.api.routes import ROWS
@@ -40,6 +40,7 @@ def create_app(
     backend: Backend,
     *,
     access: Access,
+    registries: Registries,
     port_of: Callable[[], int],
     on_shutdown: Callable[[], None],
     extra_routes: Sequence[BaseRoute] = (),
@@ -52,6 +53,7 @@ def create_app(
     Args:
         backend: The node.
         access: Who may use it.
+        registries: The other registries that it is joined to.
         port_of: Returns the port in use, known only once the server listens.
         on_shutdown: Called after ``POST /api/v1/shutdown`` was answered; returns at once.
         extra_routes: Routes of other rooms (the A2A edge); they sit behind the same guard.
@@ -60,7 +62,7 @@ def create_app(
         heartbeat_s: Seconds between comments on an idle stream.
     """
     streams = Streams(streams_max=streams_max, heartbeat_s=heartbeat_s)
-    return Api(backend, access, port_of, on_shutdown, extra_routes, streams, a2a_open=a2a_open)
+    return Api(backend, access, registries, port_of, on_shutdown, extra_routes, streams, a2a_open=a2a_open)
 
 
 class Api:
@@ -70,6 +72,7 @@ class Api:
         self,
         backend: Backend,
         access: Access,
+        registries: Registries,
         port_of: Callable[[], int],
         on_shutdown: Callable[[], None],
         extra_routes: Sequence[BaseRoute],
@@ -79,7 +82,7 @@ class Api:
     ) -> None:
         self.streams, self._a2a_open = streams, a2a_open
         describe = functools.cache(lambda: openapi.build(ROWS))
-        site = Site(backend, access, port_of, on_shutdown, describe)
+        site = Site(backend, access, port_of, on_shutdown, describe, registries)
         endpoints = [Endpoint(row, site, streams) for row in ROWS]
         self._calls = next(e for e in endpoints if e.row.path == CALLS_PATH)
         self._inner = Starlette(

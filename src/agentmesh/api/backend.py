@@ -16,6 +16,8 @@ from agentmesh.sdk.types import (
     AuditProof,
     AuditRecords,
     AuditView,
+    BridgeChange,
+    BridgeView,
     CallRequest,
     CancelResult,
     GrantRequest,
@@ -356,5 +358,32 @@ class Backend(View, Protocol):
 
         Raises:
             RecordNotFound: there is none of that name. Nothing changed.
+        """
+        ...
+
+
+class Registries(Protocol):
+    """The other registries that this daemon is joined to."""
+
+    def bridges(self) -> list[BridgeView]:
+        """Show every bridge, in the order in which they were added."""
+        ...
+
+    async def add_bridge(self, url: str) -> BridgeChange:
+        """Open a bridge and keep it over restarts.
+
+        Raises:
+            ConfigError: the URL is none of a bridge. StateError: one leads there already. LimitError: too many. Nothing
+                changed.
+            Full: config.toml cannot be written; the bridge is open until the daemon stops.
+        """
+        ...
+
+    async def remove_bridge(self, url: str) -> BridgeChange:
+        """Close a bridge, by its URL or that without the query.
+
+        Raises:
+            RecordNotFound: there is none. Nothing changed.
+            Full: config.toml cannot be written; the bridge comes back at the next start.
         """
         ...

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from agentmesh.api.access import Access
-from agentmesh.api.backend import Backend, View
+from agentmesh.api.backend import Backend, Registries, View
 from agentmesh.api.scopes import Rights, ScopeName
 from agentmesh.errors import MeshError
 from agentmesh.node.presented import Presented
@@ -45,6 +45,7 @@ class Site:
     port_of: Callable[[], int]
     on_shutdown: Callable[[], None]
     describe: Callable[[], bytes]
+    registries: Registries
 
 
 @dataclass(slots=True)

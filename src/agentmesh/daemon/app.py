@@ -27,6 +27,7 @@ from agentmesh.api.issuers import Issuers
 from agentmesh.core.brain import BrainConfig
 from agentmesh.core.directory.config import DirectoryConfig
 from agentmesh.core.trust.config import TrustConfig
+from agentmesh.daemon.bridging import Bridging
 from agentmesh.daemon.capacity import capacity_tier
 from agentmesh.daemon.changes import note_settings
 from agentmesh.daemon.home import Home, write_atomic
@@ -140,9 +141,12 @@ async def serve(settings: Settings) -> int:
         await node.open(settings.seeds)
         await note_settings(settings, state, node.audit)
         edge = A2AEdge(node, port_of=lambda: port)
+        bridging = Bridging(node, settings, lambda: port)
+        stack.push_async_callback(bridging.aclose)
         app = create_app(
             node,
             access=access,
+            registries=bridging,
             port_of=lambda: port,
             on_shutdown=lambda: stop.request("POST /api/v1/shutdown"),
             extra_routes=edge.routes(),
@@ -154,6 +158,7 @@ async def serve(settings: Settings) -> int:
         await _mdns(settings, node, stack)
         server = make_server(app)
         serving = scope.spawn(server.serve(sockets=sockets), "http")
+        bridging.open()
         write_runfile(
             home,
             RunFile(

@@ -313,6 +313,11 @@ def _convert(row: Row, value: Any, where: str) -> Any:
                 raise ConfigError(f"{len(result)} roots, at most {SEEDS_MAX}")
             for root in result:
                 check_root(root)
+        elif row.key == "bridges":
+            if result:
+                from agentmesh.adapters.bridges.spec import read_specs
+
+                read_specs(result)
         elif row.key == "trust_weights":
             trust_weights(result)
         elif row.key == "name" and result and not is_name(result):

@@ -21,6 +21,9 @@ from agentmesh.sdk.types import (
     AgentDetail,
     AgentList,
     AgentView,
+    BridgeChange,
+    BridgeList,
+    BridgeRequest,
     CallRequest,
     CancelResult,
     EventsRequest,
@@ -230,6 +233,21 @@ def save_tenant(request: TenantRequest) -> Request[TenantView]:
 def remove_tenant(name: str) -> Request[TenantView]:
     """Remove a tenant."""
     return Request("DELETE", f"/api/v1/tenants/{_segment(name)}", TenantView)
+
+
+def bridges() -> Request[BridgeList]:
+    """Ask for the bridges to other registries."""
+    return Request("GET", "/api/v1/bridges", BridgeList)
+
+
+def add_bridge(url: str) -> Request[BridgeChange]:
+    """Open a bridge."""
+    return Request("POST", "/api/v1/bridges", BridgeChange, _body(BridgeRequest(url=url), BODY_BYTES_MAX))
+
+
+def remove_bridge(url: str) -> Request[BridgeChange]:
+    """Close a bridge."""
+    return Request("DELETE", "/api/v1/bridges" + _query({"url": url}), BridgeChange)
 
 
 def net() -> Request[NetView]:

@@ -25,6 +25,8 @@ from agentmesh.sdk.sse import SseParser, decode_frame
 from agentmesh.sdk.types import (
     AgentDetail,
     AgentView,
+    BridgeChange,
+    BridgeView,
     CallRequest,
     CancelResult,
     GrantRequest,
@@ -211,6 +213,18 @@ class SyncMesh:
     def revoke_key(self, name: str) -> KeyView:
         """Revoke an API key at once. Raises RecordNotFound."""
         return self._send(requests.revoke_key(name))
+
+    def bridges(self) -> list[BridgeView]:
+        """Return the bridges of the node to other registries."""
+        return self._send(requests.bridges()).bridges
+
+    def add_bridge(self, url: str) -> BridgeChange:
+        """Open a bridge to another registry. Raises UsageError, StateError, LimitError."""
+        return self._send(requests.add_bridge(url))
+
+    def remove_bridge(self, url: str) -> BridgeChange:
+        """Close a bridge. Raises NotFound."""
+        return self._send(requests.remove_bridge(url))
 
     def tenants(self) -> list[TenantView]:
         """Return the tenants of the node and what each uses."""

@@ -5,6 +5,16 @@ from __future__ import annotations
 from agentmesh.core.balance.config import Strategy
 from agentmesh.wire.access import KeyList, KeyMade, KeyRequest, KeyView, TenantList, TenantRequest, TenantView
 from agentmesh.wire.audit_views import AuditPeerView, AuditProof, AuditRecords, AuditView
+from agentmesh.wire.bridge_views import (
+    BridgeChange,
+    BridgeList,
+    BridgeRequest,
+    BridgeState,
+    BridgeView,
+    ImportRequest,
+    ImportView,
+    RefusedEntry,
+)
 from agentmesh.wire.net_views import CutOffView, NetNodeView, NetView, PeerList, PeerRole, PeerState, PeerView, UdpView
 from agentmesh.wire.order_views import OrderRequest, OrdersView, OrderTaken, OrderView
 from agentmesh.wire.policy import PolicyView, RulingView
@@ -47,6 +57,11 @@ __all__ = [
     "AuditProof",
     "AuditRecords",
     "AuditView",
+    "BridgeChange",
+    "BridgeList",
+    "BridgeRequest",
+    "BridgeState",
+    "BridgeView",
     "CallRequest",
     "CancelResult",
     "CutOffView",
@@ -58,6 +73,8 @@ __all__ = [
     "KeyMade",
     "KeyRequest",
     "KeyView",
+    "ImportRequest",
+    "ImportView",
     "NetNodeView",
     "NetView",
     "OrderRequest",
@@ -72,6 +89,7 @@ __all__ = [
     "Problem",
     "ReceiptList",
     "ReceiptView",
+    "RefusedEntry",
     "RegisterRequest",
     "Registered",
     "Renewed",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentmesh.api.routes import agents, audit, calls, daemon, keys, orders, policy, runs, tenants, trust
+from agentmesh.api.routes import agents, audit, bridges, calls, daemon, keys, orders, policy, runs, tenants, trust
 from agentmesh.api.table import RouteRow
 
 ROWS: tuple[RouteRow, ...] = (
@@ -16,4 +16,5 @@ ROWS: tuple[RouteRow, ...] = (
     *trust.ROWS,
     *orders.ROWS,
     *tenants.ROWS,
+    *bridges.ROWS,
 )
