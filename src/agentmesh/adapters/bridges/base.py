@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from agentmesh.adapters.http_client import Answer, HttpClient, excerpt
 from agentmesh.adapters.http_pool import place_of
@@ -21,28 +21,33 @@ REQUEST_TIMEOUT_S = 10.0
 ENTRY_BYTES_MAX = 64 * 1024
 
 
-class Put(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Put:
     """An entry is there, new or changed. ``value`` is None when it is larger than is read."""
 
     key: str
     value: bytes | None
 
 
-class Gone(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Gone:
     """An entry is not there any more."""
 
     key: str
 
 
-class Listing(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Listing:
     """A whole listing begins: what is not put before ``Listed`` is gone."""
 
 
-class Listed(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Listed:
     """The whole listing has been told; what follows is single changes."""
 
 
-class Alive(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Alive:
     """The watch stands; nothing changed."""
 
 
