@@ -2234,6 +2234,52 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "bridge.contract": Requirement(
+        "issue 5.6, RQ3 Consul/etcd, RQ2",
+        "etcd and Consul as foreign registries: listed, watched, published; restarts, lost leases and garbage survived.",
+        _in(
+            "contract/test_bridge.py",
+            "what_is_there_is_told_first_and_then_what_changes",
+            "what_is_published_stands_there_and_exactly_that",
+            "entries_that_ran_out_are_noticed_and_published_again",
+            "what_changed_while_nobody_watched_is_told_at_the_next_watch",
+            "a_registry_that_dies_in_a_watch_is_told_and_a_later_watch_goes_on",
+            "ten_thousand_entries_are_listed",
+            "after_a_compaction_everything_is_listed_anew",
+        ),
+    ),
+    "bridge.work": Requirement(
+        "issue 5.6",
+        "What a bridge takes in follows the entries, is bounded, refused with reasons, tried again; what a mesh wrote stays out.",
+        (
+            *_in(
+                "unit/adapters/test_bridge.py",
+                "agents_follow_their_entries_in_and_out",
+                "what_a_hostile_entry_says_is_refused_with_its_reason_and_leaves_the_others_alone",
+                "what_a_mesh_node_wrote_is_never_taken_in",
+                "ten_thousand_entries_cost_no_more_registrations_than_there_is_room_for",
+                "a_registry_that_goes_down_keeps_its_agents_and_is_taken_up_again",
+                "own_agents_go_out_as_they_change_and_only_those_that_were_named",
+            ),
+            *_in(
+                "unit/adapters/test_bridge_spec.py",
+                "what_is_no_bridge_is_refused_with_the_reason",
+                "any_bytes_are_an_entry_or_are_refused",
+                "a_link_leads_to_where_it_was_found_or_further_out_but_never_further_in",
+            ),
+        ),
+    ),
+    "bridge.mesh": Requirement(
+        "issue 5.6, RQ3 Consul/etcd",
+        "An agent registered in a real etcd is called from a second node; own agents stand there while they live.",
+        _in(
+            "e2e/test_bridges.py",
+            "an_agent_that_another_program_registered_in_etcd_is_called_from_a_second_node",
+            "own_agents_stand_in_etcd_with_a_card_that_an_a2a_client_can_use_and_vanish_with_the_bridge",
+            "a_daemon_that_is_killed_leaves_nothing_behind_and_comes_back_with_its_bridge",
+            "the_commands_of_the_guide_do_what_it_says",
+        ),
+    ),
     "house.floors": Requirement(
         "issue 2.1",
         "Imports go down only; the core has no clock, socket or chance of its own.",

@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 import uvicorn
 
+from agentmesh.adapters.bridges.spec import read_spec
 from agentmesh.api.access import Access
 from agentmesh.api.app import Api, create_app
-from agentmesh.errors import StateError
-from agentmesh.sdk.types import Problem
+from agentmesh.errors import RecordNotFound, StateError
+from agentmesh.sdk.types import BridgeChange, BridgeView, Problem, RefusedEntry
 from agentmesh.store.keys import KeptKey
 from tests.api.node_double import FakeBackend
 
@@ -96,10 +97,36 @@ class Served:
         return await self.raw(f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode() + (body or b""))
 
 
+class FakeRegistries:
+    """Bridges that exist on paper."""
+
+    def __init__(self) -> None:
+        self.urls: list[str] = []
+
+    def bridges(self) -> list[BridgeView]:
+        return [self._view(url) for url in self.urls]
+
+    async def add_bridge(self, url: str) -> BridgeChange:
+        self.urls.append(read_spec(url).url)
+        return BridgeChange(bridge=self._view(url))
+
+    async def remove_bridge(self, url: str) -> BridgeChange:
+        if url not in self.urls:
+            raise RecordNotFound("no bridge leads there", code="bridge.unknown")
+        self.urls.remove(url)
+        return BridgeChange(bridge=self._view(url))
+
+    def _view(self, url: str) -> BridgeView:
+        return BridgeView(
+            name=url, url=url, kind="etcd", way="both", refusals=[RefusedEntry(key="a", code="c", reason="r")]
+        )
+
+
 def build(backend: FakeBackend, shutdowns: list[str] | None = None, port: int = 6374, **options: Any) -> Api:
     """Make the application on a double."""
     calls = shutdowns if shutdowns is not None else []
     options.setdefault("access", Access(TOKEN, Shelf()))
+    options.setdefault("registries", FakeRegistries())
     return create_app(backend, port_of=lambda: port, on_shutdown=lambda: calls.append("now"), **options)
 
 

@@ -58,6 +58,9 @@ GOOD: dict[tuple[str, str], tuple[str, bytes | None]] = {
     ("GET", "/api/v1/tenants"): ("/api/v1/tenants", None),
     ("POST", "/api/v1/tenants"): ("/api/v1/tenants", b'{"name":"acme","share":["echo"]}'),
     ("DELETE", "/api/v1/tenants/{name}"): ("/api/v1/tenants/acme", None),
+    ("GET", "/api/v1/bridges"): ("/api/v1/bridges", None),
+    ("POST", "/api/v1/bridges"): ("/api/v1/bridges", b'{"url":"etcd://127.0.0.1:2379/agents"}'),
+    ("DELETE", "/api/v1/bridges"): ("/api/v1/bridges?url=etcd://127.0.0.1:2379/agents", None),
     ("POST", "/api/v1/events"): ("/api/v1/events", EVENTS),
 }
 

@@ -16,6 +16,7 @@ from agentmesh.adapters.bridges.bridges import open_foreign
 from agentmesh.adapters.bridges.entry import read_entry
 from agentmesh.adapters.bridges.spec import read_spec
 from agentmesh.errors import ConfigError, DecodeError, MeshError, Unauthorized, Unreached
+from agentmesh.net.tasks import TaskScope
 from tests.support import consul, etcd
 
 NODE = "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK"
@@ -96,7 +97,8 @@ class Watch:
         self.error: MeshError | None = None
         self._unlisted: set[str] = set()
         self._news = asyncio.Event()
-        self._task = asyncio.ensure_future(self._run(foreign, fresh))
+        self._scope = TaskScope("watch")
+        self._task = self._scope.spawn(self._run(foreign, fresh))
 
     async def _run(self, foreign: Foreign, fresh: bool) -> None:
         try:
@@ -106,7 +108,8 @@ class Watch:
                     self._news.set()
         except MeshError as error:
             self.error = error
-        self._news.set()
+        finally:
+            asyncio.get_running_loop().call_soon(self._news.set)  # once the task is done
 
     def _take(self, change: Change) -> None:
         self.changes.append(change)
@@ -128,6 +131,10 @@ class Watch:
             case Alive():
                 pass
 
+    @property
+    def ended(self) -> bool:
+        return self._task.done()
+
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(30):
             while not holds():
@@ -135,8 +142,7 @@ class Watch:
                 await self._news.wait()
 
     async def aclose(self) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await self._scope.aclose()
 
 
 def names(there: dict[str, str]) -> dict[str, str]:
@@ -229,7 +235,13 @@ async def test_a_registry_that_dies_in_a_watch_is_told_and_a_later_watch_goes_on
 
 async def test_garbage_in_the_registry_is_told_as_it_is_and_read_as_no_agent(world: World) -> None:
     if world.etcd:
-        for key, value in {"binary": b"\xff\0\xfe", "json": b"[1, 2", "list": b"[]", "empty": b"", "big": b"x" * 70_000}.items():
+        for key, value in {
+            "binary": b"\xff\0\xfe",
+            "json": b"[1, 2",
+            "list": b"[]",
+            "empty": b"",
+            "big": b"x" * 70_000,
+        }.items():
             world.etcd.put(f"agents/{key}", value)
         world.etcd.put(b"agents/\xff\xfe".decode("latin-1"), json.dumps({"url": "http://odd.example/"}))
     else:
@@ -293,7 +305,7 @@ async def test_after_a_compaction_everything_is_listed_anew(real_etcd: World) ->
     revision = world.etcd.put("agents/comes", json.dumps({"url": "http://comes.example/"}))
     world.etcd.compact(revision)
     lost = Watch(foreign, fresh=False, before=first.there)
-    await lost.until(lambda: lost._task.done())
+    await lost.until(lambda: lost.ended)
     assert lost.error is None, "the watch ends, since it has to begin anew"
     again = Watch(foreign, fresh=False, before=lost.there)
     await again.until(lambda: names(again.there) == {"comes": "http://comes.example/"})
@@ -316,7 +328,7 @@ async def test_an_etcd_that_lost_its_data_is_listed_anew(real_etcd: World, tmp_p
     world.start()
     world.put("new", "http://new.example/")
     lost = Watch(foreign, fresh=False, before=first.there)
-    await lost.until(lambda: lost._task.done())
+    await lost.until(lambda: lost.ended)
     again = Watch(foreign, fresh=False, before=lost.there)
     await again.until(lambda: names(again.there) == {"new": "http://new.example/"})
     await again.aclose()

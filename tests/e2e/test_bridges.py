@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.support import etcd
+from tests.support import consul, etcd
 from tests.support.daemons import ECHO, Daemon, Mesh, script, sees_agent, wait_until
+from tests.support.pages import ROOT, blocks, commands
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(bool(etcd.why_not()), reason=etcd.why_not())]
 
@@ -70,7 +72,9 @@ def test_an_agent_that_another_program_registered_in_etcd_is_called_from_a_secon
     wait_until(lambda: not sees_agent(world.far, "words"), "the agent to leave with its entry")
 
 
-def test_own_agents_stand_in_etcd_with_a_card_that_an_a2a_client_can_use_and_vanish_with_the_bridge(world: World) -> None:
+def test_own_agents_stand_in_etcd_with_a_card_that_an_a2a_client_can_use_and_vanish_with_the_bridge(
+    world: World,
+) -> None:
     own = sees_agent(world.near, "echo")
     key = f"agents/{own['agent_id']}"
     wait_until(lambda: key in world.etcd.all("agents/"), "the node's own agent to stand in etcd")
@@ -101,3 +105,34 @@ def test_a_daemon_that_is_killed_leaves_nothing_behind_and_comes_back_with_its_b
     assert not sees_agent(world.near, "words")
     assert list(world.etcd.all("agents/")) == ["agents/words"]
     assert "no bridges" in world.near.cli("bridge", "list").err
+
+
+def test_the_commands_of_the_guide_do_what_it_says(world: World) -> None:
+    """Run after the others: the guide begins with a node that has no bridge."""
+    page = (ROOT / "docs" / "howto" / "bridges.md").read_text("utf-8")
+    other = consul.Consul()
+    node = world.mesh.node("reader")
+    try:
+        for block in blocks(ROOT / "docs" / "howto" / "bridges.md"):
+            text = block.text.replace(":2379", f":{world.etcd.port}").replace(":8500", f":{other.port}")
+            for words in commands(text) if block.kind == "sh" else ():
+                done = node.cli(*words[1:])
+                assert done.code == 0, (words, done.err)
+        names = [one["name"] for one in node.get("/api/v1/bridges")["bridges"]]
+        assert names == [world.bridge, f"consul://127.0.0.1:{other.port}"], "what was added, less what was removed"
+        bridges = (node.home.path / "config.toml").read_text("utf-8")
+        assert "published" not in bridges
+        assert "/agents" in bridges
+        # The entry that the guide shows is one.
+        [(key, value)] = re.findall(r"etcdctl put (\S+) '(.*?)'", page)
+        world.etcd.put(key, value.replace("http://127.0.0.1:9000", world.agent_url))
+        wait_until(lambda: sees_agent(node, "billing"), "the agent of the guide")
+        other.put("tool", {"url": world.agent_url, "name": "tool"})
+        wait_until(lambda: sees_agent(node, "tool"), "the agent in Consul")
+        assert {sees_agent(node, name)["origin"].partition(":")[0] for name in ("billing", "tool")} == {
+            "etcd",
+            "consul",
+        }
+    finally:
+        node.aclose()
+        other.kill()

@@ -6,6 +6,7 @@ are born critical, TTLs that run out, 404 for unknown checks, 403 without the to
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import threading
@@ -65,10 +66,8 @@ class Consul:
             server.shutdown()
             server.server_close()
             for connection in list(server.open):  # pyright: ignore[reportAttributeAccessIssue]
-                try:
+                with contextlib.suppress(OSError):
                     connection.shutdown(2)
-                except OSError:
-                    pass
             with self.changed:
                 self.changed.notify_all()
 

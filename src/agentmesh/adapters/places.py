@@ -47,7 +47,9 @@ def reach_of(address: str) -> Reach:
         return Reach.NEVER
     if isinstance(ip, ipaddress.IPv6Address):
         # Other spellings of an IPv4 address reach the same machine.
-        inner = ip.ipv4_mapped or ip.sixtofour or (ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if _is_nat64(ip) else None)
+        inner = (
+            ip.ipv4_mapped or ip.sixtofour or (ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if _is_nat64(ip) else None)
+        )
         if inner is not None:
             return reach_of(str(inner))
     if ip.is_loopback:
@@ -74,7 +76,9 @@ async def reach_of_url(url: str) -> Reach:
             found: list[Any] = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, TimeoutError, UnicodeError) as error:
         raise NoRoute(
-            f"nothing answers at {place_of(url)}", code="agent.unreachable", why=f"its host has no address: {error}"[:300]
+            f"nothing answers at {place_of(url)}",
+            code="agent.unreachable",
+            why=f"its host has no address: {error}"[:300],
         ) from error
     return min((reach_of(str(one[4][0])) for one in found), default=Reach.NEVER)
 

@@ -32,6 +32,10 @@ ZH: dict[str, str] = {
     "Show the daemon's log.": "查看守护进程日志。",
     "Tenants: who else lives on this node.": "租户:还有谁使用本节点。",
     "settled": "已设定",
+    "Join this node to etcd or Consul: agents there come here, those here go there.": (
+        "把本节点与 etcd 或 Consul 相连:那里的智能体进来,这里的出去。"
+    ),
+    "added": "已添加",
     "no bridges: this node knows no other registry": "没有桥接:本节点不与其他注册中心相连",
     "until the daemon stops: the environment or a flag says otherwise": "仅到守护进程停止为止:环境变量或命令行另有规定",
     "{count} entries more than it takes": "另有 {count} 个条目超出上限",

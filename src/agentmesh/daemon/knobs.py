@@ -353,8 +353,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     bridges: Annotated[
         tuple[str, ...],
         Knob(
-            effect="Other registries that agents cross to and from: etcd://HOST:PORT/PREFIX or consul://HOST:PORT/, with ?way=in, "
-            "out or both, and further options (docs/howto/bridges.md).",
+            effect="Other registries that agents cross to and from: etcd://HOST:PORT/PREFIX or consul://HOST:PORT/, with "
+            "?way=in, out or both, and further options (docs/howto/bridges.md).",
             when="When agents are registered in etcd or Consul already, or programs outside the mesh look for yours there; "
             "agentmesh bridge add writes it.",
             origin="none: nothing is contacted unless asked",

@@ -126,7 +126,7 @@ class World:
 
     async def until(self, holds: Callable[[], Any]) -> None:
         async with asyncio.timeout(20):
-            while not holds():
+            while not holds():  # noqa: ASYNC110 what is waited for is far from here
                 await asyncio.sleep(0.002)
 
 
@@ -192,7 +192,11 @@ async def test_what_a_hostile_entry_says_is_refused_with_its_reason_and_leaves_t
 
 async def test_what_a_mesh_node_wrote_is_never_taken_in() -> None:
     world = World()
-    world.foreign.entries = {"own": entry(origin="did:key:zNode"), "other": entry(origin="did:key:zOther"), "a": entry()}
+    world.foreign.entries = {
+        "own": entry(origin="did:key:zNode"),
+        "other": entry(origin="did:key:zOther"),
+        "a": entry(),
+    }
     world.bridge.open()
     await world.until(lambda: world.origins() == ["a"])
     assert world.bridge.view().mesh == 2

@@ -17,7 +17,9 @@ from agentmesh.errors import ConfigError, DecodeError, NoRoute, UsageError
 
 
 def test_a_bridge_is_one_url() -> None:
-    spec = read_spec("etcd://10.0.0.5/team/agents?way=out&agent=calc&agent=echo&edge=https://mesh.example/node-1/&tls=on")
+    spec = read_spec(
+        "etcd://10.0.0.5/team/agents?way=out&agent=calc&agent=echo&edge=https://mesh.example/node-1/&tls=on"
+    )
     assert (spec.kind, spec.host, spec.port, spec.prefix, spec.way) == ("etcd", "10.0.0.5", 2379, "team/agents", "out")
     assert (spec.agents, spec.edge) == (("calc", "echo"), "https://mesh.example/node-1")
     assert spec.base == "https://10.0.0.5:2379"
@@ -91,7 +93,16 @@ def test_an_entry_is_a_url_with_or_without_more_or_a_bare_card() -> None:
     assert read_entry(write_entry(posting, "did:key:z1")) == Entry(posting.url, "a2a", "echo", "did:key:z1")
 
 
-@given(st.binary(max_size=300) | st.recursive(st.none() | st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["url", "door", "name", "origin", "skills", "supportedInterfaces"]), inner)).map(lambda v: json.dumps(v).encode()))  # fmt: skip
+_JSON = st.recursive(
+    st.none() | st.text() | st.integers(),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.sampled_from(["url", "door", "name", "origin", "skills", "supportedInterfaces"]), inner)
+    ),
+)
+
+
+@given(st.binary(max_size=300) | _JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_an_entry_or_are_refused(value: bytes) -> None:
     try:
         entry = read_entry(value)
@@ -102,7 +113,12 @@ def test_any_bytes_are_an_entry_or_are_refused(value: bytes) -> None:
 
 
 def test_a_large_or_deep_entry_is_refused() -> None:
-    for value in (None, b'{"url": "' + b"a" * ENTRY_BYTES_MAX + b'"}', b"[" * 60_000, b'{"url": "' + b"a" * 3000 + b'"}'):
+    for value in (
+        None,
+        b'{"url": "' + b"a" * ENTRY_BYTES_MAX + b'"}',
+        b"[" * 60_000,
+        b'{"url": "' + b"a" * 3000 + b'"}',
+    ):
         with pytest.raises(DecodeError):
             read_entry(value)
 

@@ -105,7 +105,14 @@ class Foreign(Protocol):
 
 
 async def ask(
-    client: HttpClient, what: str, method: str, url: str, *, json: Any = None, headers: dict[str, str], timeout_s: float = 0
+    client: HttpClient,
+    what: str,
+    method: str,
+    url: str,
+    *,
+    json: Any = None,
+    headers: dict[str, str],
+    timeout_s: float = 0,
 ) -> Answer:
     """Send one request to a foreign registry and return its answer below 400, 404 and 400 included.
 
@@ -155,9 +162,9 @@ def check_status(what: str, url: str, status: int, body: bytes) -> None:
 
 def bad_answer(what: str, url: str, why: str) -> DecodeError:
     """Build the error for an answer that makes no sense."""
-    return DecodeError(f"{what} at {place_of(url)} answered what makes no sense", code="bridge.bad_answer", why=why[:300])
-
-
+    return DecodeError(
+        f"{what} at {place_of(url)} answered what makes no sense", code="bridge.bad_answer", why=why[:300]
+    )
 
 
 class Host(Protocol):

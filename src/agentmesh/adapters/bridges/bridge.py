@@ -23,7 +23,16 @@ from agentmesh.adapters.bridges.base import TTL_S, Change, Foreign, Gone, Host, 
 from agentmesh.adapters.bridges.entry import Entry, read_entry
 from agentmesh.adapters.bridges.spec import BridgeSpec
 from agentmesh.adapters.places import Reach, check_link, reach_of_url
-from agentmesh.errors import AgentFailed, DecodeError, LimitError, MeshError, ReadOnly, StateError, StoreError, Unreached
+from agentmesh.errors import (
+    AgentFailed,
+    DecodeError,
+    LimitError,
+    MeshError,
+    ReadOnly,
+    StateError,
+    StoreError,
+    Unreached,
+)
 from agentmesh.net.tasks import TaskScope
 from agentmesh.wire.bridge_views import BridgeState, BridgeView, RefusedEntry
 
@@ -153,18 +162,18 @@ class Bridge:
             incoming=self._state["in"],
             outgoing=self._state["out"],
             since=round(max(self._since_s.values()), 3),
-            error=f"{error.detail}: {error.why}" if error is not None and error.why else error.detail if error else "",
+            error=_sentence(error) if error is not None else "",
             taken=sum(1 for guest in self._guests.values() if guest.taken is not None),
             waiting=sum(1 for guest in self._guests.values() if guest.taken is None and guest.why is None),
             left_out=len(self._over),
             mesh=len(self._mesh),
             refused=len(refused),
             refusals=[
-                RefusedEntry(key=key[:200], code=why.code, reason=f"{why.detail}: {why.why}"[:500] if why.why else why.detail[:500])
+                RefusedEntry(key=key[:200], code=why.code, reason=_sentence(why)[:500])
                 for key, why in refused[:REFUSED_SHOWN_MAX]
             ],
             posted=[posting.name for posting in self._posted],
-        )  # fmt: skip
+        )
 
     async def _steadily(self, side: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do the work again whenever it ends or fails, later and later while it fails."""
@@ -383,6 +392,8 @@ class Bridge:
         return [one for one in self._host.own(self.spec.edge) if not wanted or one.name.casefold() in wanted]
 
 
+def _sentence(error: MeshError) -> str:
+    return f"{error.detail}: {error.why}" if error.why else error.detail
 
 
 def _digest(value: bytes | None) -> bytes:

@@ -75,7 +75,9 @@ class Bridges:
         bridge = self._bridges.pop(url.partition("?")[0].rstrip("/"), None)
         if bridge is None:
             raise RecordNotFound(
-                f"no bridge leads to {url[:200]!r}", code="bridge.unknown", hint="agentmesh bridge list   shows every bridge"
+                f"no bridge leads to {url[:200]!r}",
+                code="bridge.unknown",
+                hint="agentmesh bridge list   shows every bridge",
             )
         view = bridge.view()
         await bridge.aclose()

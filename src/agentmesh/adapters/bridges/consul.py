@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -156,10 +157,8 @@ class Consul:
         await self._client.aclose()
 
     async def _deregister(self, service_id: str) -> None:
-        try:
+        with suppress(_Unknown):  # somebody did that already
             await self._ask("PUT", f"/v1/agent/service/deregister/{quote(service_id, safe='')}", {})
-        except _Unknown:
-            pass  # somebody did that already
         self._published.pop(service_id, None)
         self._healthy.pop(service_id, None)
 

@@ -43,7 +43,7 @@ class _Written(msgspec.Struct):
     door: Literal["auto", "a2a", "http"] = "auto"
     name: str = ""
     origin: str = ""
-    supportedInterfaces: list[_Interface] = []  # noqa: N815 a member of the A2A card
+    supportedInterfaces: list[_Interface] = []
     skills: list[msgspec.Raw] | None = None
 
 

@@ -114,7 +114,13 @@ def _filled(url: str, kind: str, host: str, port: int, prefix: str, given: dict[
     def one(name: str, default: str = "") -> str:
         return given.get(name, [default])[0]
 
-    way, tls, most, edge, tag = one("way", "both"), one("tls", "off"), one("max", str(TAKEN_MAX)), one("edge"), one("tag", "a2a")
+    way, tls, most, edge, tag = (
+        one("way", "both"),
+        one("tls", "off"),
+        one("max", str(TAKEN_MAX)),
+        one("edge"),
+        one("tag", "a2a"),
+    )
     if way not in get_args(Way):
         raise _bad(url, "way is in, out or both")
     if tls not in ("on", "off"):
