@@ -34,8 +34,9 @@ NAMES = {
     "killswitch": "bench.killswitch",
     "cli": "bench.cli",
     "audit": "bench.audit",
+    "discovery": "bench.discovery.main",
 }
-#: Measurements with a command line of their own: name → module with ``main(arguments) -> exit code``.
+#: Measurements that also have a command line of their own, if they are named first: ``main(arguments) -> exit code``.
 OWN = {"discovery": "bench.discovery.main"}
 COLUMNS = ("what", "value", "unit", "goal", "rival", "rival_value", "ratio")
 
@@ -116,7 +117,7 @@ def write_page() -> None:
 
 def main() -> int:
     """Parse the command line and run; exit code 1 if a measurement failed."""
-    if len(sys.argv) > 1 and sys.argv[1] in OWN:
+    if len(sys.argv) > 1 and sys.argv[1] in OWN and "--write" not in sys.argv:
         return int(importlib.import_module(OWN[sys.argv[1]]).main(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure this project.")
     parser.add_argument(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
 from agentmesh.core.search.model import Document
-from agentmesh.embed.base import Embedder, Role
+from agentmesh.embed.base import Dense, Embedder, Role, Sparse
 
 _WORD = re.compile(r"[^\W_]+")
 _HAN = re.compile(r"[\u3400-\u9fff]")
@@ -95,13 +95,9 @@ class TfIdf:
 class Plain:
     """One vector per agent over all it says, from a local sentence model; cosine. What a vector database alone gives.
 
-    Texts that were embedded once in this process are not embedded again: the report asks the same of several worlds.
-
     Args:
         embedder: Open, of dense vectors; closed with this.
     """
-
-    _known: ClassVar[dict[tuple[str, str, str], Any]] = {}
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
@@ -119,7 +115,7 @@ class Plain:
 
     def search(self, query: str, limit: int) -> list[tuple[str, float]]:
         """Return ids and cosines, the best first; what is at a right angle or worse is no answer."""
-        scores = self._matrix @ self._embedded([query], "query")[0]
+        scores = self._matrix @ self._embedder.embed([query], "query")[0]
         best = sorted(zip(self._ids, scores.tolist(), strict=True), key=lambda one: (-one[1], one[0]))[:limit]
         return [(name, min(1.0, score)) for name, score in best if score > 0]
 
@@ -127,9 +123,27 @@ class Plain:
         """Let go of the model."""
         self._embedder.close()
 
-    def _embedded(self, texts: Sequence[str], role: Role) -> list[Any]:
-        version = self._embedder.version
-        new = [text for text in dict.fromkeys(texts) if (version, role, text) not in self._known]
+
+class Remembering:
+    """An embedder that embeds no text twice in one process: the report asks the same queries of several worlds.
+
+    Args:
+        embedder: Open; closed with this.
+    """
+
+    _known: ClassVar[dict[tuple[str, Role, str], Dense | Sparse]] = {}
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self.name, self.version, self.dims = embedder.name, embedder.version, embedder.dims
+
+    def embed(self, texts: Sequence[str], role: Role) -> list[Dense | Sparse]:
+        """Return one vector for each text, in their order."""
+        new = [text for text in dict.fromkeys(texts) if (self.version, role, text) not in self._known]
         for text, vector in zip(new, self._embedder.embed(new, role) if new else (), strict=True):
-            self._known[(version, role, text)] = vector
-        return [self._known[(version, role, text)] for text in texts]
+            self._known[(self.version, role, text)] = vector
+        return [self._known[(self.version, role, text)] for text in texts]
+
+    def close(self) -> None:
+        """Let go of the model; the vectors stay."""
+        self._embedder.close()

@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from agentmesh.core.search.rank import Weights
-from agentmesh.errors import MeshError, UsageError
+from agentmesh.errors import ConfigError, MeshError, UsageError
 from bench.discovery import measure, report, scale, sets
 from bench.discovery.metrics import Metrics
 
 AGENTS_MAX = 1_000_000
+#: Embedder, what it is compared with, and its goal for recall@10.
+GOALS = ((measure.DEFAULT, measure.TFIDF, "≥ 0.45"), (measure.MINILM.name, measure.PLAIN, "≥ 0.75"))
+#: Agents, and the goal for the p99 of a query.
+SCALES = ((10_000, "≤ 10"), (100_000, "≤ 30"))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,6 +37,45 @@ def main(arguments: Sequence[str]) -> int:
     except MeshError as error:
         print(f"error: {error}" + (f"\n  next: {error.hint}" if error.hint else ""), file=sys.stderr)
         return 2
+
+
+def run() -> list[dict[str, Any]]:
+    """Measure what the page of benchmarks shows: quality on the held-back split, speed and size."""
+    agents, queries = sets.read(sets.AGENTS, sets.QUERIES)
+    held = sets.of_split(queries, "test")
+    rows: list[dict[str, Any]] = []
+    for name, rival, goal in GOALS:
+        try:
+            ours, theirs = (measure.judged(measure.ask(one, agents, held), {}) for one in (name, rival))
+        except ConfigError as error:
+            print(f"{name}: not measured: {error}", file=sys.stderr)
+            continue
+        for what, value, other, wanted in (
+            ("recall@10", ours.overall.recall, theirs.overall.recall, goal),
+            ("nDCG@10", ours.overall.ndcg, theirs.overall.ndcg, None),
+            ("recall@10, keywords and typos", _spelled(ours), _spelled(theirs), "≥ 0.95"),
+        ):
+            rows.append(
+                {
+                    "what": f"{name}: {what}",
+                    "value": value,
+                    "unit": "0 … 1",
+                    "goal": wanted,
+                    "rival": rival,
+                    "rival_value": other,
+                    "ratio": value / other if other else None,
+                }
+            )
+    for count, within in SCALES:
+        told = scale.measured(measure.DEFAULT, count)
+        head = f"{measure.DEFAULT}, {count:,} agents"
+        rows += [
+            {"what": f"{head}: query p99", "value": told["p99_ms"], "unit": "ms", "goal": within},
+            {"what": f"{head}: indexed", "value": told["build_per_s"], "unit": "agents/s", "goal": "≥ 2,000"},
+            {"what": f"{head}: memory, peak", "value": told["rss_peak_mb"], "unit": "MB", "goal": "≤ 400"},
+            {"what": f"{head}: file", "value": told["file_mb"], "unit": "MB"},
+        ]
+    return rows
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,6 +120,12 @@ def figures(row: Metrics, count: int) -> dict[str, Any]:
         "ndcg@10": round(row.ndcg, 4),
         "mrr": round(row.mrr, 4),
     }
+
+
+def _spelled(got: measure.Judged) -> float:
+    """Return the recall of the queries that say the words of the agent, rightly or not."""
+    those = [kind for kind in ("keyword", "typo") if kind in got.kinds]
+    return sum(got.kinds[kind].recall * got.counts[kind] for kind in those) / sum(got.counts[kind] for kind in those)
 
 
 def _count(text: str) -> int:

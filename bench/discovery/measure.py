@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from agentmesh.core.search.model import Document
 from agentmesh.core.search.rank import HEALTH, Parts, Weights, ranked
 from agentmesh.daemon.home import find_home
+from agentmesh.embed.base import Embedder
 from agentmesh.embed.choose import open_embedder
 from agentmesh.embed.models import MINILM, is_present, models_in
-from agentmesh.errors import UsageError
+from agentmesh.errors import ConfigError
 from bench.discovery import sets
-from bench.discovery.baselines import Plain, Searcher, TfIdf
+from bench.discovery.baselines import Plain, Remembering, Searcher, TfIdf
 from bench.discovery.metrics import K, Metrics, judge, mean
 from bench.discovery.sets import Agent, Query
 
@@ -26,9 +28,45 @@ TEXT_ALONE = Weights(1.0, 0.0, 0.0)
 #: Rivals, which are no index: words alone, and the vectors of the local model alone.
 TFIDF, PLAIN = "tfidf", "minilm-plain"
 RIVALS = (TFIDF, PLAIN)
-#: What the report walks through, and what is taken if no name is given.
-NAMES = RIVALS
-DEFAULT = TFIDF
+#: What is taken if no name is given, and what the report walks through.
+DEFAULT = "builtin"
+NAMES = (*RIVALS, DEFAULT, MINILM.name)
+
+
+class Fused:
+    """The search engine of this project.
+
+    Args:
+        path: Its file.
+        embedder: Any name that ``open_embedder`` knows.
+        remember: See ``searcher``.
+
+    Raises:
+        ConfigError: the embedder is not here, or the engine answers by another one, whose figures these would be.
+    """
+
+    def __init__(self, path: Path, embedder: str, remember: bool) -> None:
+        from agentmesh.node.search.engine import Engine
+
+        self._engine = Engine.open(path, embedder if embedder == "builtin" else opened(embedder, path.parent, remember))
+        if self._engine.embedder != embedder:
+            self._engine.close()
+            raise ConfigError(
+                f"the engine answers by {self._engine.embedder!r}, not {embedder!r}", code="bench.embedder"
+            )
+
+    def update(self, documents: Sequence[Document]) -> None:
+        """Take in agents."""
+        self._engine.update(documents)
+
+    def search(self, query: str, limit: int) -> list[tuple[str, float]]:
+        """Return ids and text scores in the order of the answer."""
+        return [(hit.agent_id, hit.text) for hit in self._engine.search(query, limit=limit).hits]
+
+    def close(self) -> None:
+        """Close the index."""
+        self._engine.close()
+
 
 #: Trust and health of each agent, 0 … 1.
 Standings = Mapping[str, tuple[float, float]]
@@ -66,18 +104,28 @@ class Judged(NamedTuple):
     missed: list[tuple[Query, list[str]]]
 
 
-def searcher(name: str, folder: Path) -> Searcher:
+def searcher(name: str, folder: Path, *, remember: bool = True) -> Searcher:
     """Open a rival or the engine with an embedder.
 
+    Args:
+        name: Of either.
+        folder: For the index; empty.
+        remember: Embed no text twice in this process, which costs memory.
+
     Raises:
-        UsageError: there is no embedder of this name.
-        ConfigError: its model is not here.
+        ConfigError: there is no embedder of this name, or its model is not here.
     """
     if name == TFIDF:
         return TfIdf()
     if name == PLAIN:
-        return Plain(open_embedder(MINILM.name, folder, models=models()))
-    raise UsageError(f"no embedder named {name!r}", hint=f"--embedder {' | '.join(RIVALS)}")
+        return Plain(opened(MINILM.name, folder, remember))
+    return Fused(folder / "search.sqlite", name, remember)
+
+
+def opened(name: str, home: Path, remember: bool) -> Embedder:
+    """Open an embedder. Raises as ``open_embedder``."""
+    embedder = open_embedder(name, home, models=models())
+    return Remembering(embedder) if remember else embedder
 
 
 def models() -> Path:

@@ -93,7 +93,7 @@ def run(name: str, count: int) -> dict[str, Any]:
     agents, queries = sets.read(sets.AGENTS, sets.QUERIES)
     before_mb = rss_mb()
     with tempfile.TemporaryDirectory(prefix="agentmesh-bench-") as folder:
-        engine = measure.searcher(name, Path(folder))
+        engine = measure.searcher(name, Path(folder), remember=False)
         try:
             build_s = 0.0
             for batch in documents(agents, count):

@@ -14,6 +14,8 @@ from agentmesh.errors import ConfigError
 HERE = Path(__file__).resolve().parent
 AGENTS = HERE / "agents.jsonl"
 QUERIES = HERE / "queries.jsonl"
+#: Other agents and other queries, all held back.
+SECOND = (HERE / "second" / "agents.jsonl", HERE / "second" / "queries.jsonl")
 #: Of one line, in bytes, and of one file, in lines.
 LINE_BYTES_MAX = 1_000_000
 LINES_MAX = 1_000_000

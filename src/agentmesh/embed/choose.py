@@ -10,10 +10,11 @@ Whoever wants an error uses ``open_embedder``; whoever wants an answer uses ``ch
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from agentmesh.embed.base import Embedder
 from agentmesh.embed.models import LIBRARIES_COMMAND, MINILM, is_present, models_in
@@ -150,6 +151,4 @@ def _missing_libraries() -> list[str]:
 
 
 def _builtin() -> Embedder:
-    from agentmesh.embed.builtin import BuiltinEmbedder
-
-    return BuiltinEmbedder()
+    return cast(Embedder, importlib.import_module("agentmesh.embed.builtin").BuiltinEmbedder())

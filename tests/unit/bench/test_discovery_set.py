@@ -115,3 +115,17 @@ def test_a_chinese_query_and_its_agents_are_chinese(whole: tuple[dict[str, Agent
     asked = [one for one in queries if one.kind == "chinese"]
     assert all(chinese(one.query) for one in asked)
     assert all(chinese(agents[name].description) for one in asked for name in one.relevant)
+
+
+def test_the_second_set_is_of_other_agents_and_shares_three_words_of_a_hundred(
+    whole: tuple[dict[str, Agent], list[Query]],
+) -> None:
+    agents, queries = sets.read(*sets.SECOND)
+    assert {one.description for one in agents}.isdisjoint(one.description for one in whole[0].values())
+    assert {one.query for one in queries}.isdisjoint(one.query for one in whole[1])
+    assert {one.split for one in queries} == {"test"}
+    kinds = Counter(one.kind for one in queries)
+    assert (len(agents), len(queries), kinds["paraphrase"], kinds["crosslingual"]) == (160, 100, 40, 14)
+    texts = {one.id: sets.whole_text(one) for one in agents}
+    shared = [overlap(one.query, texts[name]) for one in queries if one.kind == "paraphrase" for name in one.relevant]
+    assert sum(shared) / len(shared) <= 0.035
