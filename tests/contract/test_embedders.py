@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from agentmesh.embed.choose import open_embedder
 from tests.support.models import real_models
 from tests.support.vectors import VectorServer
 
-NAMES = ["minilm", "endpoint"] + (["builtin"] if find_spec("agentmesh.embed.builtin") else [])
+NAMES = ["builtin", "minilm", "endpoint"]
 NEED, ANSWER, OTHER = (
     "check a rental contract for unlawful clauses",
     "Reviews lease agreements and points out terms that the law forbids.",

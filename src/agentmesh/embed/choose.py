@@ -10,11 +10,10 @@ Whoever wants an error uses ``open_embedder``; whoever wants an answer uses ``ch
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from agentmesh.embed.base import Embedder
 from agentmesh.embed.models import LIBRARIES_COMMAND, MINILM, is_present, models_in
@@ -151,4 +150,6 @@ def _missing_libraries() -> list[str]:
 
 
 def _builtin() -> Embedder:
-    return cast(Embedder, importlib.import_module("agentmesh.embed.builtin").BuiltinEmbedder())
+    from agentmesh.embed.builtin import BuiltinEmbedder
+
+    return BuiltinEmbedder()
