@@ -815,6 +815,14 @@ REQUIREMENTS: dict[str, Requirement] = {
             "what_cannot_be_opened_is_replaced_by_the_built_in_one_with_the_reason",
         ),
     ),
+    "find.cost": Requirement(
+        "issue 5 figures",
+        "What an embedder costs is measured: a query, passages in bulk, memory; doctor says which one answers.",
+        (
+            *_in("unit/bench/test_embedding_bench.py", "an_embedder_is_measured_alone_in_bulk_and_in_memory"),
+            *_in("cli/test_checks.py", "searches_are_answered_by_the_built_in_embedder_unless_more_was_asked_for"),
+        ),
+    ),
     "find.search": Requirement(
         "RQ2 discovery, docs/spec/directory.md §7, issue 3.2",
         "An agent outside the local view is found by id and by capability, at neighbours and in the DHT.",

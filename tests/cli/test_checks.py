@@ -11,6 +11,7 @@ from agentmesh.cli.output import Output
 from agentmesh.daemon.home import Home
 from agentmesh.wire.net_views import CutOffView, PeerView
 from agentmesh.wire.views import StatusView
+from tests.support.vectors import VectorServer, answer
 
 
 def marks(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
@@ -53,6 +54,20 @@ def test_a_newer_home_and_a_broken_config_are_failures(tmp_path: Path, monkeypat
 def test_an_environment_variable_that_is_no_setting_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENTMESH_PROT", "1")
     assert marks(tmp_path, monkeypatch)["config"] == ["ok", "warn"]
+
+
+def test_searches_are_answered_by_the_built_in_embedder_unless_more_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert marks(tmp_path, monkeypatch)["embedder"] == ["ok"]
+    monkeypatch.setenv("AGENTMESH_EMBEDDER", "minilm")
+    assert marks(tmp_path, monkeypatch)["embedder"] == ["warn"]
+    with VectorServer() as server:
+        monkeypatch.setenv("AGENTMESH_EMBEDDER", server.address)
+        assert marks(tmp_path, monkeypatch)["embedder"] == ["ok"]
+        server.behaviour = lambda _asked, _sock: answer(404, b"no such model")
+        assert marks(tmp_path, monkeypatch)["embedder"] == ["warn"]
+    assert marks(tmp_path, monkeypatch)["embedder"] == ["warn"]
 
 
 def test_a_wrong_clock_and_an_old_peer_are_found() -> None:

@@ -59,6 +59,7 @@ def all_checks(out: Output) -> list[Finding]:
     findings += _engine(loaded)
     if loaded is not None:
         findings += [*_ports(loaded, status), *_multicast(loaded), *_firewall(loaded, status, peers)]
+        findings += _embedder(loaded)
     findings += [*_log(home, status, loaded), *peer_findings(status, peers), *_packages()]
     return findings
 
@@ -205,6 +206,34 @@ def _firewall(loaded: Loaded, status: StatusView | None, peers: list[PeerView]) 
     port = parse_listen(loaded.settings.listen)[1]
     text = f"no seed could be reached; a firewall may block UDP (ours listens near port {port})"
     yield Finding("warn", "firewall", text, "agentmesh peers")
+
+
+def _embedder(loaded: Loaded) -> Iterator[Finding]:
+    """Open what searches are answered by, and have it embed one word; an endpoint is asked that much."""
+    from agentmesh.embed.choose import Source, choose
+
+    settings = loaded.settings
+    source = Source(settings.models, settings.embedder_model, settings.embedder_key_file)
+    try:
+        chosen = choose(settings.embedder, source)
+    except MeshError as error:
+        yield Finding("fail", "embedder", error.detail, error.hint or "agentmesh config explain embedder")
+        return
+    name = chosen.embedder.name
+    try:
+        chosen.embedder.embed(["test"], "query")
+    except MeshError as error:
+        text = f"{error.detail}{f' ({error.why})' if error.why else ''}; words and concepts answer"
+        yield Finding("warn", "embedder", text, error.hint or "agentmesh config explain embedder")
+    else:
+        if chosen.fallback and settings.embedder != "auto":
+            hint = chosen.hint or "agentmesh config explain embedder"
+            yield Finding("warn", "embedder", f"{name} instead of {settings.embedder}: {chosen.fallback}", hint)
+        else:
+            text = f"{name} ({chosen.fallback})" if chosen.fallback else name
+            yield Finding("ok", "embedder", text, chosen.hint)
+    finally:
+        chosen.embedder.close()
 
 
 def _log(home: Home, status: StatusView | None, loaded: Loaded | None) -> Iterator[Finding]:
