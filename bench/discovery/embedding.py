@@ -44,7 +44,8 @@ def measured(name: str, source: Source) -> dict[str, Any]:
     try:
         for text in asked[:WARM_UP]:
             embedder.embed([text], "query")
-        alone = [timed(lambda text=asked[n % len(asked)]: embedder.embed([text], "query")) for n in range(ROUNDS)]
+        turns = (asked * ROUNDS)[:ROUNDS]
+        alone = [timed(lambda text=text: embedder.embed([text], "query")) for text in turns]
         bulk_ms, bulk_cpu_ms = timed(lambda: embedder.embed(passages, "passage"))
     finally:
         embedder.close()
