@@ -2219,6 +2219,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "missed_queries_of_the_held_back_split_are_not_named",
                 "a_bad_copy_never_comes_before_the_agent_it_copied",
                 "the_page_shows_what_was_measured",
+                "the_built_in_embedder_finds_far_more_than_words_alone_and_what_is_mistyped",
             ),
         ),
     ),

@@ -48,12 +48,12 @@ class Fused:
     def __init__(self, path: Path, embedder: str, remember: bool) -> None:
         from agentmesh.node.search.engine import Engine
 
-        self._engine = Engine.open(path, embedder if embedder == "builtin" else opened(embedder, path.parent, remember))
-        if self._engine.embedder != embedder:
+        chosen = embedder if embedder == DEFAULT else opened(embedder, path.parent, remember)
+        self._engine = Engine.open(path, chosen)
+        wanted = chosen if isinstance(chosen, str) else chosen.name
+        if self._engine.embedder != wanted:
             self._engine.close()
-            raise ConfigError(
-                f"the engine answers by {self._engine.embedder!r}, not {embedder!r}", code="bench.embedder"
-            )
+            raise ConfigError(f"the engine answers by {self._engine.embedder!r}, not {wanted!r}", code="bench.embedder")
 
     def update(self, documents: Sequence[Document]) -> None:
         """Take in agents."""

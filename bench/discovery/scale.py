@@ -95,29 +95,34 @@ def run(name: str, count: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="agentmesh-bench-") as folder:
         engine = measure.searcher(name, Path(folder), remember=False)
         try:
-            build_s = 0.0
+            build_s = build_cpu_s = 0.0
             for batch in documents(agents, count):
-                begin_s = time.perf_counter()
+                begin_s, begin_cpu_s = time.perf_counter(), time.process_time()
                 engine.update(batch)
                 build_s += time.perf_counter() - begin_s
+                build_cpu_s += time.process_time() - begin_cpu_s
             built_mb = rss_mb()
             spent_ms: list[float] = []
+            cpu_ms: list[float] = []
             for text in asked(queries, QUERIES + WARM_UP):
-                begin_s = time.perf_counter()
+                begin_s, begin_cpu_s = time.perf_counter(), time.process_time()
                 engine.search(text, 10)
                 spent_ms.append((time.perf_counter() - begin_s) * 1000)
+                cpu_ms.append((time.process_time() - begin_cpu_s) * 1000)
             after_mb = rss_mb()
             size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
         finally:
             engine.close()
-    counted = sorted(spent_ms[WARM_UP:])
     return {
         "embedder": name,
         "agents": count,
         "build_per_s": round(count / build_s, 1),
         "first_query_ms": round(spent_ms[0], 2),
-        "p50_ms": round(statistics.median(counted), 3),
-        "p99_ms": round(counted[int(len(counted) * 0.99) - 1], 3),
+        "p50_ms": round(statistics.median(spent_ms[WARM_UP:]), 3),
+        "p99_ms": round(_p99(spent_ms[WARM_UP:]), 3),
+        "build_per_cpu_s": round(count / build_cpu_s, 1),
+        "p50_cpu_ms": round(statistics.median(cpu_ms[WARM_UP:]), 3),
+        "p99_cpu_ms": round(_p99(cpu_ms[WARM_UP:]), 3),
         "file_mb": round(size / 1e6, 1),
         "rss_before_mb": round(before_mb, 1),
         "rss_built_mb": round(built_mb, 1),
@@ -142,6 +147,10 @@ def measured(name: str, count: int) -> dict[str, Any]:
             f"measuring {count:,} agents with {name!r} failed", why=done.stderr.strip()[-500:], code="bench.scale"
         )
     return json.loads(done.stdout)
+
+
+def _p99(values: Sequence[float]) -> float:
+    return sorted(values)[int(len(values) * 0.99) - 1]
 
 
 def rss_mb() -> float:

@@ -211,3 +211,15 @@ def test_synthetic_agents_are_as_many_as_asked_for_and_all_different() -> None:
 def test_a_rival_is_not_measured_at_scale(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["--scale", "10", "--embedder", "tfidf"]) == 2
     assert "no index" in capsys.readouterr().err
+
+
+def test_the_built_in_embedder_finds_far_more_than_words_alone_and_what_is_mistyped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(main, "SCALES", ())
+    monkeypatch.setattr(main, "GOALS", main.GOALS[:1])
+    rows = {row["what"]: row for row in main.run()}
+    recall, spelled = rows["builtin: recall@10"], rows["builtin: recall@10, keywords and typos"]
+    assert recall["rival"] == "tfidf"
+    assert recall["value"] > recall["rival_value"] + 0.15
+    assert spelled["value"] >= 0.95
