@@ -1200,6 +1200,28 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "guard.nested": Requirement(
+        "RQ0 §4.4, issue 4.3, docs/spec/guard.md §4.6",
+        "Calls that an agent makes while it serves one stay within that one's budget, over the whole tree.",
+        (
+            *_in(
+                "unit/core/test_purse.py",
+                "a_tree_of_calls_never_makes_more_than_its_root_allows",
+                "what_a_call_did_not_use_can_be_used_by_the_next_one",
+                "side_by_side_only_what_each_names_is_held",
+                "without_a_bound_calls_are_counted_and_nothing_is_refused",
+            ),
+            *_in(
+                "unit/node/test_nested_calls.py",
+                "an_agent_makes_no_more_calls_than_the_call_it_serves_allows",
+                "calls_of_a_chain_over_nodes_count_against_the_first_one",
+                "side_by_side_each_call_holds_what_it_names",
+                "tokens_money_and_time_of_a_nested_call_are_no_more_than_those_of_the_call_around_it",
+                "a_call_inside_that_never_began_gives_back_all_it_held_but_itself",
+                "a_call_that_does_not_say_in_which_one_it_is_made_has_a_budget_of_its_own",
+            ),
+        ),
+    ),
     "guard.doors": Requirement(
         "issue 4.3, RQ2 context passing, docs/spec/guard.md §1, §6",
         "Budget, priority, baggage and usage pass every door; a refusal is the same on HTTP, A2A, MCP and the wire.",

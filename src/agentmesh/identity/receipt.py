@@ -190,6 +190,12 @@ def read_receipt(raw: str, *, now: int | None = None) -> Receipt:
     return Receipt(issuer, claims, hash_of(raw))
 
 
+def usage_in(raw: str) -> Usage:
+    """Return what was used, of a receipt that was verified before: its signature is not looked at. Raises DecodeError."""
+    _, payload, _ = split_compact(raw, payload_bytes_max=RECEIPT_CHARS_MAX)
+    return _read_claims(parse_claims(payload, bytes_max=RECEIPT_CHARS_MAX)).usage
+
+
 def check_receipt(receipt: Receipt, token: CallToken, *, res_digest: str | None) -> None:
     """Check that a receipt is about this call and this answer.
 

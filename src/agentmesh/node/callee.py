@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from agentmesh.core.budget.gate import PRIORITY_MAX
+from agentmesh.core.budget.purse import Purse
 from agentmesh.errors import (
     AgentNotFound,
     BudgetExceeded,
@@ -84,6 +85,7 @@ class Visit:
         "message",
         "peer",
         "priority_max",
+        "purse",
         "witness",
     )
 
@@ -98,6 +100,8 @@ class Visit:
         self.priority_max = PRIORITY_MAX
         #: The grants that came with it, verified before the first check; None if its caller acts for itself.
         self.delegation: Delegation | None = None
+        #: The further calls that its agent makes.
+        self.purse = Purse()
         #: Set when the call is over.
         self.ended: Ended | None = None
         #: What checks found out of it, for its audit record ("risk", "budget", …; ``identity.audit_record``).
@@ -127,7 +131,7 @@ class Visit:
         used = self.witness.usage
         if used is None:
             return None
-        return Usage(1 + used.calls, used.tokens, used.usd_micros, self.witness.wall_ms)
+        return Usage(1 + max(used.calls, self.purse.spent), used.tokens, used.usd_micros, self.witness.wall_ms)
 
 
 class Check(Protocol):
@@ -194,12 +198,17 @@ class Callee:
         self._store, self._log = store, log
         self._checks, self._recorders = tuple(checks), tuple(recorders)
         self._running: set[tuple[str, str, str]] = set()
+        self._visits: dict[tuple[str, str], Visit] = {}
         self._done: dict[tuple[str, str, str], None] = {}
 
     @property
     def running(self) -> int:
         """Number of calls that are being served, those that wait included."""
         return len(self._running)
+
+    def serving(self, agent_id: str, task_id: str) -> Visit | None:
+        """Return the call that an agent beside this node serves under a task id; None if it serves none."""
+        return self._visits.get((agent_id, task_id))
 
     def find(self, message: v1.CallOpen) -> LocalAgent:
         """Return the agent that a call is for.
@@ -249,6 +258,7 @@ class Callee:
                 raise
             ended = Ended("canceled", visit.halted)
         finally:
+            visit.witness.calls = visit.purse.spent
             receipt = self._proofs.attest(visit.agent, visit.message, visit.witness, ended.state, ended.error)
             visit.ended = ended = Ended(visit.witness.ended or ended.state, ended.error, receipt)
             for check in reversed(entered):
@@ -286,6 +296,8 @@ class Callee:
             self._running.discard(key)
             raise
         agent.active += 1
+        place = message.agent_id, message.task_id
+        self._visits.setdefault(place, visit)
         if agent.key is None:
             while len(self._done) >= _DONE_MAX:
                 del self._done[next(iter(self._done))]
@@ -312,6 +324,8 @@ class Callee:
             error = failure
         finally:
             agent.active -= 1
+            if self._visits.get(place) is visit:
+                del self._visits[place]
             self._running.discard(key)
         if isinstance(error, NoRoute | Closed):
             self._registry.check_soon(agent)

@@ -25,6 +25,7 @@ from agentmesh.errors import (
     Timeout,
     to_wire,
 )
+from agentmesh.identity.budget import Budget
 from agentmesh.ids import NodeId
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.attempt import Attempt, Untouched
@@ -41,6 +42,7 @@ from agentmesh.node.remote import Remote
 from agentmesh.node.request import budget_of, parts_of
 from agentmesh.node.resolve import Candidate, Directory, Entry, candidate_of, find, offered
 from agentmesh.node.routes import BESIDE, Routes
+from agentmesh.node.share import Share
 from agentmesh.store.eventlog import EventLog
 from agentmesh.wire import v1
 from agentmesh.wire.event import EventV1
@@ -122,6 +124,7 @@ class Calls:
         self._directory, self._name_of, self._routes, self._trust_of = directory, name_of, routes, trust_of
         self._running: dict[str, Call] = {}
         self._finished: dict[str, Call] = {}
+        self._shares: dict[Call, Share] = {}
         self._declared = Declared()
         tuning = BalanceConfig()
         self._balance = Balance(tuning, random.Random(os.urandom(16)))  # noqa: S311 draws pairs, no secret
@@ -177,15 +180,14 @@ class Calls:
             parent_task_id=request.parent_task_id,
             clock=self._clocks.of(run_id, request.lamport),
         )
+        share = self._share_of(caller, request, budget)
         call = Call(
             story,
             context_id=request.context_id,
-            budget=budget,
+            budget=budget if share is None else share.budget,
             events_max=self._config.call_events_max,
             bytes_max=self._config.call_bytes_max,
         )
-        candidates = self._in_order(known, request)
-        self._submit(call, candidates[0], request, parts, caller_name)
         message = v1.CallOpen(
             v=v1.WIRE_VERSION,
             task_id=call.task_id,
@@ -206,6 +208,22 @@ class Calls:
             priority=request.priority,
             baggage=request.baggage,
         )
+        try:
+            self._begin(call, message, request, known, timeout_s)
+        except MeshError:
+            if share is not None:
+                share.give_back(0)
+            raise
+        if share is not None:
+            self._shares[call] = share
+        return call
+
+    def _begin(
+        self, call: Call, message: v1.CallOpen, request: CallRequest, known: list[Candidate], timeout_s: float
+    ) -> None:
+        """Tell that a call begins, and let it. Raises StoreError, Busy; nothing was started."""
+        candidates = self._in_order(known, request)
+        self._submit(call, candidates[0], request, message.parts, message.caller_name)
         effort = Effort(
             self._means,
             call,
@@ -225,7 +243,17 @@ class Calls:
         self._running[call.task_id] = call
         call.attach(task)
         task.add_done_callback(lambda _: self._end_unbegun(call, effort))
-        return call
+
+    def _share_of(self, caller: str, request: CallRequest, wanted: Budget) -> Share | None:
+        """Return what a call may use that is made while another is served; None for one that is made in none.
+
+        Raises:
+            BudgetExceeded: the other may make no further calls. Nothing was taken.
+        """
+        if not request.from_agent or not request.parent_task_id:
+            return None
+        visit = self._callee.serving(caller, request.parent_task_id)
+        return None if visit is None else Share.of(visit.purse, visit.budget, wanted)
 
     def _candidates(self, request: CallRequest, directory: Directory) -> list[Candidate]:
         """Return the replicas that may be called. Raises AgentNotFound, NoRoute, Unauthorized."""
@@ -328,6 +356,8 @@ class Calls:
 
     def _end(self, call: Call, error: MeshError | None) -> None:
         self._running.pop(call.task_id, None)
+        if (share := self._shares.pop(call, None)) is not None:
+            share.close(call.receipt, error)
         self._keep(call)
         self._close_story(call, error)
         call.finish(error)

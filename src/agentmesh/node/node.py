@@ -158,12 +158,8 @@ class Node(AgentHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         self.registry.vouch = self.organisations.stamp
         self.policy = self._ruling()
         self._grants = Grants(key, self.registry, config.grant_roots, lambda ref: id_of(ref, self.sights, self.name_of))
-        self._guard = Guard(
-            config,
-            self.registry,
-            ledger,
-            GuardFile(home / "guard.toml", lambda: self.audit.note_soon("config", "guard.toml")),
-        )
+        limits = GuardFile(home / "guard.toml", lambda: self.audit.note_soon("config", "guard.toml"))
+        self._guard = Guard(config, self.registry, ledger, limits)
         self._incoming, self._calls, self._token_calls = assemble(
             Proofs(key, config, self.registry, call_store),
             config,

@@ -192,7 +192,7 @@ class Proofs:
                     res_digest=story.digest,
                     outcome=cast("Outcome", outcome),
                     task_id=message.task_id,
-                    usage=replace(story.usage or Usage(), wall_ms=story.wall_ms),
+                    usage=story.spent,
                     grant=token.claims.ath,
                     problem=None if error is None else problem_type(error),
                     prev=self._last.get((callee, token.caller)) or self._store.last_hash(callee, token.caller),
@@ -242,7 +242,7 @@ class Witness:
         token: The call's token.
     """
 
-    __slots__ = ("_digest", "_started_s", "ended", "token", "undo", "usage")
+    __slots__ = ("_digest", "_started_s", "calls", "ended", "token", "undo", "usage")
 
     def __init__(self, token: CallToken) -> None:
         self.token = token
@@ -250,6 +250,8 @@ class Witness:
         self.ended: str | None = None
         #: What the agent said it has used, None before it said anything; it never falls.
         self.usage: Usage | None = None
+        #: Further calls that the agent made through this node while it worked, those below them included.
+        self.calls = 0
         #: What would undo the work, as the agent says: at most ``_UNDO_MAX`` remarks.
         self.undo: list[dict[str, Any]] = []
         self._digest = ResponseDigest()
@@ -275,6 +277,12 @@ class Witness:
     def digest(self) -> str:
         """Digest of all events so far (``identity.receipt.ResponseDigest``)."""
         return self._digest.value
+
+    @property
+    def spent(self) -> Usage:
+        """What the agent says it has used, with the time and the further calls that its node counted."""
+        used = self.usage or Usage()
+        return replace(used, calls=max(used.calls, self.calls), wall_ms=self.wall_ms)
 
     @property
     def wall_ms(self) -> int:
