@@ -823,6 +823,45 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in("cli/test_checks.py", "searches_are_answered_by_the_built_in_embedder_unless_more_was_asked_for"),
         ),
     ),
+    "find.surface": Requirement(
+        "RQ0 §4.3, issue 5.1",
+        "discover by need and filters: text, trust and health in one score with its parts; near misses are told why; one path "
+        "for CLI, SDK, HTTP and MCP; nothing runs before the first need in words.",
+        (
+            *_in(
+                "unit/node/test_discover.py",
+                "a_need_in_other_words_finds_who_answers_it_with_the_parts_of_the_score",
+                "who_is_dead_is_never_a_hit_but_told_as_a_near_miss",
+                "filters_of_index_and_daemon_make_near_misses_that_say_why",
+                "a_list_by_filters_alone_starts_no_search",
+                "words_alone_decide_when_the_index_does_not_answer",
+                "the_weights_of_a_call_decide_between_fit_and_trust",
+                "an_unsigned_stranger_is_no_answer_beside_a_signed_agent_of_its_name",
+                "a_tenant_finds_its_own_agents_and_nobody_else_does",
+                "what_makes_no_sense_is_refused_with_its_own_code",
+                "a_request_is_refused_or_means_something",
+            ),
+            *_in(
+                "api/test_streams.py",
+                "a_need_is_answered_by_a_stream_where_accept_asks_for_one",
+                "a_watched_need_goes_on_until_its_client_goes",
+            ),
+        ),
+    ),
+    "find.others": Requirement(
+        "issue 5.4",
+        "The local answer comes first; peers and the DHT are asked at the same time within a budget, are not believed and cannot "
+        "flood; a list can be watched.",
+        _in(
+            "unit/node/test_discover.py",
+            "an_agent_that_only_others_know_is_found_in_other_words_and_called",
+            "nobody_is_asked_where_the_operator_or_the_query_says_so",
+            "a_query_of_a_peer_brings_signed_records_that_it_does_not_know",
+            "a_peer_that_asks_too_much_is_refused_as_busy_and_misuse_is_charged",
+            "hostile_answers_admit_nothing",
+            "watching_shows_an_agent_that_comes_and_one_that_goes",
+        ),
+    ),
     "find.search": Requirement(
         "RQ2 discovery, docs/spec/directory.md §7, issue 3.2",
         "An agent outside the local view is found by id and by capability, at neighbours and in the DHT.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 from agentmesh.errors import (
@@ -23,6 +23,9 @@ from agentmesh.sdk.types import (
     AuditView,
     CallRequest,
     CancelResult,
+    DiscoverHit,
+    DiscoverRequest,
+    DiscoverView,
     GrantRequest,
     GrantView,
     NetNodeView,
@@ -35,6 +38,7 @@ from agentmesh.sdk.types import (
     RegisterRequest,
     Reply,
     RunView,
+    ScoreView,
     StatusView,
     Stored,
     TenantRequest,
@@ -128,9 +132,30 @@ class FakeBackend:
             last_seq=len(self.log),
         )  # fmt: skip
 
-    def agents(self, query: str = "", name: str = "", include_unhealthy: bool = True) -> list[AgentView]:
-        self._ask("agents", query, name, include_unhealthy)
-        return [a for a in self.known.values() if query in a.name and name in ("", a.name)]
+    def agents(self, name: str = "", include_unhealthy: bool = True) -> list[AgentView]:
+        self._ask("agents", name, include_unhealthy)
+        return [a for a in self.known.values() if name in ("", a.name)]
+
+    async def discover(self, request: DiscoverRequest) -> DiscoverView:
+        self._ask("discover", request)
+        return self._answer(request)
+
+    async def watch_discover(self, request: DiscoverRequest, *, watch: bool = False) -> AsyncGenerator[DiscoverView]:
+        self._ask("watch_discover", request, watch)
+        self.followers += 1
+        try:
+            yield self._answer(request)
+            while watch:
+                async with self.grown:
+                    await self.grown.wait()
+                yield self._answer(request)
+        finally:
+            self.followers -= 1
+
+    def _answer(self, request: DiscoverRequest) -> DiscoverView:
+        score = ScoreView(total=0.8, text=0.7, trust=1.0, health=1.0)
+        found = [agent for agent in self.known.values() if request.query in agent.name]
+        return DiscoverView(hits=[DiscoverHit(agent=agent, score=score) for agent in found], total=len(found))
 
     def agent(self, ref: str) -> AgentDetail:
         self._ask("agent", ref)
@@ -324,10 +349,6 @@ class FakeBackend:
 
     async def look_for(self, ref: str) -> None:
         self._ask("look_for", ref)
-
-    async def search(self, query: str) -> int:
-        self._ask("search", query)
-        return 0
 
     async def net(self) -> NetView:
         self._ask("net")

@@ -16,6 +16,7 @@ from agentmesh.api.body import DRAIN_BYTES_MAX, JSON_DEPTH_MAX
 from agentmesh.api.routes import ROWS
 from agentmesh.errors import ERROR_TABLE, Busy, MeshError, from_wire
 from agentmesh.sdk.requests import BODY_BYTES_MAX, CALL_BYTES_MAX, EVENTS_BYTES_MAX, error_of_problem
+from agentmesh.sdk.types import DiscoverRequest
 from agentmesh.wire.event import encode_json
 from tests.api.node_double import AGENT, RUN, FakeBackend, event
 from tests.api.serving import Served, ask_app, build, serving
@@ -34,6 +35,7 @@ GOOD: dict[tuple[str, str], tuple[str, bytes | None]] = {
     ("POST", "/api/v1/shutdown"): ("/api/v1/shutdown", None),
     ("GET", "/api/v1/agents"): ("/api/v1/agents?query=ec&unhealthy=false", None),
     ("POST", "/api/v1/agents"): ("/api/v1/agents", b'{"url":"http://127.0.0.1:9","name":"nine"}'),
+    ("POST", "/api/v1/discover"): ("/api/v1/discover", b'{"query":"ec","filters":{"tag":"demo"},"limit":3}'),
     ("GET", "/api/v1/agents/{ref}"): ("/api/v1/agents/echo", None),
     ("DELETE", "/api/v1/agents/{ref}"): ("/api/v1/agents/nine", None),
     ("POST", "/api/v1/agents/{agent_id}/renew"): (f"/api/v1/agents/{AGENT}/renew", None),
@@ -98,11 +100,13 @@ async def test_query_parameters_reach_the_node_with_their_defaults() -> None:
     await ask_app(app, "GET", "/api/v1/agents")
     await ask_app(app, "GET", "/api/v1/agents", query=b"query=a%20b&name=echo&unhealthy=0")
     await ask_app(app, "GET", "/api/v1/runs")
+    here, mesh = (DiscoverRequest(query="a b", limit=1_000, near=0, scope=scope) for scope in ("local", "mesh"))
     assert backend.asked == [
-        ("agents", "", "", True),
+        ("agents", "", True),
         ("look_for", "echo"),
-        ("agents", "a b", "echo", False),
-        ("search", "a b"),  # nobody here answers to it
+        ("discover", here),
+        ("discover", mesh),  # nobody here answers to it
+        ("agents", "echo", True),
         ("runs", 50),
     ]
 

@@ -286,3 +286,29 @@ async def test_an_error_while_following_ends_the_stream_with_its_problem() -> No
     answer = await ask_app(build(backend), "GET", "/api/v1/events/stream")
     assert b"event: problem" in answer.body
     assert b"/problems/run_not_found" in answer.body
+
+
+NEED = b'{"query":"ec"}'
+ACCEPT = "Accept: text/event-stream\r\n"
+
+
+async def test_a_need_is_answered_by_a_stream_where_accept_asks_for_one() -> None:
+    async with serving() as served, stream(served, "POST /api/v1/discover", NEED, ACCEPT) as client:
+        assert b"content-type: text/event-stream" in client.head.lower()
+        kind, answer = await client.event()
+        assert (kind, answer["total"]) == ("answer", 1)
+        with pytest.raises(EOFError):
+            await client.frame()
+
+
+async def test_a_watched_need_goes_on_until_its_client_goes() -> None:
+    async with serving() as served:
+        async with stream(served, "POST /api/v1/discover?watch=true", NEED, ACCEPT) as client:
+            await client.event()
+            await served.backend.append(event(1))
+            assert (await client.event())[0] == "answer"
+        async with asyncio.timeout(5):
+            while served.backend.followers:  # noqa: ASYNC110 the double has no event for it
+                await asyncio.sleep(0.01)
+        refused = await served.ask("POST", "/api/v1/discover?watch=true", NEED)
+        assert refused.problem().code == "discover.watch"

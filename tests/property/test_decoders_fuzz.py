@@ -107,6 +107,7 @@ def test_a_message_decodes_as_what_was_encoded(cls: type[msgspec.Struct], seed: 
             (v1.NetReply, v1.decode_net_reply),
             (v1.AuditReply, v1.decode_audit_reply),
             (v1.TrustReply, v1.decode_trust_reply),
+            (v1.SearchReply, v1.decode_search_reply),
         )
         if cls in (get_args(union) or (union,))
     ]

@@ -175,6 +175,7 @@ def targets() -> list[Target]:
             (sign_checkpoint(NEAR, 0, EMPTY_ROOT).text.encode(), sign_checkpoint(NEAR, 7, bytes(32)).text.encode()),
         ),
         Target("trust reply", v1.decode_trust_reply, _encoded(v1.TrustReply, v1.CONTROL_BYTES_MAX)),
+        Target("search reply", v1.decode_search_reply, _encoded(v1.SearchReply, v1.CONTROL_BYTES_MAX)),
         Target("trust statement", _trust_statement, (_TRUST_STATEMENT.encode("ascii"),)),
         Target("envelope", lambda raw: envelope.open_envelope(raw, own, EPOCH * 1000, envelope.Replays(4)), (sealed,)),
         Target("notice", envelope.read_notice, (envelope.notice_of("clock", sealed, 7),)),

@@ -6,7 +6,7 @@ method without ``async`` must return at once (it reads memory, never a disk or a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Protocol
 
 from agentmesh.node.presented import Presented
@@ -20,6 +20,8 @@ from agentmesh.sdk.types import (
     BridgeView,
     CallRequest,
     CancelResult,
+    DiscoverRequest,
+    DiscoverView,
     GrantRequest,
     GrantView,
     NetView,
@@ -81,8 +83,8 @@ class View(Protocol):
         """Return the state of this node. ``port`` and ``pid`` may be overwritten by the API."""
         ...
 
-    def agents(self, query: str = "", name: str = "", include_unhealthy: bool = True) -> list[AgentView]:
-        """Return the agents that match, by name; all when neither query nor name is given."""
+    def agents(self, name: str = "", include_unhealthy: bool = True) -> list[AgentView]:
+        """Return all agents, or those of one name, by name."""
         ...
 
     def agent(self, ref: str) -> AgentDetail:
@@ -200,8 +202,20 @@ class View(Protocol):
         """Look in the whole mesh for an agent, by id or name, unless it is known here; it is then in the directory."""
         ...
 
-    async def search(self, query: str) -> int:
-        """Look in the whole mesh for agents with exactly this name, skill or tag; return how many are known now."""
+    async def discover(self, request: DiscoverRequest) -> DiscoverView:
+        """Return the agents that meet a need, with the parts of their scores.
+
+        Raises:
+            UsageError: the request makes no sense (codes "discover.*"). Nothing was asked.
+        """
+        ...
+
+    def watch_discover(self, request: DiscoverRequest, *, watch: bool = False) -> AsyncGenerator[DiscoverView]:
+        """Yield the answer each time that it changes: until nobody is waited for any more, or with ``watch`` without end.
+
+        Raises:
+            UsageError: the request makes no sense (codes "discover.*"). Nothing was asked.
+        """
         ...
 
     async def net(self) -> NetView:

@@ -97,10 +97,13 @@ class Endpoint:
             raw = await read_body(scope, receive, self.row.body_bytes_max)
             body = decode_body(self._decoder, raw)
         last_event_id = _last_event_id(scope) if self.row.stream == "always" else None
-        if self.row.stream == "always" or (self.row.stream == "asked" and body.stream):
+        streams = self.row.stream == "accepted" and _accepts_events(scope)
+        if streams or self.row.stream == "always" or (self.row.stream == "asked" and body.stream):
             self._streams.check_room()
         view = view_of(self._site.node, rights)
-        return Ask(self._site, rights, view, path, query, body, last_event_id, presented=scope.get(PRESENTED))
+        return Ask(
+            self._site, rights, view, path, query, body, last_event_id, presented=scope.get(PRESENTED), streams=streams
+        )
 
 
 def parse_query(raw: bytes, params: dict[str, Param]) -> dict[str, Any]:
@@ -148,6 +151,10 @@ def _parse_value(param: Param, text: str) -> str | int | bool:
             f"query parameter {param.name!r} has at most {param.chars_max} characters", code="query.invalid"
         )
     return text
+
+
+def _accepts_events(scope: Scope) -> bool:
+    return any(name == b"accept" and b"text/event-stream" in value.lower() for name, value in scope["headers"])
 
 
 def _last_event_id(scope: Scope) -> int | None:

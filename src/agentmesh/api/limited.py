@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from agentmesh.api.backend import Backend, Call, View
 from agentmesh.api.scopes import ANONYMOUS, Rights
@@ -12,6 +12,8 @@ from agentmesh.sdk.types import (
     AgentView,
     CallRequest,
     CancelResult,
+    DiscoverRequest,
+    DiscoverView,
     NetView,
     OrdersView,
     PeerView,
@@ -77,9 +79,9 @@ class Limited:
         """See ``Backend``."""
         return self._node.status()
 
-    def agents(self, query: str = "", name: str = "", include_unhealthy: bool = True) -> list[AgentView]:
+    def agents(self, name: str = "", include_unhealthy: bool = True) -> list[AgentView]:
         """See ``Backend``."""
-        return self._node.agents(query, name, include_unhealthy)
+        return self._node.agents(name, include_unhealthy)
 
     def agent(self, ref: str) -> AgentDetail:
         """See ``Backend``."""
@@ -137,9 +139,13 @@ class Limited:
         """See ``Backend``."""
         await self._node.look_for(ref)
 
-    async def search(self, query: str) -> int:
+    async def discover(self, request: DiscoverRequest) -> DiscoverView:
         """See ``Backend``."""
-        return await self._node.search(query)
+        return await self._node.discover(request)
+
+    def watch_discover(self, request: DiscoverRequest, *, watch: bool = False) -> AsyncGenerator[DiscoverView]:
+        """See ``Backend``."""
+        return self._node.watch_discover(request, watch=watch)
 
     async def net(self) -> NetView:
         """See ``Backend``."""

@@ -27,6 +27,14 @@ from agentmesh.wire.event import EventV1
 _REF = "#/components/schemas/{name}"
 
 
+#: What the data of the events of a stream is.
+_FRAMES = {
+    "always": "The data of each event is an EventV1.",
+    "asked": "The data of each event is an EventV1, of the last one a Reply or a Problem.",
+    "accepted": "The data of each event is the whole answer as it is then; of the last one it may be a Problem.",
+}
+
+
 def build(rows: tuple[RouteRow, ...]) -> bytes:
     """Return the description as JSON."""
     types: list[Any] = [Problem, EventV1]
@@ -109,8 +117,7 @@ def _success(row: RouteRow) -> dict[str, Any]:
             "schema": {
                 "type": "string",
                 "contentMediaType": "text/event-stream",
-                "description": "The data of each event is an EventV1"
-                + (", of the last one a Reply or a Problem." if row.stream == "asked" else "."),
+                "description": _FRAMES[row.stream],
             }
         }
     return {"description": "OK", "content": content}

@@ -1,9 +1,9 @@
 """Server-sent events: frames of EventV1, and the response that carries them.
 
-A frame is ``id: <seq>``, ``event: <kind>``, ``data: <EventV1 as JSON>``. sse-starlette sends them, watches for a client
-that goes away and sends a comment every 15 s so that proxies and clients see life. Nothing is queued here: the next event
-is asked for when the last one was written, so a slow client slows only its own stream, and is dropped after
-``SEND_TIMEOUT_S``; it resumes with ``Last-Event-ID``.
+A frame is ``id: <seq>``, ``event: <kind>``, ``data: <EventV1 as JSON>``; those of a query are whole answers. sse-starlette
+sends them, watches for a client that goes away and sends a comment every 15 s so that proxies and clients see life. Nothing
+is queued here: the next event is asked for when the last one was written, so a slow client slows only its own stream, and is
+dropped after ``SEND_TIMEOUT_S``; it resumes with ``Last-Event-ID``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from agentmesh.api.backend import Call
 from agentmesh.api.problems import encode_problem, problem_of, send_problem, unexpected
 from agentmesh.api.table import EventStream
 from agentmesh.errors import Busy, Closed, MeshError
+from agentmesh.sdk.types import DiscoverView
 from agentmesh.wire.event import EventV1, encode_json
 
 _log = logging.getLogger("agentmesh.api")
@@ -60,6 +61,22 @@ def stream_of_log(events: AsyncIterator[EventV1]) -> EventStream:
             await events.aclose()
 
     return EventStream(_log_frames(events), close)
+
+
+def stream_of_answers(answers: AsyncGenerator[DiscoverView]) -> EventStream:
+    """Return the stream of one query: a frame ``answer`` for each change of the list; it ends with them or ``problem``."""
+    return EventStream(_answer_frames(answers), answers.aclose)
+
+
+async def _answer_frames(answers: AsyncGenerator[DiscoverView]) -> AsyncGenerator[bytes]:
+    try:
+        async for one in answers:
+            yield b"event: answer\ndata: " + _encode(one) + b"\n\n"
+    except MeshError as error:
+        yield problem_frame(error)
+    except Exception:  # noqa: BLE001 - the HTTP edge: headers are out, so a bug is told inside the stream
+        _log.exception("a query failed")
+        yield problem_frame(None)
 
 
 async def _call_frames(call: Call) -> AsyncGenerator[bytes]:

@@ -66,6 +66,8 @@ class Ask:
     presented: Presented | None = None
     #: Headers of the answer, whatever it is.
     headers: dict[str, str] = field(default_factory=dict[str, str])
+    #: Whether ``Accept`` asks for an event stream, on routes that heed it.
+    streams: bool = False
     #: Run after the answer is out.
     afterwards: Callable[[], None] | None = None
 
@@ -93,7 +95,8 @@ class RouteRow:
         request: Type of the JSON body, if any.
         errors: What it can answer besides the errors of every route.
         params: Query parameters; unknown ones are refused.
-        stream: "" = JSON only, "always" = SSE only, "asked" = SSE when the body asks for it.
+        stream: "" = JSON only, "always" = SSE only, "asked" = SSE when the body asks for it, "accepted" = SSE when the header
+            ``Accept`` does.
         scope: What whoever asks must be allowed (``api.scopes``): the operator's alone unless it says otherwise; "" = the
             route is public and needs no credential.
         body_bytes_max: Largest body in bytes.
@@ -108,7 +111,7 @@ class RouteRow:
     request: type[msgspec.Struct] | None = None
     errors: tuple[type[MeshError], ...] = ()
     params: tuple[Param, ...] = ()
-    stream: Literal["", "always", "asked"] = ""
+    stream: Literal["", "always", "asked", "accepted"] = ""
     scope: ScopeName = "admin"
     body_bytes_max: int = BODY_BYTES_MAX
     description: str = ""

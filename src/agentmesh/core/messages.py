@@ -382,3 +382,18 @@ class FindDone:
 
     query: int
     agents: int
+
+
+@dataclass(frozen=True, slots=True)
+class Suggested:
+    """Input: manifests that a peer sent in answer to a search by text; those that hold are taken in like broadcast ones.
+
+    Attributes:
+        peer: Who sent them; charged for what is taken in, and blamed for the first that nobody honest sends.
+        records: Manifests as JSON bytes, bounded by the wire message that brought them.
+        sought: So many of the first find room in a full directory, as what a ``Find`` brings does.
+    """
+
+    peer: NodeId
+    records: tuple[bytes, ...]
+    sought: int = 0

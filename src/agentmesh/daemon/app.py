@@ -36,7 +36,7 @@ from agentmesh.daemon.knobs import Settings
 from agentmesh.daemon.launch import bind_loopback
 from agentmesh.daemon.lock import RunFile, write_runfile
 from agentmesh.daemon.memory import keep_small
-from agentmesh.daemon.settings import parse_listen, trust_weights
+from agentmesh.daemon.settings import discover_weights, parse_listen, trust_weights
 from agentmesh.daemon.signals import Stop
 from agentmesh.errors import MeshError, UsageError
 from agentmesh.identity.keys import KeyPair
@@ -236,6 +236,11 @@ def _node(
         capacity=capacity_tier(settings.capacity),
         policy=settings.policy,
         trust_roots=settings.trust_roots,
+        discover_asks=settings.discover_ask != "off",
+        discover_weights=discover_weights(settings.discover_weights),
+        embedder=settings.embedder,
+        embedder_model=settings.embedder_model,
+        embedder_key_file=settings.embedder_key_file,
     )
     brain = BrainConfig(
         directory=DirectoryConfig(

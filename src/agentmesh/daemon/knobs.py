@@ -43,6 +43,7 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Scheme = Literal["iroh", "tls", "ws"]
 Capacity = Literal["auto", "0", "1", "2", "3", "4"]
 PolicyMode = Literal["auto", "open", "closed", "strict"]
+DiscoverAsk = Literal["mesh", "off"]
 Level = Literal["debug", "info", "warning", "error"]
 
 
@@ -341,6 +342,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             flag="trust-weight",
         ),
     ] = ()
+    discover_ask: Annotated[
+        DiscoverAsk,
+        Knob(
+            effect="Whom 'agentmesh discover' asks beyond this node's own directory. mesh: zone mates, long links and seeds get "
+            "the text of the query, the DHT its words; off: nobody.",
+            when="off where what is looked for is a secret; --local does the same for one query.",
+            origin="mesh: a directory holds 10,000 agents, the mesh more",
+        ),
+    ] = "mesh"
+    discover_weights: Annotated[
+        str,
+        Knob(
+            effect="What counts how much in the score of discovery: how well the text fits, trust, health; scaled to a sum of 1.",
+            when="More trust where agents of strangers are about. A query can bring its own (--weights).",
+            origin="a guess: between two that fit alike, conduct and health decide",
+        ),
+    ] = "0.7,0.2,0.1"
     operators: Annotated[
         tuple[str, ...],
         Knob(

@@ -21,7 +21,7 @@ import msgspec
 from agentmesh.daemon.home import Home, find_home, storage_error, write_atomic
 from agentmesh.daemon.knobs import Row, Settings, row_of, table, unknown_key
 from agentmesh.embed.choose import check_name
-from agentmesh.errors import ConfigError, DecodeError
+from agentmesh.errors import ConfigError, DecodeError, UsageError
 from agentmesh.ids import is_name, parse_node_id, public_key_of
 
 if TYPE_CHECKING:
@@ -131,6 +131,26 @@ def check_root(text: str) -> str:
         return parse_node_id(text)
     except DecodeError as error:
         raise ConfigError(f"{text[:100]!r} is no node id", hint="agentmesh status   shows a node's id") from error
+
+
+def discover_weights(text: str) -> tuple[float, float, float]:
+    """Return the mix of the score of discovery: text, trust, health.
+
+    Raises:
+        ConfigError: it is no three numbers of 0 or more, not all 0. No state changed.
+    """
+    from agentmesh.core.search.rank import Weights
+
+    try:
+        numbers = [float(one) for one in text.split(",")]
+        mix = Weights(*numbers).scaled() if len(numbers) == 3 else None
+    except (ValueError, UsageError):
+        mix = None
+    if mix is None:
+        raise ConfigError(
+            "it is three numbers of 0 or more, not all 0", hint="write 0.7,0.2,0.1   (text, trust, health)"
+        )
+    return mix.text, mix.trust, mix.health
 
 
 def trust_weights(texts: Sequence[str]) -> dict[Kind, float]:
@@ -320,6 +340,8 @@ def _convert(row: Row, value: Any, where: str) -> Any:
                 read_specs(result)
         elif row.key == "trust_weights":
             trust_weights(result)
+        elif row.key == "discover_weights":
+            discover_weights(result)
         elif row.key == "name" and result and not is_name(result):
             raise ConfigError("a name has 1 to 64 letters, digits, - _ and inner dots")
     except (msgspec.ValidationError, ConfigError, DecodeError) as error:

@@ -41,6 +41,9 @@ class NodeConfig:
         policy: What holds for calls that no rule of ``policies/`` speaks of: "auto", "open", "closed" or "strict".
         trust_roots: Other nodes of the same operator, trusted beforehand (docs/spec/trust.md).
         operators: did:keys of the operators whose orders this node obeys.
+        discover_asks: Whether queries of discovery may be told to other nodes.
+        discover_weights: The mix of a score: text, trust, health.
+        embedder, embedder_model, embedder_key_file: By what meaning is compared (``embed.choose``).
         capacity: Tier 0 … 4: how many long links it carries for others (docs/spec/overlay.md).
     """
 
@@ -71,3 +74,8 @@ class NodeConfig:
     capacity: int = 0
     policy: str = "auto"
     trust_roots: tuple[str, ...] = ()
+    discover_asks: bool = True
+    discover_weights: tuple[float, float, float] = (0.7, 0.2, 0.1)
+    embedder: str = "builtin"
+    embedder_model: str = ""
+    embedder_key_file: str = ""

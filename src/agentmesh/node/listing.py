@@ -13,7 +13,7 @@ from agentmesh.node.parts import Parts
 from agentmesh.node.registry import OPERATOR, Owner
 from agentmesh.node.resolve import Directory, find
 from agentmesh.node.tenants import OwnEntry
-from agentmesh.node.views import agent_view, matching
+from agentmesh.node.views import agent_view
 from agentmesh.wire.views import AgentDetail, AgentView, RegisterRequest
 
 
@@ -26,9 +26,9 @@ class AgentHost(Parts):
         return self.sights
 
     def agents(
-        self, query: str = "", name: str = "", include_unhealthy: bool = True, directory: Directory | None = None
+        self, name: str = "", include_unhealthy: bool = True, directory: Directory | None = None
     ) -> list[AgentView]:
-        """Return the agents that match, of those that the caller sees: best match first with a query, by name without."""
+        """Return the agents that the caller sees, or those of one name, by name."""
         directory = directory or self.sights
         views = [self._view(e) for e in directory.entries()]
         if not include_unhealthy:
@@ -37,7 +37,7 @@ class AgentHost(Parts):
             wanted = find(name, directory, self.name_of)
             ids = {e.manifest.agent_id for e in wanted}
             views = [v for v in views if v.agent_id in ids]
-        return matching(views, query)
+        return sorted(views, key=lambda v: (v.name.casefold(), v.node_name, v.agent_id))
 
     async def look_for(self, ref: str) -> None:
         """Look in the whole mesh for an agent that the directory does not hold: by id, or by name."""
@@ -50,10 +50,6 @@ class AgentHost(Parts):
                 await self.mesh.find(dht_key(public_key_of(ref)), agents_max=1)
         elif is_name(name):
             await self.mesh.find(capability_key(name))
-
-    async def search(self, query: str) -> int:
-        """Look in the whole mesh for agents with exactly this name, skill or tag; return how many are known now."""
-        return await self.mesh.find(capability_key(query[:256]))
 
     def agent(self, ref: str, directory: Directory | None = None) -> AgentDetail:
         """Return one agent with its card and the replicas of its name, of those that the caller sees. Raises AgentNotFound."""

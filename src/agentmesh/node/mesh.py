@@ -21,8 +21,8 @@ from agentmesh.core.directory.messages import AgentChanged, AgentGone, RecordRef
 from agentmesh.core.machine import PeerMisbehaved
 from agentmesh.core.messages import (
     AddressHint,
-    Find,
     FindDone,
+    Found,
     Leaving,
     LocalGone,
     LocalNode,
@@ -38,6 +38,7 @@ from agentmesh.core.messages import (
     SignatureWanted,
     Signed,
     Source,
+    Suggested,
     WallClock,
 )
 from agentmesh.core.orders.messages import LocalOrder, Obey, OrderHeard
@@ -55,6 +56,7 @@ from agentmesh.net.udp import Told, UdpSocket
 from agentmesh.node.admission import Admission
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.driver import Driver
+from agentmesh.node.finds import Finds
 from agentmesh.node.links import Links, Peer
 from agentmesh.node.paths import Paths
 from agentmesh.store.state import StateStore
@@ -209,8 +211,7 @@ class Mesh:
         self._sick: tuple[bytes, ...] = ()
         self._signed_addresses: tuple[str, ...] = ()
         self._signed_s = 0.0
-        self._finds: dict[int, asyncio.Future[int]] = {}
-        self._next_find = 0
+        self._finds = Finds(self._driver.feed)
 
     @property
     def now_s(self) -> float:
@@ -342,28 +343,20 @@ class Mesh:
         """Return a node with the addresses known for it."""
         return Contact(node, self.brain.addresses_of(node) or self._borders.addresses_of(node))
 
-    async def find(self, key: Key, *, agents_max: int = 16, timeout_s: float = 3.0) -> int:
-        """Look for agents under a key: here, at neighbours, in the DHT; they are in the directory afterwards.
+    def suggested(self, peer: NodeId, records: Sequence[bytes], sought: int) -> None:
+        """Hand the directory what a peer sent in answer to a search by text (``Suggested``); it verifies every record."""
+        self._driver.feed(Suggested(peer, tuple(records), sought))
 
-        Args:
-            key: ``dht_key`` of an agent's public key, or ``capability_key`` of a name, skill or tag.
-            agents_max: Stop early when so many are found.
-            timeout_s: Give up after this long.
-
-        Returns:
-            How many were found.
-        """
-        self._next_find += 1
-        query = self._next_find
-        done = self._finds[query] = asyncio.get_running_loop().create_future()
-        try:
-            self._driver.feed(Find(query, key, agents_max, timeout_s))
-            async with asyncio.timeout(timeout_s + 1.0):
-                return await done
-        except TimeoutError:
-            return 0
-        finally:
-            del self._finds[query]
+    async def find(
+        self,
+        key: Key,
+        *,
+        agents_max: int = 16,
+        timeout_s: float = 3.0,
+        on_found: Callable[[AgentId], None] = lambda _: None,
+    ) -> int:
+        """Look for agents under a key: here, at neighbours, in the DHT (see ``Finds.find``); return how many were found."""
+        return await self._finds.find(key, agents_max, timeout_s, on_found)
 
     # What the brain asks for
 
@@ -415,10 +408,8 @@ class Mesh:
             case AgentGone():
                 self._callbacks.on_changed(event.agent_id)
                 _log.info("agent %s left the directory (%s)", event.name, event.why)
-            case FindDone():
-                done = self._finds.get(event.query)
-                if done is not None and not done.done():
-                    done.set_result(event.agents)
+            case Found() | FindDone():
+                self._finds.hear(event)
             case _:
                 pass
 

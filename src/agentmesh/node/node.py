@@ -28,6 +28,7 @@ from agentmesh.node.audit_peers import AuditPeers
 from agentmesh.node.borders import Border, check_claim
 from agentmesh.node.call import Call
 from agentmesh.node.config import NodeConfig
+from agentmesh.node.discovering import DiscoverHost
 from agentmesh.node.grants import Grants
 from agentmesh.node.guard import Guard
 from agentmesh.node.guardfile import GuardFile
@@ -35,7 +36,6 @@ from agentmesh.node.hearsay import Hearsay
 from agentmesh.node.history import HistoryHost
 from agentmesh.node.killswitch import KillSwitch
 from agentmesh.node.links import Links, Peer
-from agentmesh.node.listing import AgentHost
 from agentmesh.node.mesh import Callbacks, Mesh
 from agentmesh.node.orders import orders_at
 from agentmesh.node.organisations import ORGANISATION_FILE, Organisations
@@ -64,7 +64,7 @@ from agentmesh.wire import v1
 from agentmesh.wire.views import CallRequest, CancelResult
 
 
-class Node(AgentHost, StatusHost, HistoryHost, RulingHost, TenantHost):
+class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
     """A running node. Made by the composition root (``daemon/app.py``), used by the API.
 
     Args:
@@ -208,6 +208,7 @@ class Node(AgentHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         self._survey = survey_at(self.mesh, self.switch)
         self._audit_peers = self._watching(audit_log)
         self._traces = Traces(self.node_id, self.config, self._log, self.links, name_of=self.name_of)
+        self._discovery = self._discovering(self._home, self._scope)
 
     def _belong(self, key: KeyPair) -> None:
         """Compose what says who is whose, where this mesh ends, and which agents are shown."""
@@ -240,6 +241,8 @@ class Node(AgentHost, StatusHost, HistoryHost, RulingHost, TenantHost):
             await self._audit_peers.serve(peer.link.peer, stream, message)
         elif isinstance(message, v1.TrustQuery):
             await self._hearsay.serve(peer, stream)
+        elif isinstance(message, v1.SearchQuery):
+            await self._discovery.serve(peer, stream, message)
         else:
             await self._traces.serve(peer, stream, message)
 
@@ -271,6 +274,7 @@ class Node(AgentHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         return (peer is not None and peer.calls_only) or self.border.is_abroad(NodeId(node))
 
     def _on_changed(self, agent_id: AgentId) -> None:
+        self._discovery.note(agent_id)
         entry = self._brain.entry(agent_id)
         if entry is not None and not entry.local:
             check_claim(self.organisations, entry.manifest, entry.via, self.mesh.note_misbehaviour)
@@ -312,6 +316,7 @@ class Node(AgentHost, StatusHost, HistoryHost, RulingHost, TenantHost):
 
     async def aclose(self) -> None:
         """Leave: finish or cancel calls, tell peers, close links. Idempotent."""
+        await self._discovery.aclose()
         await self._survey.aclose()
         await self._audit_peers.aclose()
         await self._hearsay.aclose()

@@ -6,7 +6,7 @@ A tenant sees its own agents and those that the operator shares with it, and the
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING
 
 from agentmesh.errors import AgentNotFound, MeshError, Refused, RunNotFound, Unauthorized, UsageError
@@ -19,6 +19,7 @@ from agentmesh.wire.event import EventV1, digest, encode_json
 from agentmesh.wire.net_views import NetView, PeerView
 from agentmesh.wire.order_views import OrdersView
 from agentmesh.wire.proof_views import ReceiptView
+from agentmesh.wire.search_views import DiscoverRequest, DiscoverView
 from agentmesh.wire.trust_views import TrustView
 from agentmesh.wire.views import (
     AgentDetail,
@@ -56,9 +57,9 @@ class TenantNode:
 
     # Agents
 
-    def agents(self, query: str = "", name: str = "", include_unhealthy: bool = True) -> list[AgentView]:
-        """Return its agents and those shared with it that match."""
-        return self._node.agents(query, name, include_unhealthy, directory=self._directory)
+    def agents(self, name: str = "", include_unhealthy: bool = True) -> list[AgentView]:
+        """Return its agents and those shared with it, or those of one name."""
+        return self._node.agents(name, include_unhealthy, directory=self._directory)
 
     def agent(self, ref: str) -> AgentDetail:
         """Return one agent that it sees. Raises AgentNotFound; near names are of agents that it sees."""
@@ -69,9 +70,13 @@ class TenantNode:
         if self._directory.shares(ref.partition("@")[0]):
             await self._node.look_for(ref)
 
-    async def search(self, query: str) -> int:
-        """Find nothing: what is not shared with it is not looked for."""
-        return 0
+    async def discover(self, request: DiscoverRequest) -> DiscoverView:
+        """Return which of the agents that it sees meet a need; others are not asked. Raises UsageError."""
+        return await self._node.discover(request, self._directory)
+
+    def watch_discover(self, request: DiscoverRequest, *, watch: bool = False) -> AsyncGenerator[DiscoverView]:
+        """Yield the answer each time that it changes. Raises UsageError."""
+        return self._node.watch_discover(request, self._directory, watch=watch)
 
     async def register(self, request: RegisterRequest) -> list[AgentView]:
         """Register agents as its own (see ``Registry.register``). Raises LimitError over ``agents_max``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,29 +74,6 @@ def agent_view(
         organisation=organisation,
         origin=local.saved.origin if local is not None else str(manifest.params.get("origin", ""))[:64],
     )
-
-
-_WORD = re.compile(r"[\w]+")
-
-
-def matching(views: list[AgentView], query: str) -> list[AgentView]:
-    """Filter and order by how many words of the query an agent's name, skills, tags and description contain.
-
-    Every word counts once; the name counts three times as much as the rest. Without a query: all, by name.
-    """
-    words = {w.casefold() for w in _WORD.findall(query[:1000])}
-    if not words:
-        return sorted(views, key=lambda v: (v.name.casefold(), v.node_name, v.agent_id))
-    scored: list[tuple[int, AgentView]] = []
-    for view in views:
-        name = view.name.casefold()
-        skills = " ".join(f"{s.id} {s.name} {s.description} {' '.join(s.tags)}" for s in view.skills)
-        rest = f"{view.description} {skills}".casefold()
-        score = sum(3 if w in name else 1 if w in rest else 0 for w in words)
-        if score:
-            scored.append((score, view))
-    scored.sort(key=lambda sv: (-sv[0], sv[1].status != "healthy", sv[1].name.casefold(), sv[1].agent_id))
-    return [view for _, view in scored]
 
 
 def zone_name(site: str, depth: int, key: Key) -> str:

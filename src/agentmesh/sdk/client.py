@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 from agentmesh.errors import Closed, MeshError, NoRoute, RunNotFound, StateError, UsageError
 from agentmesh.sdk import requests
-from agentmesh.sdk.requests import Address, CallOptions, Following, Request
-from agentmesh.sdk.sse import SseParser, decode_frame
+from agentmesh.sdk.requests import Address, CallOptions, DiscoverOptions, Following, Request
+from agentmesh.sdk.sse import Frame, SseParser, decode_answer, decode_frame
 from agentmesh.sdk.types import (
     AgentDetail,
     AgentView,
     CallRequest,
     CancelResult,
+    DiscoverView,
     GrantRequest,
     GrantView,
     NetView,
@@ -134,9 +135,45 @@ class Mesh:
         request = requests.call_request(to, text, stream=True, **options)
         return CallStream(self, request)
 
-    async def discover(self, query: str = "") -> list[AgentView]:
-        """Return the agents that match a query, best first; all without one."""
+    async def discover(self, query: str = "", **options: Unpack[DiscoverOptions]) -> list[AgentView]:
+        """Return the agents that meet a need, best first; all of them by name without query and options.
+
+        ``search`` also says why: scores and their parts, near misses, who was asked.
+
+        Args:
+            query: What is needed, in words.
+            options: As in ``DiscoverOptions``.
+
+        Raises:
+            UsageError: the request makes no sense. Nothing was asked.
+        """
+        if options:
+            return [hit.agent for hit in (await self.search(query, **options)).hits]
         return (await self._send(requests.agents(query))).agents
+
+    async def search(self, query: str = "", **options: Unpack[DiscoverOptions]) -> DiscoverView:
+        """Return the agents that meet a need with the parts of their scores. Arguments and errors as ``discover``."""
+        return await self._send(requests.discover(requests.discover_request(query, **options)))
+
+    async def watch_search(
+        self, query: str = "", *, watch: bool = True, **options: Unpack[DiscoverOptions]
+    ) -> AsyncGenerator[DiscoverView]:
+        """Yield the answer each time that it changes: the local one at once, then with what other nodes know.
+
+        Args:
+            query: What is needed, in words.
+            watch: Go on with every change of the directory; False ends when no other node is waited for any more.
+            options: As in ``DiscoverOptions``.
+
+        Raises:
+            UsageError: the request makes no sense. Nothing was asked.
+            Closed: the daemon ended the stream.
+        """
+        request = requests.watch_discover(requests.discover_request(query, **options), watch=watch)
+        async for frame in self._frames(request):
+            yield decode_answer(frame)
+        if watch:
+            raise Closed("the daemon ended the stream", code="daemon.closed", hint="agentmesh status")
 
     async def agent(self, ref: str) -> AgentDetail:
         """Return one agent with its signed manifest. Raises AgentNotFound."""
@@ -345,6 +382,11 @@ class Mesh:
 
     async def _items(self, request: Request[Any]) -> AsyncGenerator[EventV1 | Reply | MeshError]:
         """Open a stream and yield what it says; a problem instead of a stream is raised."""
+        async with contextlib.aclosing(self._frames(request)) as frames:
+            async for frame in frames:
+                yield decode_frame(frame)
+
+    async def _frames(self, request: Request[Any]) -> AsyncGenerator[Frame]:
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=requests.STREAM_SILENCE_S)
@@ -355,7 +397,7 @@ class Mesh:
                     raise requests.error_of_problem(await _read(response), response.status)
                 async for piece in response.content.iter_any():
                     for frame in parser.feed(piece):
-                        yield decode_frame(frame)
+                        yield frame
         except NoRoute as error:
             if error.code == "daemon.unreachable":
                 self._address.moved()

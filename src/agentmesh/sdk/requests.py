@@ -26,6 +26,9 @@ from agentmesh.sdk.types import (
     BridgeRequest,
     CallRequest,
     CancelResult,
+    DiscoverFilters,
+    DiscoverRequest,
+    DiscoverView,
     EventsRequest,
     GrantRequest,
     GrantView,
@@ -48,6 +51,7 @@ from agentmesh.sdk.types import (
     Reply,
     RulingView,
     RunList,
+    Scope,
     SeedRequest,
     ShutdownView,
     StatusView,
@@ -57,7 +61,9 @@ from agentmesh.sdk.types import (
     TenantRequest,
     TenantView,
     TraceView,
+    TrustTier,
     TrustView,
+    WeightsView,
 )
 from agentmesh.wire.event import EventV1
 
@@ -108,6 +114,68 @@ def agents(query: str = "", name: str = "", unhealthy: bool = True) -> Request[A
     """Ask for the agents that match."""
     wanted = {"query": query, "name": name, "unhealthy": "" if unhealthy else "false"}
     return Request("GET", "/api/v1/agents" + _query(wanted), AgentList)
+
+
+class DiscoverOptions(TypedDict, total=False):
+    """What a search may say besides the need; fields of ``DiscoverFilters`` and ``DiscoverRequest``, which document them.
+
+    Attributes:
+        protocol, tag, skill, model, location, organisation, node: What an agent must have or be; letter case does not count.
+        context_window_min: Tokens.
+        price_max, budget: The most that one call may cost, US dollars in a text ("0.05").
+        trust_tier: At least this one: "low", "unknown", "medium", "high", "own".
+        health: "healthy" leaves out what was not checked yet.
+        weights: The mix of the score: text, trust, health; the node's own when left out.
+        limit, near: Most hits and near misses.
+        scope: "local" asks no other node.
+        time_ms: Patience with other nodes.
+    """
+
+    protocol: str
+    tag: str
+    skill: str
+    model: str
+    location: str
+    organisation: str
+    node: str
+    context_window_min: int
+    price_max: str
+    budget: str
+    trust_tier: TrustTier
+    health: Literal["", "healthy"]
+    weights: Sequence[float] | None
+    limit: int
+    near: int
+    scope: Scope
+    time_ms: int
+
+
+_FILTERS = frozenset(DiscoverFilters.__struct_fields__)
+
+
+def discover_request(query: str = "", **options: Unpack[DiscoverOptions]) -> DiscoverRequest:
+    """Describe a search. Raises UsageError: an unknown option, or weights that are not three numbers."""
+    given: dict[str, Any] = {**options}
+    filters = {name: given.pop(name) for name in list(given) if name in _FILTERS}
+    mix = given.pop("weights", None)
+    try:
+        weights = None if mix is None else WeightsView(**dict(zip(("text", "trust", "health"), mix, strict=True)))
+        return DiscoverRequest(query=query, filters=DiscoverFilters(**filters), weights=weights, **given)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"this search makes no sense: {error}", code="discover.options") from error
+
+
+def discover(request: DiscoverRequest) -> Request[DiscoverView]:
+    """Find agents that meet a need."""
+    timeout_s = ANSWER_TIMEOUT_S + max(0, request.time_ms) / 1_000
+    return Request("POST", "/api/v1/discover", DiscoverView, _body(request, BODY_BYTES_MAX), timeout_s)
+
+
+def watch_discover(request: DiscoverRequest, *, watch: bool) -> Request[DiscoverView]:
+    """Open the stream of answers to a search; with ``watch`` it goes on with every change."""
+    path = "/api/v1/discover?watch=true" if watch else "/api/v1/discover"
+    accept = {"Accept": "text/event-stream"}
+    return Request("POST", path, DiscoverView, _body(request, BODY_BYTES_MAX), headers=accept)
 
 
 def agent(ref: str) -> Request[AgentDetail]:

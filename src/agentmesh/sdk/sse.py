@@ -12,13 +12,14 @@ import msgspec
 
 from agentmesh.errors import DecodeError, LimitError, MeshError
 from agentmesh.sdk.requests import error_of_problem
-from agentmesh.sdk.types import Reply
+from agentmesh.sdk.types import DiscoverView, Reply
 from agentmesh.wire.event import EVENT_BYTES_MAX, EventV1, decode_json
 
 #: Largest frame in bytes: the largest event and its fields, or a reply made of several of them.
 FRAME_BYTES_MAX = 4 * EVENT_BYTES_MAX
 
 _reply_decoder = msgspec.json.Decoder(Reply)
+_answer_decoder = msgspec.json.Decoder(DiscoverView)
 
 
 class Frame(NamedTuple):
@@ -91,6 +92,21 @@ class SseParser:
             self._event = value[:200].decode("utf-8", "replace")
         elif field == b"id" and b"\0" not in value:
             self._id = value[:200].decode("utf-8", "replace")
+
+
+def decode_answer(frame: Frame) -> DiscoverView:
+    """Return the answer to a search that a frame of our API says.
+
+    Raises:
+        MeshError: it says what went wrong.
+        DecodeError: it says neither.
+    """
+    if frame.event == "problem":
+        raise error_of_problem(frame.data, 500)
+    try:
+        return _answer_decoder.decode(frame.data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DecodeError(f"not an answer: {error}", code="daemon.answer") from error
 
 
 def decode_frame(frame: Frame) -> EventV1 | Reply | MeshError:

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 from agentmesh.errors import Closed, MeshError, NoRoute, RunNotFound, StateError, Timeout, UsageError
 from agentmesh.sdk import requests
-from agentmesh.sdk.requests import Address, CallOptions, Following, Request
-from agentmesh.sdk.sse import SseParser, decode_frame
+from agentmesh.sdk.requests import Address, CallOptions, DiscoverOptions, Following, Request
+from agentmesh.sdk.sse import Frame, SseParser, decode_answer, decode_frame
 from agentmesh.sdk.types import (
     AgentDetail,
     AgentView,
@@ -29,6 +29,7 @@ from agentmesh.sdk.types import (
     BridgeView,
     CallRequest,
     CancelResult,
+    DiscoverView,
     GrantRequest,
     GrantView,
     HealthView,
@@ -104,9 +105,25 @@ class SyncMesh:
         request = requests.call_request(to, text, stream=True, **options)
         return SyncCallStream(self, request)
 
-    def discover(self, query: str = "") -> list[AgentView]:
-        """Return the agents that match a query, best first; all without one."""
+    def discover(self, query: str = "", **options: Unpack[DiscoverOptions]) -> list[AgentView]:
+        """Return the agents that meet a need, best first; all of them by name without query and options. As ``Mesh.discover``."""
+        if options:
+            return [hit.agent for hit in self.search(query, **options).hits]
         return self._send(requests.agents(query)).agents
+
+    def search(self, query: str = "", **options: Unpack[DiscoverOptions]) -> DiscoverView:
+        """Return the agents that meet a need with the parts of their scores. Arguments and errors as ``Mesh.discover``."""
+        return self._send(requests.discover(requests.discover_request(query, **options)))
+
+    def watch_search(
+        self, query: str = "", *, watch: bool = True, **options: Unpack[DiscoverOptions]
+    ) -> Iterator[DiscoverView]:
+        """Iterate over the answer each time that it changes. Arguments and errors as ``Mesh.watch_search``."""
+        request = requests.watch_discover(requests.discover_request(query, **options), watch=watch)
+        for frame in self._frames(request):
+            yield decode_answer(frame)
+        if watch:
+            raise Closed("the daemon ended the stream", code="daemon.closed", hint="agentmesh status")
 
     def agent(self, ref: str) -> AgentDetail:
         """Return one agent with its signed manifest. Raises AgentNotFound."""
@@ -308,14 +325,18 @@ class SyncMesh:
 
     def _items(self, request: Request[Any]) -> Iterator[EventV1 | Reply | MeshError]:
         """Open a stream and yield what it says; a problem instead of a stream is raised."""
+        with contextlib.closing(self._frames(request)) as frames:
+            for frame in frames:
+                yield decode_frame(frame)
+
+    def _frames(self, request: Request[Any]) -> Generator[Frame]:
         parser = SseParser()
         try:
             with self._open(request, requests.STREAM_SILENCE_S) as response:
                 if response.status != 200:
                     raise requests.error_of_problem(_read(response), response.status)
                 while piece := response.read1(65536):
-                    for frame in parser.feed(piece):
-                        yield decode_frame(frame)
+                    yield from parser.feed(piece)
         except NoRoute as error:
             if error.code == "daemon.unreachable":
                 self._address.moved()

@@ -19,6 +19,17 @@ from agentmesh.wire.net_views import CutOffView, NetNodeView, NetView, PeerList,
 from agentmesh.wire.order_views import OrderRequest, OrdersView, OrderTaken, OrderView
 from agentmesh.wire.policy import PolicyView, RulingView
 from agentmesh.wire.proof_views import GrantRequest, GrantView, ReceiptList, ReceiptView
+from agentmesh.wire.search_views import (
+    AskedView,
+    DiscoverFilters,
+    DiscoverHit,
+    DiscoverRequest,
+    DiscoverView,
+    NearMiss,
+    Scope,
+    ScoreView,
+    WeightsView,
+)
 from agentmesh.wire.trust_views import AbuseReport, TrustEventView, TrustView, TrustWordView
 from agentmesh.wire.views import (
     AgentDetail,
@@ -53,6 +64,7 @@ __all__ = [
     "AgentList",
     "AgentStatus",
     "AgentView",
+    "AskedView",
     "AuditPeerView",
     "AuditProof",
     "AuditRecords",
@@ -65,6 +77,10 @@ __all__ = [
     "CallRequest",
     "CancelResult",
     "CutOffView",
+    "DiscoverFilters",
+    "DiscoverHit",
+    "DiscoverRequest",
+    "DiscoverView",
     "EventsRequest",
     "GrantRequest",
     "GrantView",
@@ -75,6 +91,7 @@ __all__ = [
     "KeyMade",
     "KeyRequest",
     "KeyView",
+    "NearMiss",
     "NetNodeView",
     "NetView",
     "OrderRequest",
@@ -97,6 +114,8 @@ __all__ = [
     "RulingView",
     "RunList",
     "RunView",
+    "Scope",
+    "ScoreView",
     "SeedRequest",
     "ShutdownView",
     "SkillView",
@@ -113,5 +132,6 @@ __all__ = [
     "TrustView",
     "TrustWordView",
     "UdpView",
+    "WeightsView",
     "reply_from_events",
 ]

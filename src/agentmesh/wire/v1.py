@@ -3,9 +3,9 @@
 Each message is a MessagePack map with a tag, or for the smallest and most frequent ones an array that begins with its tag;
 decoding is strict about types and sizes. A link carries one control
 stream (opened by the dialler, first message ``Hello`` on both sides) and any number of request streams whose first
-message says what they are (``CallOpen``, ``TraceQuery``, ``NetQuery``, ``AuditQuery``, ``TrustQuery``). Unknown tags close the
-stream with ``VersionError``; unknown fields are ignored, so that fields can be added. Messages of the core machines are
-defined beside the machine that sends them; this module says under which tags they travel.
+message says what they are (``CallOpen``, ``TraceQuery``, ``NetQuery``, ``AuditQuery``, ``TrustQuery``, ``SearchQuery``).
+Unknown tags close the stream with ``VersionError``; unknown fields are ignored, so that fields can be added. Messages of the
+core machines are defined beside the machine that sends them; this module says under which tags they travel.
 """
 
 from __future__ import annotations
@@ -42,6 +42,12 @@ STATEMENTS_MAX = 8
 #: Emergency stops that one node may name in a survey, and characters of one name.
 STOPS_MAX = 16
 STOP_CHARS_MAX = 128
+#: Characters of a search by text, records in one answer to it, and their bytes in all.
+SEARCH_CHARS_MAX = 1_000
+SEARCH_RECORDS_MAX = 32
+SEARCH_BYTES_MAX = 512 * 1024
+#: Records that an asker may name as known.
+SEARCH_KNOWN_MAX = 64
 
 
 class Hello(msgspec.Struct, tag="hello", kw_only=True, forbid_unknown_fields=False):
@@ -215,6 +221,34 @@ class TrustReply(msgspec.Struct, tag="trust_reply", kw_only=True):
     statements: list[str]
 
 
+class SearchQuery(msgspec.Struct, tag="search", kw_only=True):
+    """First message of a search stream: which agents that you know fit this text?
+
+    Attributes:
+        text: What is needed, at most ``SEARCH_CHARS_MAX`` characters.
+        limit: Most records wanted, 1 … ``SEARCH_RECORDS_MAX``.
+        known: ``Manifest.mark`` of records that the asker holds, at most ``SEARCH_KNOWN_MAX``: they need not be sent.
+    """
+
+    v: int
+    text: str
+    limit: int = 16
+    known: list[int] = []
+
+
+class SearchReply(msgspec.Struct, tag="search_reply", kw_only=True):
+    """Answer to SearchQuery.
+
+    Attributes:
+        records: Signed manifests, best first by the sender's own ranking, which the asker does not rely on; at most
+            ``SEARCH_RECORDS_MAX`` of ``SEARCH_BYTES_MAX`` bytes in all.
+        refused: Code of the refusal ("refused.busy"), "" if there is none.
+    """
+
+    records: list[bytes] = []
+    refused: str = ""
+
+
 SwimMessage = swim.Ping | swim.Ack | swim.PingReq | swim.Vouch | swim.Tell
 DhtMessage = dht.FindNode | dht.FindValue | dht.FindReply | dht.Store | dht.Stored | dht.Check | dht.Checked
 OverlayMessage = (
@@ -245,10 +279,20 @@ DatagramMessage = SwimMessage | DhtMessage | OverlayMessage | plumtree.IHave | p
 DirectoryMessage = Ranges | Listing | Want | Records | Seek | Sought
 OrdersMessage = OrdersHeld | OrdersWanted | Orders
 ControlMessage = Hello | Bye | DirectoryMessage | OrdersMessage | PlumtreeMessage | DatagramMessage
-RequestMessage = CallOpen | TraceQuery | NetQuery | AuditQuery | TrustQuery
+RequestMessage = CallOpen | TraceQuery | NetQuery | AuditQuery | TrustQuery | SearchQuery
 CallReply = CallEvent | CallEnd
 TraceReply = TraceEvents | CallEnd
-AnyMessage = ControlMessage | RequestMessage | CallReply | CallCancel | TraceReply | NetReply | AuditReply | TrustReply
+AnyMessage = (
+    ControlMessage
+    | RequestMessage
+    | CallReply
+    | CallCancel
+    | TraceReply
+    | NetReply
+    | AuditReply
+    | TrustReply
+    | SearchReply
+)
 _DATAGRAMS: frozenset[type] = frozenset((*get_args(SwimMessage | DhtMessage), plumtree.IHave, plumtree.IDontWant))
 _SPARE: frozenset[type] = frozenset(get_args(OverlayMessage))
 
@@ -280,6 +324,7 @@ _trace_reply = msgspec.msgpack.Decoder(TraceReply)
 _net_reply = msgspec.msgpack.Decoder(NetReply)
 _audit_reply = msgspec.msgpack.Decoder(AuditReply)
 _trust_reply = msgspec.msgpack.Decoder(TrustReply)
+_search_reply = msgspec.msgpack.Decoder(SearchReply)
 
 
 def encode(message: AnyMessage) -> bytes:
@@ -361,6 +406,16 @@ def decode_audit_reply(payload: bytes) -> AuditReply:
 def decode_trust_reply(payload: bytes) -> TrustReply:
     """Decode an answer to TrustQuery. Raises DecodeError."""
     return _decode(_trust_reply, payload, CONTROL_BYTES_MAX)
+
+
+def decode_search_reply(payload: bytes) -> SearchReply:
+    """Decode an answer to SearchQuery. Raises DecodeError, also for more records than may be sent."""
+    reply: SearchReply = _decode(_search_reply, payload, CONTROL_BYTES_MAX)
+    if len(reply.records) > SEARCH_RECORDS_MAX:
+        raise DecodeError(
+            f"{len(reply.records)} records in one answer, at most {SEARCH_RECORDS_MAX}", code="search.too_many"
+        )
+    return reply
 
 
 def check_version(v: int) -> None:

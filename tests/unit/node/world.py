@@ -140,6 +140,7 @@ async def world(
     join: bool = True,
     kits: Sequence[FakeKit] = (),
     admissions: Sequence[Admission] = (),
+    brain: BrainConfig | None = None,
     **config: Any,
 ) -> AsyncIterator[list[Member]]:
     """Start nodes n0, n1, …; with ``join``, all connected. The same ``tmp_path`` and ``kits`` again: a restart."""
@@ -169,7 +170,7 @@ async def world(
             node = Node(
                 key,
                 NodeConfig(name=f"n{i}", version="0", dial_timeout_s=2.0, **config),
-                BrainConfig(),
+                brain or BrainConfig(),
                 [MemoryTransport(key, f"n{i}", hub)],
                 kit,
                 log,

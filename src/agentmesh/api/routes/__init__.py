@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from agentmesh.api.routes import agents, audit, bridges, calls, daemon, keys, orders, policy, runs, tenants, trust
+from agentmesh.api.routes import (
+    agents,
+    audit,
+    bridges,
+    calls,
+    daemon,
+    discover,
+    keys,
+    orders,
+    policy,
+    runs,
+    tenants,
+    trust,
+)
 from agentmesh.api.table import RouteRow
 
 ROWS: tuple[RouteRow, ...] = (
     *daemon.ROWS,
     *agents.ROWS,
+    *discover.ROWS,
     *calls.ROWS,
     *runs.ROWS,
     *keys.ROWS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from agentmesh.api.backend import View
 from agentmesh.api.table import Ask, Param, RouteRow
 from agentmesh.errors import (
     AgentFailed,
@@ -18,18 +19,43 @@ from agentmesh.errors import (
     Unauthorized,
     UsageError,
 )
-from agentmesh.sdk.types import AgentDetail, AgentList, AgentView, Registered, RegisterRequest, Renewed
+from agentmesh.sdk.types import (
+    AgentDetail,
+    AgentList,
+    AgentView,
+    DiscoverRequest,
+    Registered,
+    RegisterRequest,
+    Renewed,
+    Scope,
+)
+
+_LISTED_MAX = 1_000
+_NEAR_MAX = 100
 
 
 async def list_agents(ask: Ask) -> AgentList:
-    """Answer ``GET /api/v1/agents``; what nobody in the directory answers to is looked for in the whole mesh."""
+    """Answer ``GET /api/v1/agents``: a list by name, or with a query what ``POST /api/v1/discover`` finds."""
     backend, query, name, unhealthy = ask.backend, ask.query["query"], ask.query["name"], ask.query["unhealthy"]
     if name:
         await backend.look_for(name)
-    agents = backend.agents(query, name, unhealthy)
-    if query and not agents and await backend.search(query):
-        agents = backend.agents(query, name, unhealthy)
-    return AgentList(agents=agents)
+    if not query.strip():
+        return AgentList(agents=backend.agents(name, unhealthy))
+    found = await _matching(backend, query, unhealthy, "local")
+    if not found:
+        found = await _matching(backend, query, unhealthy, "mesh")
+    if name:
+        wanted = {agent.agent_id for agent in backend.agents(name)}
+        found = [agent for agent in found if agent.agent_id in wanted]
+    return AgentList(agents=found)
+
+
+async def _matching(backend: View, query: str, unhealthy: bool, scope: Scope) -> list[AgentView]:
+    """Return the agents that meet a need, best first; those that cannot be called now come last, if they are wanted."""
+    near = _NEAR_MAX if unhealthy else 0
+    found = await backend.discover(DiscoverRequest(query=query, limit=_LISTED_MAX, near=near, scope=scope))
+    ill = [miss.agent for miss in found.near if miss.missed == ["health"]]
+    return [*(hit.agent for hit in found.hits), *ill]
 
 
 async def show_agent(ask: Ask) -> AgentDetail:
@@ -76,7 +102,9 @@ ROWS = (
         "List the agents of the mesh, or those that match",
         AgentList,
         params=(
-            Param("query", "string", "", "Words to find in names, skills and descriptions."),
+            Param(
+                "query", "string", "", "What is needed, in words; best match first. POST /api/v1/discover says more."
+            ),
             Param("name", "string", "", "Exact name; lists every replica.", chars_max=100),
             Param("unhealthy", "boolean", True, "Also list agents that are not offered for calls."),
         ),

@@ -30,6 +30,7 @@ from agentmesh.core.directory.table import Entry, Rank, rank_of
 from agentmesh.core.directory.wants import Wants
 from agentmesh.core.directory.zone import Zone
 from agentmesh.core.machine import Outbox, PeerMisbehaved
+from agentmesh.core.messages import Suggested
 from agentmesh.errors import MeshError, ReplayError
 from agentmesh.identity.manifest import Manifest
 from agentmesh.identity.node_record import NodeRecord
@@ -151,6 +152,20 @@ class Intake:
             search.seeks.pop(peer, None)
             self._finds.settle(search, out)
 
+    def on_suggested(self, suggested: Suggested, now_s: float, out: Outbox) -> None:
+        """Take in the answer to a search by text, up to the first record that nobody honest sends."""
+        peer, unix_s = suggested.peer, self.holdings.wall.unix_s(now_s)
+        for place, raw in enumerate(suggested.records):
+            try:
+                # Whatever this node admits by itself, it takes no stranger's word for what nobody signed.
+                self._reader.manifest(raw, unix_s, require_signed=True)
+            except MeshError as error:
+                self._blame(peer, error, out)
+                if error.code not in _BLAMELESS:
+                    return
+            else:
+                self._take_manifest(peer, raw, now_s, out, sought=place < suggested.sought)
+
     def on_want(self, peer: NodeId, want: Want, now_s: float, out: Outbox) -> None:
         """Send what is asked for and here; an empty answer says that nothing is."""
         if len(want.positions) > BATCH_MAX:
@@ -253,7 +268,9 @@ class Intake:
 
     # Agents
 
-    def _take_manifest(self, peer: NodeId, raw: bytes, now_s: float, out: Outbox, *, asked_only: bool = False) -> int:
+    def _take_manifest(
+        self, peer: NodeId, raw: bytes, now_s: float, out: Outbox, *, asked_only: bool = False, sought: bool = False
+    ) -> int:
         """Verify and take in a record of an agent. Returns 0 if it is no news, 1 if it was signed just now, 2 if before."""
         unix_s = self.holdings.wall.unix_s(now_s)
         try:
@@ -261,7 +278,7 @@ class Intake:
             key = self._reader.keys(manifest)[0]
             if asked_only and not self._may_answer(peer, manifest, key):
                 return 0
-            if not self._admit(peer, manifest, key, now_s, out):
+            if not self._admit(peer, manifest, key, now_s, out, sought=sought):
                 return 0
             return 1 if manifest.iat > unix_s - _FRESH_S else 2
         except MeshError as error:
@@ -273,7 +290,9 @@ class Intake:
         as_provider = any(key in search.wants for search in self._finds.running.values())
         return self._wants.asked_of(key, peer) and (manifest.node_id == peer or not as_provider)
 
-    def _admit(self, peer: NodeId, manifest: Manifest, key: Key, now_s: float, out: Outbox) -> bool:
+    def _admit(
+        self, peer: NodeId, manifest: Manifest, key: Key, now_s: float, out: Outbox, *, sought: bool = False
+    ) -> bool:
         """Take in a verified record if it wins. Raises ReplayError for one that was superseded long ago."""
         self._wants.came(key)
         old = self.holdings.table.get(manifest.agent_id)
@@ -302,7 +321,7 @@ class Intake:
         entry = self._entry(peer, manifest, key, mark, now_s, out)
         if entry is None:
             return False
-        asked = any(key in search.wants for search in self._finds.running.values())
+        asked = sought or any(key in search.wants for search in self._finds.running.values())
         if not self.holdings.put(entry, now_s, out, asked=asked):
             out.emit(RecordRefused(peer, "directory.full", f"no room for another agent ({manifest.name!r})"))
             return False

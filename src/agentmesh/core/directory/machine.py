@@ -47,6 +47,7 @@ from agentmesh.core.messages import (
     Publish,
     Received,
     Signed,
+    Suggested,
     ZoneChanged,
 )
 from agentmesh.identity.reader import Reader
@@ -326,6 +327,9 @@ class Directory:
             search.in_dht = False
             self._finds.settle(search, out)
 
+    def _on_suggested(self, suggested: Suggested, now_s: float, out: Outbox) -> None:
+        self._intake.on_suggested(suggested, now_s, out)
+
     # Time
 
     def _on_timer(self, timer: Timer, now_s: float, out: Outbox) -> None:
@@ -388,6 +392,7 @@ class Directory:
         Received: _on_received,
         Signed: _on_signed,
         Find: _on_find,
+        Suggested: _on_suggested,
         LookupHit: _on_lookup_hit,
         LookupDone: _on_lookup_done,
         Timer: _on_timer,
