@@ -6,7 +6,8 @@ import contextlib
 import os
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,14 @@ LEFT = ["The new movie is awesome", "The cat sits outside", "A man is playing gu
 RIGHT = ["The dog plays in the garden", "The new movie is so great", "A woman watches TV"]
 
 
+@pytest.fixture(scope="module")
+def model() -> Iterator[MiniLM]:
+    """The real model, loaded once."""
+    loaded = MiniLM(real_models())
+    yield loaded
+    loaded.close()
+
+
 def cosines(model: MiniLM, left: list[str], right: list[str]) -> list[list[float]]:
     rows, columns = model.embed(left, "query"), model.embed(right, "passage")
     return [[sum(a * b for a, b in zip(r, c, strict=True)) for c in columns] for r in rows]  # pyright: ignore
@@ -36,8 +45,7 @@ def flat(rows: list[list[float]]) -> list[float]:
     return [value for row in rows for value in row]
 
 
-def test_similarities_are_those_that_the_manual_of_sentence_transformers_prints() -> None:
-    model = MiniLM(real_models())
+def test_similarities_are_those_that_the_manual_of_sentence_transformers_prints(model: MiniLM) -> None:
     assert flat(cosines(model, WEATHER, WEATHER)) == pytest.approx(
         [1.0, 0.6660, 0.1046, 0.6660, 1.0, 0.1411, 0.1046, 0.1411, 1.0], abs=1e-4
     )
@@ -46,15 +54,13 @@ def test_similarities_are_those_that_the_manual_of_sentence_transformers_prints(
     )
 
 
-def test_a_text_is_cut_at_256_tokens() -> None:
-    model = MiniLM(real_models())
+def test_a_text_is_cut_at_256_tokens(model: MiniLM) -> None:
     words = ["rent"] * 254
     assert cosines(model, [" ".join(words)], [" ".join([*words, "guitar", "lawyer"])])[0][0] > 0.99999
     assert cosines(model, [" ".join(words)], [" ".join([*words[:200], "guitar", "lawyer"])])[0][0] < 0.9999
 
 
-def test_long_and_short_texts_together_get_the_vectors_they_get_alone() -> None:
-    model = MiniLM(real_models())
+def test_long_and_short_texts_together_get_the_vectors_they_get_alone(model: MiniLM) -> None:
     texts = [" ".join(["rental contract", "lawyer", "checks"] * count) for count in (1, 70, 3, 20, 1, 5, 84)]
     together = model.embed(texts, "passage")
     for text, vector in zip(texts, together, strict=True):
@@ -62,10 +68,18 @@ def test_long_and_short_texts_together_get_the_vectors_they_get_alone() -> None:
         assert max(abs(a - b) for a, b in zip(alone, vector, strict=True)) < 1e-5  # pyright: ignore
 
 
-def test_words_that_command_a_tokenizer_are_words() -> None:
-    model = MiniLM(real_models())
+def test_words_that_command_a_tokenizer_are_words(model: MiniLM) -> None:
     assert cosines(model, ["cats [SEP] dogs"], ["cats sep dogs"])[0][0] > 0.6
     assert any(model.embed(["[PAD] [PAD]"], "query")[0])
+
+
+def test_several_threads_may_ask_at_once(model: MiniLM) -> None:
+    texts = [f"{word} contracts" for word in ("rental", "work", "sales", "loan")]
+    want = [list(vector) for vector in model.embed(texts, "query")]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda text: list(model.embed([text], "query")[0]), texts * 4))
+    for one, vector in zip(want * 4, found, strict=True):
+        assert max(abs(a - b) for a, b in zip(one, vector, strict=True)) < 1e-5  # pyright: ignore
 
 
 def test_a_closed_model_says_so() -> None:
