@@ -47,7 +47,8 @@ $(STAMPS)/semantic: $(STAMPS)/runtime requirements/semantic.txt
 	else echo "not installed: searches are answered by words and concepts" >&2; fi
 
 $(STAMPS)/model: $(STAMPS)/semantic
-	@if AGENTMESH_MODELS_DIR="$(MODELS)" $(BIN)/agentmesh models install --timeout 45 </dev/null; then touch $@; \
+	@if [ ! -f $(STAMPS)/semantic ]; then exit 0; fi; \
+	if AGENTMESH_MODELS_DIR="$(MODELS)" $(BIN)/agentmesh models install --timeout 45 </dev/null; then touch $@; \
 	else echo "no model: searches are answered by words and concepts" >&2; fi
 
 $(STAMPS)/bench: $(STAMPS)/runtime requirements/bench.txt

@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -419,8 +420,15 @@ def _pip_error(text: str, what: str, otherwise: MeshError) -> MeshError:
 def _why(text: str) -> str:
     """Return the line of pip's that says most, without what could be a password in an address."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    broken = [line.split("broken by", 1)[1] for line in lines if "connection broken by" in line]
+    if broken:  # what follows it, that there is no such package, is only what came of that
+        return _shown(re.sub(r"<[^>]*>:? ?", "", broken[-1]))
     best = next((line for line in reversed(lines) if line.lower().startswith("error")), lines[-1] if lines else "")
-    words = [word.split("@")[-1] if "://" in word and "@" in word else word for word in best.split()]
+    return _shown(best)
+
+
+def _shown(line: str) -> str:
+    words = [word.split("@")[-1] if "://" in word and "@" in word else word for word in line.split()]
     return "".join(c if c.isprintable() else " " for c in " ".join(words))[:_WHY_CHARS_MAX]
 
 

