@@ -19,6 +19,7 @@ from agentmesh.errors import Full, MeshError, StateError
 from agentmesh.store.database import Database
 from agentmesh.store.jsonl import full_error
 from agentmesh.store.receipt_journal import KeptReceipt, ReceiptJournal
+from agentmesh.store.task_filter import TaskFilter
 from agentmesh.store.used_tokens import UsedTokens
 
 _log = logging.getLogger("agentmesh.calls")
@@ -62,6 +63,9 @@ class CallStore:
         self._wake = threading.Semaphore(0)
         self._hurry = threading.Event()
         self._thread: threading.Thread | None = None
+        #: Tasks of receipts: of the last ``RECEIPTS_MAX`` and more of this process, and of those before; None: not known yet.
+        self._recent = TaskFilter()
+        self._older: TaskFilter | None = None
 
     @classmethod
     def open(cls, path: Path) -> CallStore:
@@ -81,6 +85,10 @@ class CallStore:
             self._waiting = list(journal.read())
             self._upgrade()
             self._settle()
+            if db.read("SELECT 1 FROM receipts LIMIT 1"):
+                self._start()
+            else:
+                self._older = TaskFilter()
         except OSError as error:
             db.close()
             raise full_error(error, directory) from error
@@ -135,9 +143,11 @@ class CallStore:
             self._waiting.append(kept)
             self._newest[_key_of(kept)] = kept
             count = len(self._waiting)
+        if self._recent.count >= RECEIPTS_MAX + 2 * _WAITING_MAX and self._older is not None:
+            self._older, self._recent = self._recent, TaskFilter()
+        self._recent.add(kept.task_id)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="calls-file", daemon=True)
-            self._thread.start()
+            self._start()
         if count == 1:
             self._wake.release()
         elif count == _GROUP:
@@ -158,6 +168,8 @@ class CallStore:
         """Return the newest receipt of one task between two. Raises StoreError."""
         if (waiting := self._newest.get((task_id, callee, caller))) is not None:
             return waiting.receipt
+        if self._older is not None and task_id not in self._recent and task_id not in self._older:
+            return None
         rows = self._db.read(
             # By task alone: the index of pairs would have to walk over all receipts of these two.
             "SELECT receipt FROM receipts WHERE task_id=? AND +callee=? AND +caller=? ORDER BY number DESC LIMIT 1",
@@ -201,8 +213,32 @@ class CallStore:
 
     # Filing
 
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="calls-file", daemon=True)
+        self._thread.start()
+
+    def _learn(self) -> None:
+        """Note the tasks of all receipts in the database, so that it is not asked for others."""
+        known, rows = TaskFilter(), [("",)]
+        try:
+            while rows and not self._is_closed:
+                with self._filing_lock:
+                    self._filing = self._filing or _database(self.path)
+                    rows = self._filing.read(  # all in one index: the receipts themselves are not read
+                        "SELECT task_id FROM receipts INDEXED BY receipts_task WHERE task_id>? ORDER BY task_id LIMIT 1000",
+                        rows[-1][0],
+                    )
+                for (task_id,) in rows:
+                    known.add(str(task_id))
+        except MeshError as error:
+            _log.warning("each call looks into %s for its task: %s", self.path, error)
+        else:
+            self._older = None if self._is_closed else known
+
     def _run(self) -> None:
         """File what was kept, a little later, so that much of it comes together; the thread ends when the store is closed."""
+        if self._older is None:
+            self._learn()
         while True:
             self._wake.acquire()
             if self._is_closed:
@@ -232,8 +268,7 @@ class CallStore:
             with self._lock:
                 group, numbers = list(self._waiting), self._journal.turn()
             if group:
-                if self._filing is None:
-                    self._filing = _database(self.path)
+                self._filing = self._filing or _database(self.path)
                 self._filing.write_many(
                     f"INSERT OR IGNORE INTO receipts({_COLUMNS}) VALUES (?,?,?,?,?,?,?)",  # noqa: S608 own names
                     group,

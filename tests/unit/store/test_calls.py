@@ -16,6 +16,7 @@ from agentmesh.store import calls, used_tokens
 from agentmesh.store.calls import CallStore
 from agentmesh.store.database import Database
 from agentmesh.store.receipt_journal import KeptReceipt
+from tests.support.daemons import wait_until
 
 NOW = 1_800_000_000
 
@@ -229,3 +230,28 @@ def test_a_task_is_found_by_its_own_index_and_not_by_walking_over_all_of_its_pai
     assert store.receipt_of("t7", "b", "nobody") is None
     plan = real(f"EXPLAIN QUERY PLAN {asked[0]}", "t7", "b", "a")
     assert "receipts_task" in str(plan[0])
+
+
+def test_a_task_without_receipt_costs_no_look_into_the_database_and_none_with_one_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "RECEIPTS_MAX", 40)
+    monkeypatch.setattr(calls, "_WAITING_MAX", 20)
+    monkeypatch.setattr(calls, "_TRIM_EVERY", 10)
+    asked: list[str] = []
+    for start in (0, 60, 120):
+        store = CallStore.open(tmp_path / "calls.sqlite")
+        if start:
+            assert store.receipt_of(f"t{start - 1}", "b", "a") == f"r{start - 1}"
+            wait_until(lambda store=store: store._older is not None, "what is known of tasks")
+        for n in range(start, start + 60):
+            store.keep(receipt(n))
+            store.latest(1)
+        for n in range(start + 20, start + 60):
+            assert store.receipt_of(f"t{n}", "b", "a") == f"r{n}"
+        with monkeypatch.context() as spied:
+            spied.setattr(store._db, "read", lambda sql, *_: asked.append(sql))
+            for n in range(1_000):
+                assert store.receipt_of(f"new{n}", "b", "a") is None
+        store.close()
+    assert len(asked) < 30
