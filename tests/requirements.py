@@ -103,6 +103,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "Each call proves who asks, whom, for what, over which body and within which budget; bad tokens are refused, cheap "
         "checks first, and a forged one changes nothing.",
         _in(
+            "unit/identity/test_jws.py",
+            "a_text_is_refused_unless_it_is_the_one_spelling_of_what_it_says",
+            "each_key_and_type_has_its_own_header",
+        )
+        + _in(
             "unit/identity/test_token.py",
             "a_call_token_reads_back_as_what_was_signed",
             "pyjwt_verifies_our_call_token_with_the_key_of_its_header",

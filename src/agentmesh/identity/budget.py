@@ -59,7 +59,7 @@ class Budget:
                     why="a bound that is not understood cannot be kept",
                     hint=f"known are {', '.join(BUDGET_KEYS)}",
                 )
-        return cls(**{name: amount_in(members, name) for name in members})
+        return cls(**{name: amount_in(members, name) for name in members}) if members else UNBOUNDED
 
     @classmethod
     def from_text(cls, text: str) -> Budget:
@@ -81,10 +81,12 @@ class Budget:
             if amount is None or amount != amount.to_integral_value() or amount > AMOUNT_MAX:
                 raise _unreadable(piece, "it is no such amount, or too large or too fine a one")
             amounts[key] = int(amount)
-        return cls(**amounts)
+        return cls(**amounts) if amounts else UNBOUNDED
 
     def within(self, other: Budget) -> Budget:
         """Return the narrower of two in every amount."""
+        if other is UNBOUNDED:
+            return self
         return Budget(*(_least(getattr(self, name), getattr(other, name)) for name in BUDGET_KEYS))
 
     def __bool__(self) -> bool:
@@ -143,7 +145,12 @@ class Usage:
 
     def to_claim(self) -> dict[str, int | str]:
         """Return it as it travels, all members present."""
-        return {name: amount_out(name, getattr(self, name)) for name in BUDGET_KEYS}
+        return {
+            "calls": self.calls,
+            "tokens": self.tokens,
+            "usd_micros": str(self.usd_micros),
+            "wall_ms": self.wall_ms,
+        }
 
     @classmethod
     def from_claim(cls, members: dict[str, Any]) -> Usage:

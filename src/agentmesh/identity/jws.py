@@ -10,29 +10,28 @@ Why not PyJWT: adr/0002. It and the A2A SDK are the test oracles.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
-import re
 from functools import lru_cache
 from typing import Any, cast
 
 from agentmesh.codec.canonical import canonical, parse_strict
 from agentmesh.errors import DecodeError, SignatureError
 from agentmesh.identity.keys import KeyPair, verify
-from agentmesh.ids import key_id, public_key_of
+from agentmesh.ids import did_of, key_id, public_key_of
 
 #: Largest protected header, in base64url characters. Ours has about 200.
 HEADER_CHARS_MAX = 2048
-#: Headers remembered by ``kid_in``, at most 2 KB each.
+#: Headers remembered, those written and those read by ``kid_in``, at most 2 KB each.
 _HEADERS_MAX = 1024
 _ALGORITHMS = ("EdDSA", "Ed25519")
-_B64 = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
 
 
 def b64url(raw: bytes) -> str:
     """Encode as base64url without padding (RFC 7515 §2)."""
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(raw, newline=False).translate(_TO_URL).rstrip(b"=").decode("ascii")
 
 
 def unb64url(text: str) -> bytes:
@@ -41,13 +40,13 @@ def unb64url(text: str) -> bytes:
     Raises:
         DecodeError: another alphabet, padding, white space, or stray bits at the end (code "jws.base64").
     """
-    try:
-        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) if _B64.fullmatch(text) else b""
-    except (binascii.Error, ValueError):
-        raw = b""
-    if not raw or b64url(raw) != text:
-        raise DecodeError("not base64url without padding", code="jws.base64")
-    return raw
+    coded = text.encode("utf-8", "replace")
+    rest = len(coded) % 4
+    if coded and rest != 1 and not coded.translate(None, _ALPHABET):
+        raw = binascii.a2b_base64(coded.translate(_FROM_URL) + b"=" * (-rest % 4))
+        if not rest or b64url(raw[1 - rest :]) == text[-rest:]:
+            return raw
+    raise DecodeError("not base64url without padding", code="jws.base64")
 
 
 def sign_detached(key: KeyPair, payload: bytes, *, typ: str) -> tuple[str, str]:
@@ -77,9 +76,15 @@ def sign_compact(key: KeyPair, claims: dict[str, Any], *, typ: str, with_jwk: bo
     Raises:
         LimitError: the claims have no canonical form (codes "canonical.*"). Nothing was signed.
     """
-    whose = {"jwk": jwk_of(key.public)} if with_jwk else {"kid": key_id(key.did)}
-    covered = f"{b64url(canonical({'alg': 'EdDSA', **whose, 'typ': typ}))}.{b64url(canonical(claims))}"
+    covered = f"{_header_of(key.public, typ, with_jwk)}.{b64url(canonical(claims))}"
     return f"{covered}.{b64url(key.sign(covered.encode('ascii')))}"
+
+
+@lru_cache(maxsize=_HEADERS_MAX)
+def _header_of(public: bytes, typ: str, with_jwk: bool) -> str:
+    """Return the encoded header that one key writes: always the same."""
+    whose = {"jwk": jwk_of(public)} if with_jwk else {"kid": key_id(did_of(public))}
+    return b64url(canonical({"alg": "EdDSA", **whose, "typ": typ}))
 
 
 def jwk_of(public: bytes) -> dict[str, str]:

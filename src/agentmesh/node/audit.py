@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 from typing import Any
 
 from agentmesh.errors import MeshError, StoreError, problem_type
 from agentmesh.identity.audit_record import UNDO_BYTES_MAX, Decision, body_of, ended_body
-from agentmesh.identity.budget import Usage
 from agentmesh.identity.claims import hash_of
 from agentmesh.ids import NodeId
 from agentmesh.node.attempt import Attempt, Untouched
@@ -270,7 +268,7 @@ def _budget(visit: Visit, *, refused: bool) -> dict[str, Any]:
     if asked := visit.token.claims.budget.to_claim():
         budget["asked"] = asked
     if not refused:
-        budget["charged"] = replace(visit.witness.usage or Usage(), wall_ms=visit.witness.wall_ms).to_claim()
+        budget["charged"] = visit.witness.spent.to_claim()
     return budget
 
 

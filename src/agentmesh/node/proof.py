@@ -10,7 +10,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, cast
 
 import msgspec
@@ -281,8 +280,10 @@ class Witness:
     @property
     def spent(self) -> Usage:
         """What the agent says it has used, with the time and the further calls that its node counted."""
-        used = self.usage or Usage()
-        return replace(used, calls=max(used.calls, self.calls), wall_ms=self.wall_ms)
+        used = self.usage
+        if used is None:
+            return Usage(self.calls, wall_ms=self.wall_ms)
+        return Usage(max(used.calls, self.calls), used.tokens, used.usd_micros, self.wall_ms)
 
     @property
     def wall_ms(self) -> int:
