@@ -2344,6 +2344,17 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "bridge.guests": Requirement(
+        "issue 5.6",
+        "Agents of other registries live beside a node marked by origin, and never in the way of its own or of the mesh's.",
+        _in(
+            "unit/node/test_guests.py",
+            "a_guest_is_called_like_any_other_and_shows_where_it_came_from",
+            "a_guest_is_not_kept_over_a_restart_and_no_other_agents_key_is_its",
+            "a_guest_never_takes_the_name_of_another_agent_and_gives_way_to_an_own_one",
+            "calls_of_a_name_go_to_the_mesh_before_they_go_to_a_guest",
+        ),
+    ),
     "bridge.mesh": Requirement(
         "issue 5.6, RQ3 Consul/etcd",
         "An agent registered in a real etcd is called from a second node; own agents stand there while they live.",

@@ -132,7 +132,8 @@ def offered(found: list[Entry]) -> list[Entry]:
 
 
 def candidate_of(entry: Entry, *, distance: int, quiet: bool, weight: int, trust: float) -> Candidate:
-    """Describe a replica to the balance: an agent of one's own always comes before a stranger that uses the same name.
+    """Describe a replica to the balance: an agent of one's own always comes before a stranger that uses the same name, and what
+    another registry told of, here or elsewhere, comes after both: who can write there must not take over a name of the mesh.
 
     Args:
         entry: The replica.
@@ -141,9 +142,10 @@ def candidate_of(entry: Entry, *, distance: int, quiet: bool, weight: int, trust
         weight: Its share of calls.
         trust: 0 … 1; whatever else is said of a stranger counts as 0.
     """
-    kind = 0 if entry.local else 1 if entry.manifest.signed else 2
+    manifest = entry.manifest
+    kind = 2 if "origin" in manifest.params or not (entry.local or manifest.signed) else 0 if entry.local else 1
     trusted = 1.0 if entry.local else trust if 0.0 <= trust <= 1.0 else 0.0
     return Candidate(
         entry,
-        Replica(entry.manifest.agent_id, kind, quiet and not entry.local, distance, weight, trusted),
+        Replica(manifest.agent_id, kind, quiet and not entry.local, distance, weight, trusted),
     )

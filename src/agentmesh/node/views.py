@@ -44,7 +44,8 @@ def agent_view(
     path = "local" if entry.local else peer.link.path if peer is not None else "unreached"
     healthy = entry.healthy
     status: AgentStatus = "unknown" if healthy is None else "healthy" if healthy else "unhealthy"
-    trust: TrustLevel = "low" if not manifest.signed else "own" if entry.local else "signed"
+    origin = local.saved.origin if local is not None else str(manifest.params.get("origin", ""))[:64]
+    trust: TrustLevel = "low" if not manifest.signed else "own" if entry.local and not origin else "signed"
     return AgentView(
         agent_id=manifest.agent_id,
         name=manifest.name,
@@ -72,7 +73,7 @@ def agent_view(
         trust_score=round(verdict.score, 4),
         trust_tier=verdict.tier,
         organisation=organisation,
-        origin=local.saved.origin if local is not None else str(manifest.params.get("origin", ""))[:64],
+        origin=origin,
     )
 
 

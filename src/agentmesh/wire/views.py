@@ -101,7 +101,7 @@ class AgentView(msgspec.Struct, kw_only=True):
         node_id, node_name: The node it lives behind.
         skills: What it can do.
         status: "healthy" is offered for calls; "unhealthy" is shown and not offered; "unknown" before the first check.
-        trust: "own" (registered on this node), "signed" (verified manifest of another node), "low" (unsigned).
+        trust: "own" (registered on this node), "signed" (verified manifest of another node, or of a bridge), "low" (unsigned).
         trust_score, trust_tier: What this node thinks of its conduct, 0 … 1 and in a word (docs/spec/trust.md).
         organisation: did:key of the organisation that vouches for it; "" for none (docs/spec/federation.md §2).
         path: "local", "direct" or "relayed"; "unreached" when no link to its node is up.

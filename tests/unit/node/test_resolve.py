@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -27,6 +27,7 @@ class FakeManifest:
     node_id: str
     name: str
     signed: bool = True
+    params: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass

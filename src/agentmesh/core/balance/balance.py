@@ -29,7 +29,7 @@ class Replica(NamedTuple):
 
     Attributes:
         agent_id: Who.
-        kind: Whose it is: own before signed before unsigned. No strategy and no fault moves a call to a later kind while
+        kind: Whose it is: own before signed before unsigned or from another registry. No strategy and no fault moves a call to a later kind while
             replicas of an earlier one are left.
         quiet: Its node let a call go unanswered a moment ago.
         distance: How far its node is; the less the better. Strategies choose among the nearest.
