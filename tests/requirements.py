@@ -2344,6 +2344,24 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "import.url": Requirement(
+        "issue 5.6",
+        "Agent cards, AI Catalogs and MCP registries are imported by URL; links lead no further in, now or later; bounded.",
+        (
+            *_in(
+                "unit/adapters/test_imports.py",
+                "a_card_is_found_at_its_well_known_place_or_where_it_was_named",
+                "a_catalog_gives_its_agents_and_says_of_all_else_why_not",
+                "an_mcp_registry_is_read_to_its_end_and_its_servers_are_told_with_the_reason",
+                "catalogs_and_pages_that_go_round_in_circles_end",
+                "a_catalog_of_too_much_is_cut_or_refused",
+                "a_name_that_leads_further_in_by_now_is_not_asked_anything",
+            ),
+            *_in(
+                "e2e/test_import.py", "agents_of_a_card_and_of_a_catalog_are_imported_and_stay_over_a_restart"
+            ),
+        ),
+    ),
     "bridge.guests": Requirement(
         "issue 5.6",
         "Agents of other registries live beside a node marked by origin, and never in the way of its own or of the mesh's.",

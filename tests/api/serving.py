@@ -16,7 +16,7 @@ from agentmesh.adapters.bridges.spec import read_spec
 from agentmesh.api.access import Access
 from agentmesh.api.app import Api, create_app
 from agentmesh.errors import RecordNotFound, StateError
-from agentmesh.sdk.types import BridgeChange, BridgeView, Problem, RefusedEntry
+from agentmesh.sdk.types import BridgeChange, BridgeView, ImportRequest, ImportView, Problem, RefusedEntry
 from agentmesh.store.keys import KeptKey
 from tests.api.node_double import FakeBackend
 
@@ -115,6 +115,9 @@ class FakeRegistries:
             raise RecordNotFound("no bridge leads there", code="bridge.unknown")
         self.urls.remove(url)
         return BridgeChange(bridge=self._view(url))
+
+    async def import_from(self, request: ImportRequest) -> ImportView:
+        return ImportView(kind="catalog", found=[request.url], refused=[RefusedEntry(key="a", code="c", reason="r")])
 
     def _view(self, url: str) -> BridgeView:
         return BridgeView(

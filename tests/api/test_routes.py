@@ -63,6 +63,7 @@ GOOD: dict[tuple[str, str], tuple[str, bytes | None]] = {
     ("GET", "/api/v1/bridges"): ("/api/v1/bridges", None),
     ("POST", "/api/v1/bridges"): ("/api/v1/bridges", b'{"url":"etcd://127.0.0.1:2379/agents"}'),
     ("DELETE", "/api/v1/bridges"): ("/api/v1/bridges?url=etcd://127.0.0.1:2379/agents", None),
+    ("POST", "/api/v1/import"): ("/api/v1/import", b'{"url":"http://127.0.0.1:9","dry_run":true}'),
     ("POST", "/api/v1/events"): ("/api/v1/events", EVENTS),
 }
 

@@ -115,7 +115,7 @@ def test_the_commands_of_the_guide_do_what_it_says(world: World) -> None:
     try:
         for block in blocks(ROOT / "docs" / "howto" / "bridges.md"):
             text = block.text.replace(":2379", f":{world.etcd.port}").replace(":8500", f":{other.port}")
-            for words in commands(text) if block.kind == "sh" else ():
+            for words in commands(text) if block.kind == "sh" and "agentmesh bridge" in text else ():
                 done = node.cli(*words[1:])
                 assert done.code == 0, (words, done.err)
         names = [one["name"] for one in node.get("/api/v1/bridges")["bridges"]]

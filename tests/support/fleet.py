@@ -95,7 +95,7 @@ class EchoKit:
         self.node_name = node_name
         self.sick = False
 
-    async def find(self, url: str, door: str) -> tuple[str, Sequence[Found]]:
+    async def find(self, url: str, door: str, least: int = -1) -> tuple[str, Sequence[Found]]:
         """Find one agent named as the URL's host."""
         return "http", [Found(url.removeprefix("http://").strip("/"), {"url": url})]
 

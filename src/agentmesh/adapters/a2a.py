@@ -20,6 +20,8 @@ from agentmesh.adapters.a2a_parts import write_parts
 from agentmesh.adapters.a2a_rpc import METHOD_NOT_FOUND, UNSUPPORTED, VERSION_NOT_SUPPORTED, A2ARpc, is_refusal_of
 from agentmesh.adapters.base import Discovered, Step
 from agentmesh.adapters.http_client import HttpClient, check_url, decode_json, guarded, tcp_health
+from agentmesh.adapters.places import check_link
+from agentmesh.adapters.reach import Reach
 from agentmesh.adapters.shape import amounts_of, context_headers, mapping
 from agentmesh.errors import AgentFailed, Closed, DecodeError, MeshError, Timeout, Unreached
 from agentmesh.identity.manifest import EXT
@@ -39,8 +41,8 @@ class A2AAdapter:
 
     name = "a2a"
 
-    def __init__(self) -> None:
-        self._client = HttpClient()
+    def __init__(self, least: Reach = Reach.NEVER) -> None:
+        self._client = HttpClient(least=least)
 
     async def install(self, *, plan_only: bool = False) -> list[Step]:
         """Return []: nothing to prepare."""
@@ -56,7 +58,10 @@ class A2AAdapter:
                 said = said or f"{urlsplit(card_url).path} answers HTTP {answer.status}"
                 continue
             try:
-                return [read_card(mapping(decode_json(answer.body)), card_url, url)]
+                found = read_card(mapping(decode_json(answer.body)), card_url, url)
+                if self._client.least is not Reach.NEVER:
+                    await check_link(str(found.target["url"]), self._client.least)
+                return [found]
             except DecodeError as error:
                 said = error.why or error.detail
         raise DecodeError("no A2A agent answers there", code="agent.not_this_door", why=said)
@@ -290,4 +295,4 @@ async def _health(client: HttpClient, card_url: str, url: str) -> Health:
             return Health("healthy")
         if answer.status >= 500:
             return Health("unhealthy", f"its card answers HTTP {answer.status}")
-    return await tcp_health(url)
+    return await tcp_health(url, client.least)

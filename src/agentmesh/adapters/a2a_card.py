@@ -17,6 +17,8 @@ Binding = Literal["JSONRPC", "HTTP+JSON"]
 #: Both well-known places, the current one first.
 CARD_PATHS = ("/.well-known/agent-card.json", "/.well-known/agent.json")
 INTERFACES_MAX = 32
+#: Fragment that says that a URL is that of a card, not of an agent.
+CARD_ITSELF = "card"
 
 
 class Interface(NamedTuple):
@@ -29,10 +31,13 @@ class Interface(NamedTuple):
 
 
 def card_urls(url: str) -> list[str]:
-    """Return where the card of an agent at ``url`` may be, most likely first; the query is kept."""
+    """Return where the card of an agent at ``url`` may be, most likely first; the query is kept.
+
+    A URL that ends in ``.json`` or ``#card`` is that of the card itself.
+    """
     parts = urlsplit(url)
-    if parts.path.endswith(".json"):
-        return [url]
+    if parts.path.endswith(".json") or parts.fragment == CARD_ITSELF:
+        return [urlunsplit((parts.scheme, parts.netloc, parts.path, parts.query, ""))]
     folder = parts.path.rstrip("/")
     folders = [folder, ""] if folder else [""]
     return [urlunsplit((parts.scheme, parts.netloc, f + path, parts.query, "")) for f in folders for path in CARD_PATHS]

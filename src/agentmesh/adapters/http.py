@@ -28,6 +28,7 @@ from agentmesh.adapters.http_client import (
     same_origin,
     tcp_health,
 )
+from agentmesh.adapters.reach import Reach
 from agentmesh.adapters.shape import amounts_of, context_headers, discovered, fit_name, mapping, usage_in, words
 from agentmesh.errors import AgentFailed, DecodeError
 from agentmesh.node.door import Door, Happening, Health, Invocation
@@ -44,8 +45,8 @@ class HttpAdapter:
 
     name = "http"
 
-    def __init__(self) -> None:
-        self._client = HttpClient()
+    def __init__(self, least: Reach = Reach.NEVER) -> None:
+        self._client = HttpClient(least=least)
 
     async def install(self, *, plan_only: bool = False) -> list[Step]:
         """Return []: nothing to prepare."""
@@ -181,12 +182,12 @@ async def _health(client: HttpClient, health_url: str, url: str) -> Health:
         try:
             answer = await client.fetch("GET", health_url, timeout_s=DISCOVER_TIMEOUT_S)
         except AgentFailed:
-            return await tcp_health(url)
+            return await tcp_health(url, client.least)
         if answer.status < 400:
             return Health("healthy")
         if answer.status >= 500 and answer.status != 501:
             return Health("unhealthy", f"/health answers HTTP {answer.status}")
-    return await tcp_health(url)
+    return await tcp_health(url, client.least)
 
 
 def _read(url: str, answer: Answer) -> list[dict[str, Any]]:

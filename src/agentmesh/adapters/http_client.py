@@ -19,6 +19,7 @@ import msgspec
 from agentmesh.adapters.http1 import Connection, Response
 from agentmesh.adapters.http_pool import Pool, place_of, target_of
 from agentmesh.adapters.lines import EventSplitter, LineSplitter
+from agentmesh.adapters.reach import Reach, reach_of
 from agentmesh.errors import AgentFailed, Closed, DecodeError, LimitError, MeshError, UsageError
 from agentmesh.node.door import Health
 
@@ -108,10 +109,12 @@ class HttpClient:
 
     Args:
         answer_bytes_max: Largest whole answer.
+        least: How far inside its connections may lead at most; what a person named may lead anywhere.
     """
 
-    def __init__(self, *, answer_bytes_max: int = ANSWER_BYTES_MAX) -> None:
+    def __init__(self, *, answer_bytes_max: int = ANSWER_BYTES_MAX, least: Reach = Reach.NEVER) -> None:
         self.answer_bytes_max = answer_bytes_max
+        self.least = least
         self._pool: Pool | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -122,7 +125,7 @@ class HttpClient:
             raise Closed("this adapter is closed", code="agent.closed")
         loop = asyncio.get_running_loop()
         if self._pool is None or self._loop is not loop:
-            self._pool, self._loop = Pool(), loop
+            self._pool, self._loop = Pool(self.least), loop
         return self._pool
 
     def open(
@@ -327,13 +330,16 @@ def guarded(check: Callable[..., Awaitable[Health]]) -> Callable[..., Awaitable[
     return inner
 
 
-async def tcp_health(url: str) -> Health:
-    """Say whether something accepts connections where the URL points. Never raises."""
+async def tcp_health(url: str, least: Reach = Reach.NEVER) -> Health:
+    """Say whether something accepts connections where the URL points, not further inside than ``least``. Never raises."""
     scheme, host, port = _origin(url)
     try:
         async with asyncio.timeout(HEALTH_TIMEOUT_S):
             _, writer = await asyncio.open_connection(host, port)
     except (OSError, TimeoutError) as error:
         return Health("unhealthy", f"nothing answers at {scheme}://{host}:{port}: {type(error).__name__}")
+    found = reach_of(str((writer.get_extra_info("peername") or ("",))[0]))
     writer.close()
+    if found < least:
+        return Health("unhealthy", f"it leads to {found.words} now, and a stranger named it")
     return Health("healthy")

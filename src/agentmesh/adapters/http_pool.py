@@ -16,6 +16,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote_to_bytes, urlsplit
 
 from agentmesh.adapters.http1 import Connection
+from agentmesh.adapters.reach import Reach, reach_of
 from agentmesh.errors import Closed, NoRoute, Timeout, UsageError
 
 CONNECT_TIMEOUT_S = 5.0
@@ -98,9 +99,14 @@ def _credentials(parts: SplitResult) -> str:
 
 
 class Pool:
-    """The connections of one client on one event loop."""
+    """The connections of one client on one event loop.
 
-    def __init__(self) -> None:
+    Args:
+        least: How far inside a connection may lead at most.
+    """
+
+    def __init__(self, least: Reach = Reach.NEVER) -> None:
+        self._least = least
         self._slots = asyncio.Semaphore(CONNECTIONS_MAX)
         self._idle: dict[Origin, list[Connection]] = {}
         self._all: set[Connection] = set()
@@ -133,7 +139,8 @@ class Pool:
         """Return a connection that is ready for a request: an idle one, or a new one. Only with a slot.
 
         Raises:
-            NoRoute: none could be made (code "agent.unreachable"). Closed: the pool is closed.
+            NoRoute: none could be made (code "agent.unreachable"), or it leads too far inside (code "link.inward").
+            Closed: the pool is closed.
         """
         self._check_open()
         loop = asyncio.get_running_loop()
@@ -174,10 +181,16 @@ class Pool:
         self._all.add(connection)
         try:
             async with asyncio.timeout_at(ends):
-                await asyncio.get_running_loop().create_connection(
+                transport, _ = await asyncio.get_running_loop().create_connection(
                     lambda: connection, host, port, ssl=self._tls_context() if scheme == "https" else None
                 )
             self._check_open()
+            if (found := reach_of(str((transport.get_extra_info("peername") or ("",))[0]))) < self._least:
+                raise NoRoute(
+                    f"nothing is asked of {place_of(url)}",
+                    code="link.inward",
+                    why=f"its name leads to {found.words} now, and a stranger named it",
+                )
         except (OSError, TimeoutError) as error:
             self._discard(connection)
             raise NoRoute(

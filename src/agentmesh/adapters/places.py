@@ -4,63 +4,22 @@ An operator may name any URL. What a document or another registry links to is a 
 let whoever wrote it reach services of this machine or its network (server-side request forgery). So a link may lead to where
 its document came from, or further out: from loopback anywhere, from a private network not into this machine, from the
 internet to the internet only. Link-local addresses (cloud metadata among them), multicast and reserved ones are never
-followed.
+followed. What is checked here once is held to at every connection by a client that is made with ``least``, since a name may
+lead elsewhere later.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
-from enum import IntEnum
 from typing import Any
 from urllib.parse import urlsplit
 
 from agentmesh.adapters.http_pool import place_of, target_of
+from agentmesh.adapters.reach import Reach, reach_of
 from agentmesh.errors import NoRoute, UsageError
 
 RESOLVE_TIMEOUT_S = 5.0
-
-
-class Reach(IntEnum):
-    """Who can be at an address, the innermost first."""
-
-    NEVER = -1
-    LOOPBACK = 0
-    PRIVATE = 1
-    PUBLIC = 2
-
-
-_WORDS = {
-    Reach.NEVER: "an address that nobody serves agents at",
-    Reach.LOOPBACK: "this machine",
-    Reach.PRIVATE: "a private network",
-    Reach.PUBLIC: "the internet",
-}
-
-
-def reach_of(address: str) -> Reach:
-    """Say how far inside an IP address is. What is no address is NEVER."""
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return Reach.NEVER
-    if isinstance(ip, ipaddress.IPv6Address):
-        # Other spellings of an IPv4 address reach the same machine.
-        inner = (
-            ip.ipv4_mapped or ip.sixtofour or (ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if _is_nat64(ip) else None)
-        )
-        if inner is not None:
-            return reach_of(str(inner))
-    if ip.is_loopback:
-        return Reach.LOOPBACK
-    if ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip.is_reserved:
-        return Reach.NEVER
-    return Reach.PUBLIC if ip.is_global else Reach.PRIVATE
-
-
-def _is_nat64(ip: ipaddress.IPv6Address) -> bool:
-    return ip in ipaddress.IPv6Network("64:ff9b::/96")
 
 
 async def reach_of_url(url: str) -> Reach:
@@ -101,9 +60,9 @@ async def check_link(url: str, came_from: Reach, *, own_port: int = 0) -> Reach:
     reach = await reach_of_url(url)
     if reach is Reach.NEVER or reach < came_from:
         raise UsageError(
-            f"the link to {place_of(url)} leads to {_WORDS[reach]}",
+            f"the link to {place_of(url)} leads to {reach.words}",
             code="link.inward",
-            why=f"it was found on {_WORDS[came_from]}, and what is found there may not lead further in",
+            why=f"it was found on {came_from.words}, and what is found there may not lead further in",
             hint=f"if you trust it: agentmesh register {place_of(url)}",
         )
     if reach is Reach.LOOPBACK and target.origin[2] == own_port:

@@ -6,13 +6,18 @@ from agentmesh.adapters.a2a import A2AAdapter
 from agentmesh.adapters.base import Adapter, Discovered
 from agentmesh.adapters.http import HttpAdapter
 from agentmesh.adapters.http_client import check_url
+from agentmesh.adapters.reach import Reach
 from agentmesh.adapters.sdk import SdkAdapter
 from agentmesh.errors import AgentFailed, DecodeError, LimitError
 
 
-def default_adapters() -> dict[str, Adapter]:
-    """Return a new adapter per door, by name. Making them is cheap: each loads its client at the first request."""
-    adapters: list[Adapter] = [A2AAdapter(), SdkAdapter(), HttpAdapter()]
+def default_adapters(least: Reach = Reach.NEVER) -> dict[str, Adapter]:
+    """Return a new adapter per door, by name. Making them is cheap: each loads its client at the first request.
+
+    Args:
+        least: How far inside their connections may lead at most (``places``).
+    """
+    adapters: list[Adapter] = [A2AAdapter(least), SdkAdapter(least), HttpAdapter(least)]
     return {adapter.name: adapter for adapter in adapters}
 
 

@@ -20,6 +20,7 @@ from agentmesh.adapters.http_client import (
     read_whole,
 )
 from agentmesh.adapters.lines import LineSplitter
+from agentmesh.adapters.reach import Reach
 from agentmesh.adapters.shape import amounts_of, discovered, mapping
 from agentmesh.errors import AgentFailed, Closed, DecodeError, MeshError, from_wire
 from agentmesh.node.door import Door, Happening, Health, Invocation
@@ -54,8 +55,8 @@ class SdkAdapter:
 
     name = "sdk"
 
-    def __init__(self) -> None:
-        self._client = HttpClient()
+    def __init__(self, least: Reach = Reach.NEVER) -> None:
+        self._client = HttpClient(least=least)
 
     async def install(self, *, plan_only: bool = False) -> list[Step]:
         """Return []: nothing to prepare."""

@@ -24,6 +24,8 @@ from agentmesh.sdk.types import (
     DiscoverView,
     GrantRequest,
     GrantView,
+    ImportRequest,
+    ImportView,
     NetView,
     OrdersView,
     OrderTaken,
@@ -399,5 +401,14 @@ class Registries(Protocol):
         Raises:
             RecordNotFound: there is none. Nothing changed.
             Full: config.toml cannot be written; the bridge comes back at the next start.
+        """
+        ...
+
+    async def import_from(self, request: ImportRequest) -> ImportView:
+        """Register the agents that a URL leads to: that of a card, an AI Catalog or an MCP registry.
+
+        Raises:
+            UsageError: no usable URL. NoRoute, Closed, Timeout: nothing answers there. DecodeError: it holds nothing of that
+                kind. LimitError: too much of it. ReadOnly: the kill switch is on. Nothing changed.
         """
         ...

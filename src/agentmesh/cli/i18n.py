@@ -36,6 +36,11 @@ ZH: dict[str, str] = {
         "把本节点与 etcd 或 Consul 相连:那里的智能体进来,这里的出去。"
     ),
     "added": "已添加",
+    "Bring in the agents of an agent card, an AI Catalog or an MCP registry.": (
+        "接入智能体名片、AI 目录或 MCP 注册表中的智能体。"
+    ),
+    "nothing was registered": "没有登记任何智能体",
+    "{count} could not be brought in": "{count} 个未能接入",
     "no bridges: this node knows no other registry": "没有桥接:本节点不与其他注册中心相连",
     "until the daemon stops: the environment or a flag says otherwise": "仅到守护进程停止为止:环境变量或命令行另有规定",
     "{count} entries more than it takes": "另有 {count} 个条目超出上限",

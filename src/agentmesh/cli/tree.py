@@ -49,6 +49,7 @@ VERBS: tuple[VerbRow, ...] = (
     VerbRow("trust", _AGENTS, "Show how far this node trusts an agent or node; report abuse."),
     VerbRow("register", _AGENTS, "Bring an agent that already runs into the mesh."),
     VerbRow("deregister", _AGENTS, "Take an agent out of the mesh."),
+    VerbRow("import", _AGENTS, "Bring in the agents of an agent card, an AI Catalog or an MCP registry.", "import_"),
     VerbRow("bridge", _AGENTS, "Join this node to etcd or Consul: agents there come here, those here go there."),
     VerbRow("dev", _AGENTS, "Serve the agents of a Python file and reload it on change."),
     VerbRow("mcp", _AGENTS, "Serve the mesh to an MCP client."),

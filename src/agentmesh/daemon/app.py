@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import agentmesh
 from agentmesh.adapters.base import Adapter, Discovered
+from agentmesh.adapters.reach import Reach
 from agentmesh.adapters.registry import default_adapters, detect
 from agentmesh.api.a2a import A2AEdge
 from agentmesh.api.access import Access
@@ -47,6 +48,7 @@ from agentmesh.node.admission import Admission, CredentialFiles
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.door import Door
 from agentmesh.node.node import Node
+from agentmesh.node.registry import ANYWHERE
 from agentmesh.obs.log import setup_logging
 from agentmesh.store.audit import AuditLog
 from agentmesh.store.base import EventLogConfig
@@ -71,29 +73,38 @@ class Kit:
     """All doors of this installation (``node.registry.DoorKit``)."""
 
     def __init__(self) -> None:
-        self._adapters: dict[str, Adapter] = default_adapters()
+        self._adapters: dict[Reach, dict[str, Adapter]] = {}
 
-    async def find(self, url: str, door: str) -> tuple[str, Sequence[Discovered]]:
+    def _doors(self, least: int) -> dict[str, Adapter]:
+        """Return the doors whose connections lead no further inside than that; made when they are first asked for."""
+        reach = Reach(least)
+        if reach not in self._adapters:
+            self._adapters[reach] = default_adapters(reach)
+        return self._adapters[reach]
+
+    async def find(self, url: str, door: str, least: int = ANYWHERE) -> tuple[str, Sequence[Discovered]]:
         """Ask a URL which agents are behind it, through one door or whichever fits."""
+        doors = self._doors(least)
         if door == "auto":
-            adapter, found = await detect(url, self._adapters)
+            adapter, found = await detect(url, doors)
             return adapter.name, found
-        adapter = self._adapters.get(door)
+        adapter = doors.get(door)
         if adapter is None:
-            raise UsageError(f"no door {door!r}; there are {', '.join(self._adapters)}", code="agent.no_door")
+            raise UsageError(f"no door {door!r}; there are {', '.join(doors)}", code="agent.no_door")
         return door, await adapter.discover(url)
 
     def open(self, door: str, target: dict[str, Any]) -> Door:
         """Return the door to one agent."""
-        adapter = self._adapters.get(door)
+        adapter = self._doors(target.get("least", ANYWHERE)).get(door)
         if adapter is None:
             raise UsageError(f"no door {door!r} in this installation", code="agent.no_door")
         return adapter.open(target)
 
     async def aclose(self) -> None:
         """Free every adapter."""
-        for adapter in self._adapters.values():
-            await adapter.aclose()
+        for doors in self._adapters.values():
+            for adapter in doors.values():
+                await adapter.aclose()
 
 
 async def serve(settings: Settings) -> int:

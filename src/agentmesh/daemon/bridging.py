@@ -12,17 +12,24 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from agentmesh.adapters.reach import Reach
 from agentmesh.api.a2a.cards import edge_card
 from agentmesh.daemon.knobs import Settings
 from agentmesh.daemon.settings import load, set_value
-from agentmesh.errors import AgentNotFound, ConfigError, RecordNotFound
+from agentmesh.errors import AgentNotFound, ConfigError, MeshError, RecordNotFound
 from agentmesh.node.node import Node
-from agentmesh.wire.bridge_views import BridgeChange, BridgeView
+from agentmesh.node.registry import Owner
+from agentmesh.wire.bridge_views import BridgeChange, BridgeView, ImportRequest, ImportView
 from agentmesh.wire.views import RegisterRequest
+
+#: Agents of one import that are registered at once, and how long all of them may take.
+_IMPORTS_AT_ONCE = 16
+_IMPORT_TIMEOUT_S = 120.0
 
 if TYPE_CHECKING:
     from agentmesh.adapters.bridges.base import Posting
     from agentmesh.adapters.bridges.bridges import Bridges
+    from agentmesh.adapters.imports import Link
 
 
 class Hosted:
@@ -58,10 +65,10 @@ class Hosted:
                 out.append(Posting(manifest.agent_id, manifest.name, manifest.description, url, card, healthy))
         return out
 
-    async def take_in(self, url: str, door: str, name: str, origin: str) -> list[str]:
+    async def take_in(self, url: str, door: str, name: str, origin: str, least: Reach) -> list[str]:
         """Register the agents behind a URL; see ``Host.take_in``."""
         chosen: Any = door
-        return await self._node.take_in(RegisterRequest(url=url, door=chosen, name=name or None), origin)
+        return await self._node.take_in(RegisterRequest(url=url, door=chosen, name=name or None), origin, least)
 
     async def let_go(self, origin: str, keep: Sequence[str] = ()) -> None:
         """Withdraw what came by an entry; see ``Host.let_go``."""
@@ -114,6 +121,33 @@ class Bridging:
             before = self._urls()
             view = await self._bridges.remove(url)
             return BridgeChange(bridge=view, kept=await self._keep(before))
+
+    async def import_from(self, request: ImportRequest) -> ImportView:
+        """Register the agents that a URL leads to; see ``Registries.import_from``."""
+        from agentmesh.adapters.imports import look
+
+        self._node.switch.refuse()
+        loot = await look(request.url, request.kind, own_port=self._host.port)
+        view = ImportView(kind=loot.kind, refused=loot.refused)
+        if request.dry_run:
+            view.found = [f"{link.label}  {link.url}" for link in loot.links]
+            return view
+        gate = asyncio.Semaphore(_IMPORTS_AT_ONCE)
+        ends = asyncio.get_running_loop().time() + _IMPORT_TIMEOUT_S
+
+        async def take(link: Link) -> None:
+            try:
+                async with gate, asyncio.timeout_at(ends):
+                    owner = Owner(least=link.least, displace=False)
+                    view.agents += await self._node.register(RegisterRequest(url=link.url, door="a2a"), owner)
+            except TimeoutError:
+                loot.refuse(link.label, "import.too_slow", f"the whole import may take {_IMPORT_TIMEOUT_S:g} s")
+            except MeshError as error:
+                loot.refuse_error(link.label, error)
+
+        await asyncio.gather(*map(take, loot.links))
+        view.agents.sort(key=lambda agent: agent.name.casefold())
+        return view
 
     async def aclose(self) -> None:
         """Close every bridge. Idempotent."""

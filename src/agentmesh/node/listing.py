@@ -84,9 +84,9 @@ class AgentHost(Parts):
         view.status = "gone"
         return view
 
-    async def take_in(self, request: RegisterRequest, origin: str) -> list[str]:
-        """Register agents that an entry of another registry tells of; return their ids (see ``register``)."""
-        views = await self.register(request, Owner(origin=origin))
+    async def take_in(self, request: RegisterRequest, origin: str, least: int) -> list[str]:
+        """Register agents that an entry of another registry tells of; return their ids (see ``register``, ``Owner``)."""
+        views = await self.register(request, Owner(origin=origin, least=least, displace=False))
         return [view.agent_id for view in views]
 
     async def let_go(self, origin: str, keep: Sequence[str] = ()) -> None:

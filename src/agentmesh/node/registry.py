@@ -33,6 +33,8 @@ _log = logging.getLogger("agentmesh.registry")
 #: A tombstone outlives the manifests it replaces.
 _TOMBSTONE_LIFE_S = 7 * 86_400
 _CHECKS_AT_ONCE = 32
+#: What a person named may be anywhere, also inside this machine.
+ANYWHERE = -1
 
 
 class FoundAgent(Protocol):
@@ -59,8 +61,10 @@ class FoundAgent(Protocol):
 class DoorKit(Protocol):
     """All doors of this installation; the composition root fills it with the adapters."""
 
-    async def find(self, url: str, door: str) -> tuple[str, Sequence[FoundAgent]]:
+    async def find(self, url: str, door: str, least: int = ANYWHERE) -> tuple[str, Sequence[FoundAgent]]:
         """Return (door name, agents) behind a URL; ``door`` "auto" tries them in order.
+
+        Nothing is asked of what lies further inside the network than ``least`` says (``adapters.reach.Reach``).
 
         Raises:
             UsageError, NoRoute, DecodeError: as the adapters do.
@@ -68,7 +72,7 @@ class DoorKit(Protocol):
         ...
 
     def open(self, door: str, target: dict[str, Any]) -> Door:
-        """Return the door to one agent; no I/O."""
+        """Return the door to one agent; no I/O. A ``least`` in the target holds for all its connections."""
         ...
 
     async def aclose(self) -> None:
@@ -110,12 +114,16 @@ class Owner(NamedTuple):
         agents_max: Most agents that it may have; 0 = only the node's own limit counts.
         origin: Entry of another registry that told of them; "" = they were registered here. Such agents are not kept across
             restarts, and give way when somebody registers an agent of that name here.
+        least: How far inside the network they may be at most (``adapters.reach.Reach``); a stranger named where they are.
+        displace: Whether they replace agents registered under their names at other URLs.
     """
 
     tenant: str = ""
     private: bool = False
     agents_max: int = 0
     origin: str = ""
+    least: int = ANYWHERE
+    displace: bool = True
 
 
 OPERATOR = Owner()
@@ -235,7 +243,7 @@ class Registry:
                 why="require_signed_registration is on",
                 hint="leave --unsigned out, or: agentmesh config set require_signed_registration false, then restart",
             )
-        door, found = await self._kit.find(request.url, request.door)
+        door, found = await self._kit.find(request.url, request.door, owner.least)
         if not found:
             raise NoRoute(f"no agent answers at {request.url}", code="agent.unreachable")
         if len(found) > 1 and (request.name or request.card):
@@ -245,7 +253,7 @@ class Registry:
         async with self._lock:
             saved = [self._saved(request, door, agent, owner) for agent in found]
             for one in saved:
-                self._refuse_taken(one)
+                self._refuse_taken(one, displace=owner.displace)
             known = sum(1 for s in saved if self.by_name(s.name, s.tenant))
             if len(self._agents) + len(saved) - known > self._config.agents_max:
                 raise LimitError(f"{self._config.agents_max} agents are registered on this node", code="register.full")
@@ -272,7 +280,7 @@ class Registry:
             name=name,
             url=request.url,
             door=door,
-            target=found.target,
+            target={**found.target, **({"least": owner.least} if owner.least != ANYWHERE else {})},
             description=request.description or found.description,
             version=found.version,
             skills=found.skills,
@@ -291,13 +299,14 @@ class Registry:
             origin=owner.origin,
         )
 
-    def _refuse_taken(self, saved: Saved) -> None:
+    def _refuse_taken(self, saved: Saved, *, displace: bool) -> None:
         """Raise StateError if calls meant for an agent of somebody else here would come to this one."""
         for other in self._agents.values():
             same_name = other.manifest.name.casefold() == saved.name.casefold()
             if not same_name or saved.private or other.saved.private:
                 continue
-            if other.saved.tenant != saved.tenant or (saved.origin and saved.origin != other.saved.origin):
+            is_other = other.saved.url != saved.url if not saved.origin else other.saved.origin != saved.origin
+            if other.saved.tenant != saved.tenant or (is_other and not displace):
                 raise _taken(f"the name {saved.name!r}")
 
     def _admit(self, saved: Saved, *, ephemeral: bool) -> LocalAgent:

@@ -33,6 +33,8 @@ from agentmesh.sdk.types import (
     GrantRequest,
     GrantView,
     HealthView,
+    ImportRequest,
+    ImportView,
     KeyList,
     KeyMade,
     KeyRequest,
@@ -76,6 +78,8 @@ EVENTS_BYTES_MAX = 16 * _MIB
 ANSWER_BYTES_MAX = 256 * _MIB
 #: Seconds to wait for an answer that needs no agent.
 ANSWER_TIMEOUT_S = 30.0
+#: Seconds to wait for an import, which reads documents and registers agents.
+IMPORT_TIMEOUT_S = 600.0
 #: Seconds granted beyond a call's own deadline before the client gives up on the daemon.
 CALL_MARGIN_S = 10.0
 #: Longest deadline a call can have, seconds.
@@ -316,6 +320,11 @@ def add_bridge(url: str) -> Request[BridgeChange]:
 def remove_bridge(url: str) -> Request[BridgeChange]:
     """Close a bridge."""
     return Request("DELETE", "/api/v1/bridges" + _query({"url": url}), BridgeChange)
+
+
+def import_agents(request: ImportRequest) -> Request[ImportView]:
+    """Import agents."""
+    return Request("POST", "/api/v1/import", ImportView, _body(request, BODY_BYTES_MAX), IMPORT_TIMEOUT_S)
 
 
 def net() -> Request[NetView]:

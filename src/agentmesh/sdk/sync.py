@@ -33,6 +33,8 @@ from agentmesh.sdk.types import (
     GrantRequest,
     GrantView,
     HealthView,
+    ImportRequest,
+    ImportView,
     KeyMade,
     KeyRequest,
     KeyView,
@@ -242,6 +244,10 @@ class SyncMesh:
     def remove_bridge(self, url: str) -> BridgeChange:
         """Close a bridge. Raises NotFound."""
         return self._send(requests.remove_bridge(url))
+
+    def import_agents(self, url: str, kind: Any = "auto", *, dry_run: bool = False) -> ImportView:
+        """Register the agents of a card, an AI Catalog or an MCP registry. Raises UsageError, Unreached, DecodeError."""
+        return self._send(requests.import_agents(ImportRequest(url=url, kind=kind, dry_run=dry_run)))
 
     def tenants(self) -> list[TenantView]:
         """Return the tenants of the node and what each uses."""

@@ -108,3 +108,4 @@ def test_cards_are_looked_for_below_the_path_then_at_the_root_with_the_query() -
         "http://h/.well-known/agent.json?assistant_id=1",
     ]
     assert card_urls("http://h/x/card.json") == ["http://h/x/card.json"]
+    assert card_urls("http://h/x?v=1#card") == ["http://h/x?v=1"]

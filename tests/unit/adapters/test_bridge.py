@@ -14,6 +14,7 @@ from agentmesh.adapters.bridges import bridge as bridge_module
 from agentmesh.adapters.bridges.base import Alive, Change, Gone, Listed, Listing, Posting, Put
 from agentmesh.adapters.bridges.bridge import Bridge
 from agentmesh.adapters.bridges.spec import read_spec
+from agentmesh.adapters.reach import Reach
 from agentmesh.errors import MeshError, NoRoute, StateError, UsageError
 
 HERE = "http://127.0.0.1:9000/"
@@ -91,7 +92,7 @@ class FakeHost:
     def own(self, edge: str) -> list[Posting]:
         return self.mine
 
-    async def take_in(self, url: str, door: str, name: str, origin: str) -> list[str]:
+    async def take_in(self, url: str, door: str, name: str, origin: str, least: Reach) -> list[str]:
         self.tries.append(url)
         if self.slow is not None:
             await self.slow.wait()

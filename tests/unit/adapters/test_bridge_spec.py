@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from agentmesh.adapters.bridges.base import ENTRY_BYTES_MAX, Posting
 from agentmesh.adapters.bridges.entry import Entry, read_entry, write_entry
 from agentmesh.adapters.bridges.spec import BRIDGES_MAX, BridgeSpec, read_secret, read_spec, read_specs
-from agentmesh.adapters.places import Reach, check_link, reach_of
+from agentmesh.adapters.places import check_link
+from agentmesh.adapters.reach import Reach, reach_of
 from agentmesh.errors import ConfigError, DecodeError, NoRoute, UsageError
 
 

@@ -12,6 +12,7 @@ from agentmesh.node.door import Happening, Invocation
 from agentmesh.wire.views import CallRequest, RegisterRequest
 from tests.unit.node.world import Member, ScriptedAgent, until, world
 
+LOOPBACK = 0
 ORIGIN = "etcd://127.0.0.1:2379/agents/a"
 
 
@@ -30,7 +31,7 @@ def guest(member: Member, name: str, at: str = "") -> str:
 async def test_a_guest_is_called_like_any_other_and_shows_where_it_came_from(tmp_path: Path) -> None:
     async with world(tmp_path, 2) as members:
         near, far = members
-        [agent_id] = await near.node.take_in(RegisterRequest(url=guest(near, "calc")), ORIGIN)
+        [agent_id] = await near.node.take_in(RegisterRequest(url=guest(near, "calc")), ORIGIN, LOOPBACK)
         view = near.node.agent(agent_id).agent
         assert (view.origin, view.trust, view.status) == (ORIGIN, "signed", "healthy")
         await until(lambda: any(a.name == "calc" for a in far.node.agents()))
@@ -44,12 +45,12 @@ async def test_a_guest_is_called_like_any_other_and_shows_where_it_came_from(tmp
 async def test_a_guest_is_not_kept_over_a_restart_and_no_other_agents_key_is_its(tmp_path: Path) -> None:
     async with world(tmp_path, 1) as members:
         near = members[0]
-        [guest_id] = await near.node.take_in(RegisterRequest(url=guest(near, "calc")), ORIGIN)
+        [guest_id] = await near.node.take_in(RegisterRequest(url=guest(near, "calc")), ORIGIN, LOOPBACK)
         assert near.node._state.registrations() == {}
-        again = await near.node.take_in(RegisterRequest(url=guest(near, "calc")), ORIGIN)
+        again = await near.node.take_in(RegisterRequest(url=guest(near, "calc")), ORIGIN, LOOPBACK)
         assert again == [guest_id], "the same entry is the same agent"
         await near.node.let_go(ORIGIN)
-        [other_id] = await near.node.take_in(RegisterRequest(url=guest(near, "calc")), ORIGIN + "2")
+        [other_id] = await near.node.take_in(RegisterRequest(url=guest(near, "calc")), ORIGIN + "2", LOOPBACK)
         [own] = await near.node.register(RegisterRequest(url=guest(near, "calc", "mine")))
         assert len({guest_id, other_id, own.agent_id}) == 3
 
@@ -59,11 +60,11 @@ async def test_a_guest_never_takes_the_name_of_another_agent_and_gives_way_to_an
         near = members[0]
         await near.node.register(RegisterRequest(url=guest(near, "calc", "mine")))
         with pytest.raises(StateError) as caught:
-            await near.node.take_in(RegisterRequest(url=guest(near, "CALC", "theirs")), ORIGIN)
+            await near.node.take_in(RegisterRequest(url=guest(near, "CALC", "theirs")), ORIGIN, LOOPBACK)
         assert caught.value.code == "register.taken"
-        await near.node.take_in(RegisterRequest(url=guest(near, "echo", "first")), ORIGIN)
+        await near.node.take_in(RegisterRequest(url=guest(near, "echo", "first")), ORIGIN, LOOPBACK)
         with pytest.raises(StateError):
-            await near.node.take_in(RegisterRequest(url=guest(near, "echo", "second")), ORIGIN + "2")
+            await near.node.take_in(RegisterRequest(url=guest(near, "echo", "second")), ORIGIN + "2", LOOPBACK)
         changes: list[int] = []
         near.node.registry.on_change.append(lambda: changes.append(1))
         await near.node.register(RegisterRequest(url=guest(near, "echo", "third")))
@@ -77,7 +78,7 @@ async def test_calls_of_a_name_go_to_the_mesh_before_they_go_to_a_guest(tmp_path
         near, far = members
         real = await far.serve("calc", play)
         await until(lambda: near.node.agents())
-        await near.node.take_in(RegisterRequest(url=guest(near, "calc")), ORIGIN)
+        await near.node.take_in(RegisterRequest(url=guest(near, "calc")), ORIGIN, LOOPBACK)
         for _ in range(5):
             call = await near.node.call(CallRequest(to="calc", text="1+1"))
             await call.reply()
@@ -88,9 +89,9 @@ async def test_calls_of_a_name_go_to_the_mesh_before_they_go_to_a_guest(tmp_path
 async def test_the_kill_switch_lets_guests_go_but_takes_none_in(tmp_path: Path) -> None:
     async with world(tmp_path, 1) as members:
         near = members[0]
-        await near.node.take_in(RegisterRequest(url=guest(near, "calc")), ORIGIN)
+        await near.node.take_in(RegisterRequest(url=guest(near, "calc")), ORIGIN, LOOPBACK)
         near.node.switch.damage = "cannot be read"
         with pytest.raises(ReadOnly):
-            await near.node.take_in(RegisterRequest(url=guest(near, "echo")), ORIGIN + "2")
+            await near.node.take_in(RegisterRequest(url=guest(near, "echo")), ORIGIN + "2", LOOPBACK)
         await near.node.let_go(ORIGIN)
         assert near.node.agents() == []

@@ -94,7 +94,7 @@ class FakeKit:
     def __init__(self) -> None:
         self.agents: dict[str, ScriptedAgent] = {}
 
-    async def find(self, url: str, door: str) -> tuple[str, Sequence[FoundFake]]:
+    async def find(self, url: str, door: str, least: int = -1) -> tuple[str, Sequence[FoundFake]]:
         name = url.removeprefix("http://").strip("/")
         agent = self.agents.get(name)
         if agent is None or not agent.alive:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from agentmesh.adapters.http_client import Answer, HttpClient, excerpt
 from agentmesh.adapters.http_pool import place_of
+from agentmesh.adapters.reach import Reach
 from agentmesh.errors import DecodeError, LimitError, NoRoute, Unauthorized, Unreached
 
 #: Entries outlive a daemon that died by at most so many seconds.
@@ -188,8 +189,8 @@ class Host(Protocol):
         """
         ...
 
-    async def take_in(self, url: str, door: str, name: str, origin: str) -> list[str]:
-        """Register the agents behind a URL and return their ids.
+    async def take_in(self, url: str, door: str, name: str, origin: str, least: Reach) -> list[str]:
+        """Register the agents behind a URL and return their ids; no connection to them may lead further inside than ``least``.
 
         Raises:
             MeshError: as ``Registry.register``. Nothing changed.

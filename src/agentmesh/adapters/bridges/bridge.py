@@ -22,7 +22,8 @@ from typing import NamedTuple
 from agentmesh.adapters.bridges.base import TTL_S, Change, Foreign, Gone, Host, Listed, Listing, Posting, Put
 from agentmesh.adapters.bridges.entry import Entry, read_entry
 from agentmesh.adapters.bridges.spec import BridgeSpec
-from agentmesh.adapters.places import Reach, check_link, reach_of_url
+from agentmesh.adapters.places import check_link, reach_of_url
+from agentmesh.adapters.reach import Reach
 from agentmesh.errors import (
     AgentFailed,
     DecodeError,
@@ -334,7 +335,7 @@ class Bridge:
         entry = guest.entry
         try:
             await check_link(entry.url, self._came_from, own_port=self._host.port)
-            agents = await self._host.take_in(entry.url, entry.door, entry.name, origin)
+            agents = await self._host.take_in(entry.url, entry.door, entry.name, origin, self._came_from)
         except MeshError as error:
             await self._failed(key, guest, entry, error)
             return

@@ -1,10 +1,22 @@
-"""Routes of bridges to other registries."""
+"""Routes of bridges to other registries, and of imports."""
 
 from __future__ import annotations
 
 from agentmesh.api.table import Ask, Param, RouteRow
-from agentmesh.errors import ConfigError, Full, LimitError, RecordNotFound, StateError, UsageError
-from agentmesh.sdk.types import BridgeChange, BridgeList, BridgeRequest
+from agentmesh.errors import (
+    Closed,
+    ConfigError,
+    DecodeError,
+    Full,
+    LimitError,
+    NoRoute,
+    ReadOnly,
+    RecordNotFound,
+    StateError,
+    Timeout,
+    UsageError,
+)
+from agentmesh.sdk.types import BridgeChange, BridgeList, BridgeRequest, ImportRequest, ImportView
 
 
 async def list_bridges(ask: Ask) -> BridgeList:
@@ -29,6 +41,11 @@ async def remove_bridge(ask: Ask) -> BridgeChange:
     return await ask.site.registries.remove_bridge(ask.query["url"])
 
 
+async def import_agents(ask: Ask) -> ImportView:
+    """Answer ``POST /api/v1/import``."""
+    return await ask.site.registries.import_from(ask.body)
+
+
 ROWS = (
     RouteRow("GET", "/api/v1/bridges", list_bridges, "Show every bridge to another registry", BridgeList),
     RouteRow(
@@ -48,5 +65,14 @@ ROWS = (
         BridgeChange,
         errors=(RecordNotFound, ConfigError, Full),
         params=(Param("url", "string", "", "URL of the bridge, or that without its query."),),
+    ),
+    RouteRow(
+        "POST",
+        "/api/v1/import",
+        import_agents,
+        "Register the agents of an agent card, an AI Catalog or an MCP registry",
+        ImportView,
+        ImportRequest,
+        (UsageError, NoRoute, Closed, Timeout, DecodeError, LimitError, ReadOnly),
     ),
 )

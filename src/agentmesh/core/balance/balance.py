@@ -29,8 +29,8 @@ class Replica(NamedTuple):
 
     Attributes:
         agent_id: Who.
-        kind: Whose it is: own before signed before unsigned or from another registry. No strategy and no fault moves a call to a later kind while
-            replicas of an earlier one are left.
+        kind: Whose it is: own before signed before unsigned or from another registry. No strategy and no fault moves a call to
+            a later kind while replicas of an earlier one are left.
         quiet: Its node let a call go unanswered a moment ago.
         distance: How far its node is; the less the better. Strategies choose among the nearest.
         weight: For the strategy "weighted"; 1 … ``WEIGHT_MAX``, what is outside is cut.
