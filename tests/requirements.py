@@ -2357,9 +2357,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "a_catalog_of_too_much_is_cut_or_refused",
                 "a_name_that_leads_further_in_by_now_is_not_asked_anything",
             ),
-            *_in(
-                "e2e/test_import.py", "agents_of_a_card_and_of_a_catalog_are_imported_and_stay_over_a_restart"
-            ),
+            *_in("e2e/test_import.py", "agents_of_a_card_and_of_a_catalog_are_imported_and_stay_over_a_restart"),
         ),
     ),
     "bridge.guests": Requirement(

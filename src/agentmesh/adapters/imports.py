@@ -139,11 +139,11 @@ class _Search:
         if parts.path.endswith(".json") or parts.query:
             return {"a2a": [url], "catalog": [url], "mcp-registry": [url]}
         base = parts.path.rstrip("/")
-        at = lambda path: urlunsplit((parts.scheme, parts.netloc, path, "", ""))  # noqa: E731
-        registry = at(base if base.endswith("/servers") else base + REGISTRY_PATH)
+        site = f"{parts.scheme}://{parts.netloc}"
+        registry = site + (base if base.endswith("/servers") else base + REGISTRY_PATH)
         return {
             "a2a": [*([url] if base else []), *card_urls(url)],
-            "catalog": [*([url] if base else []), at(base + CATALOG_PATH)],
+            "catalog": [*([url] if base else []), site + base + CATALOG_PATH],
             "mcp-registry": [registry],
         }
 
