@@ -199,6 +199,30 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_survey_says_which_nodes_are_stopped",
         ),
     ),
+    "orders.doors": Requirement(
+        "RQ4 §2.5, issue 4.8",
+        "While a node is stopped, HTTP, A2A, MCP and the CLI refuse calls and writes with the reason, and go on reading.",
+        (
+            *_in(
+                "e2e/test_stopped.py",
+                "over_a2a_a_message_is_a_rejected_task_that_says_why_and_tasks_can_still_be_read",
+                "over_mcp_a_call_is_refused_with_the_reason_and_discovery_goes_on",
+                "over_http_every_write_is_503_and_every_read_is_answered",
+                "a_released_node_works_again_and_both_orders_are_in_its_audit_log",
+            ),
+            *_in(
+                "cli/test_orders.py",
+                "an_operators_key_is_made_once_kept_private_and_shown_for_other_machines",
+                "a_stop_works_without_a_daemon_and_holds_until_it_is_released",
+                "a_stop_may_end_by_itself_and_no_time_is_negative",
+                "without_the_operators_key_nobody_releases_a_stop",
+                "lists_are_published_from_toml_json_and_stdin_and_replace_those_before",
+                "what_is_no_list_is_refused_with_the_reason_and_publishes_nothing",
+                "keys_are_revoked_one_after_the_other_and_taken_back",
+                "a_stop_waits_for_the_nodes_and_names_those_that_obey_others_or_do_not_answer",
+            ),
+        ),
+    ),
     "orders.killswitch.fleet": Requirement(
         "RQ4 §2.5 and M4 (10 s), issue 4 figures",
         "A stop reaches ten real nodes in time, all later writes are refused, and kill -9 does not end it.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from agentmesh.cli.output import Output
@@ -143,6 +143,37 @@ def operator_key(out: Output, *, create: bool = False) -> KeyPair:
         )
     home.prepare()
     return load_or_create_key(home.operator_key)
+
+
+def revoke_with(
+    node: Desk, key: KeyPair, dids: Sequence[str], reason: str, *, add: bool
+) -> tuple[OrderTaken, tuple[str, ...]]:
+    """Publish all keys that a key holds for revoked: those before, with or without these; return the answer and those keys.
+
+    Args:
+        node: Who takes the order.
+        key: An operator's or an organisation's.
+        dids: Keys to add or to take out.
+        reason: For people.
+        add: Which of the two.
+
+    Raises:
+        DecodeError: one is no did:key. Nothing was published.
+        MeshError: the node does not take the order (``node.orders.Orders.submit``).
+    """
+    from agentmesh.identity.order import Revoke, read_order
+    from agentmesh.ids import public_key_of
+
+    for did in dids:
+        public_key_of(did)
+    known = node.orders()
+    before: tuple[str, ...] = ()
+    for one in known.orders:
+        if one.operator == key.did and one.kind == "revoke" and not one.audience:
+            body = read_order(one.order).body
+            before = body.keys if isinstance(body, Revoke) else ()
+    keys = tuple(dict.fromkeys((*before, *dids))) if add else tuple(did for did in before if did not in dids)
+    return node.take_order(sign(key, Revoke(keys, reason), known)), keys
 
 
 def sign(key: KeyPair, body: Body, known: OrdersView, *, txn: str = "", audience: tuple[str, ...] = ()) -> str:

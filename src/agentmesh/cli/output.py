@@ -103,6 +103,21 @@ class Output:
         shown = self._at_home(command)
         self.note((f"{i18n.t('next:')} ", "dim"), shown, (f"   {comment}" if comment else "", "dim"))
 
+    def listing(self, found: Sequence[Any], whole: msgspec.Struct, nothing: str, command: str) -> bool:
+        """Answer with a list where that needs no table; True if there are rows to show.
+
+        Args:
+            found: What is listed.
+            whole: The answer as JSON.
+            nothing, command: What to say where nothing is, in the language of whoever reads it, and what to do next.
+        """
+        if self.json:
+            self.data(whole)
+        elif not found:
+            self.note(nothing)
+            self.next(command)
+        return bool(found) and not self.json
+
     def check(self, mark: str, what: str, text: str) -> None:
         """Print one line of a check list to stdout: ✓ what  text. ``mark`` is ok, warn or fail."""
         self.line((f"{_MARKS[mark]} ", mark), pad(what, 12), text)

@@ -24,6 +24,8 @@ ID_CHARS_MAX = 128
 TEXT_CHARS_MAX = 512
 #: Unix seconds end here (year 9999).
 SECONDS_MAX = 253_402_300_799
+#: What helps where a time does not fit.
+SET_CLOCKS = "compare the clocks of both machines (date -u) and set the wrong one"
 
 _ID = re.compile(r"[!-~]{1,128}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

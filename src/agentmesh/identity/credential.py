@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentmesh.errors import DecodeError, SignatureError, Unauthorized, UsageError
-from agentmesh.identity.claims import did_in, id_in, object_in, parse_claims, seconds_in
+from agentmesh.identity.claims import SET_CLOCKS, did_in, id_in, object_in, parse_claims, seconds_in
 from agentmesh.identity.jws import (
     check_kid,
     jwk_of,
@@ -154,7 +154,7 @@ def check_time(credential: Credential, now: int) -> None:
             f"the credential is valid only in {credential.iat - now} s",
             code="credential.not_yet_valid",
             why=f"clocks may differ by {SKEW_S} s",
-            hint="compare the clocks of both machines (date -u) and set the wrong one",
+            hint=SET_CLOCKS,
         )
     if now > credential.exp + SKEW_S:
         raise Unauthorized(

@@ -16,9 +16,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from agentmesh.errors import DecodeError, ReplayError, Unauthorized, UsageError
+from agentmesh.errors import DecodeError, ReplayError, Unauthorized
 from agentmesh.identity.budget import BUDGET_KEYS
-from agentmesh.identity.claims import did_in, hash_of, parse_claims
+from agentmesh.identity.claims import SET_CLOCKS, did_in, hash_of, parse_claims
 from agentmesh.identity.grant_claims import (
     CHAIN_MAX,
     GrantClaims,
@@ -32,7 +32,7 @@ from agentmesh.identity.jws import (
     b64url,
     check_kid,
     kid_in,
-    sign_compact,
+    sign_checked,
     split_compact,
     verify_compact,
 )
@@ -122,18 +122,15 @@ def sign_grant(key: KeyPair, claims: GrantClaims) -> str:
         UsageError: a claim breaks a rule of docs/spec/tokens.md; ``code`` names it. Nothing was signed.
     """
     payload = payload_of(key.did, claims)
-    try:
-        read_grant_claims(payload)
-    except DecodeError as error:
-        raise UsageError(f"cannot sign this grant: {error}", code=error.code, why=error.why, hint=error.hint) from error
-    raw = sign_compact(key, payload, typ=GRANT_TYP)
-    if len(raw) > GRANT_CHARS_MAX:
-        raise UsageError(
-            f"the grant has {len(raw)} characters, at most {GRANT_CHARS_MAX} travel",
-            code="grant.too_large",
-            hint="grant fewer scopes, or one wildcard instead",
-        )
-    return raw
+    return sign_checked(
+        key,
+        payload,
+        read_grant_claims,
+        typ=GRANT_TYP,
+        what="grant",
+        chars_max=GRANT_CHARS_MAX,
+        hint="grant fewer scopes, or one wildcard instead",
+    )
 
 
 def read_chain(raws: Sequence[str], *, now: int, holder: str, audience: str, roots: Collection[str]) -> Delegation:
@@ -261,7 +258,7 @@ def _check_time(claims: GrantClaims, now: int) -> None:
             f"a grant is valid only in {claims.iat - now} s",
             code="grant.not_yet_valid",
             why=f"clocks may differ by {SKEW_S} s",
-            hint="compare the clocks of both machines (date -u) and set the wrong one",
+            hint=SET_CLOCKS,
         )
     if now > claims.exp + SKEW_S:
         raise ReplayError(

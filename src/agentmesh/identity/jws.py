@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, cast
 
 from agentmesh.codec.canonical import canonical, parse_strict
-from agentmesh.errors import DecodeError, SignatureError
+from agentmesh.errors import DecodeError, SignatureError, UsageError
 from agentmesh.identity.keys import KeyPair, verify
 from agentmesh.ids import did_of, key_id, public_key_of
 
@@ -85,6 +86,46 @@ def _header_of(public: bytes, typ: str, with_jwk: bool) -> str:
     """Return the encoded header that one key writes: always the same."""
     whose = {"jwk": jwk_of(public)} if with_jwk else {"kid": key_id(did_of(public))}
     return b64url(canonical({"alg": "EdDSA", **whose, "typ": typ}))
+
+
+def sign_checked(
+    key: KeyPair,
+    claims: dict[str, Any],
+    read: Callable[[dict[str, Any]], object],
+    *,
+    typ: str,
+    what: str,
+    chars_max: int,
+    hint: str,
+    with_jwk: bool = False,
+) -> str:
+    """Return claims as a compact JWS, unless a reader would refuse them.
+
+    Args:
+        key, claims, typ, with_jwk: As for ``sign_compact``.
+        read: Reads the claims as a reader does; what it refuses is not signed.
+        what: What is signed, for people; its last word begins the code of what is too large.
+        chars_max: Longest one that readers take.
+        hint: What to shorten.
+
+    Raises:
+        UsageError: a reader would refuse it; ``code`` says why. Nothing was signed.
+        LimitError: the claims have no canonical form (codes "canonical.*"). Nothing was signed.
+    """
+    try:
+        read(claims)
+    except DecodeError as error:
+        raise UsageError(
+            f"cannot sign this {what}: {error}", code=error.code, why=error.why, hint=error.hint
+        ) from error
+    raw = sign_compact(key, claims, typ=typ, with_jwk=with_jwk)
+    if len(raw) > chars_max:
+        raise UsageError(
+            f"the {what} has {len(raw)} characters, at most {chars_max} travel",
+            code=f"{what.rpartition(' ')[2]}.too_large",
+            hint=hint,
+        )
+    return raw
 
 
 def jwk_of(public: bytes) -> dict[str, str]:

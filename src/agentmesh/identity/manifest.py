@@ -18,6 +18,7 @@ from typing import Any, NoReturn, cast
 
 from agentmesh.codec.canonical import INTEGER_MAX, canonical, parse_strict
 from agentmesh.errors import DecodeError, LimitError, MeshError, ReplayError, SignatureError, UsageError
+from agentmesh.identity.claims import SET_CLOCKS
 from agentmesh.identity.jws import sign_compact, sign_detached, split_compact, verify_detached
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.safe import CARD_REQUIRED, INTERFACE_REQUIRED, SKILL_REQUIRED, check_safe, tidied
@@ -338,7 +339,7 @@ def check_time(manifest: Manifest, now: int) -> None:
             f"the record of {manifest.name!r} is valid only in {manifest.iat - now} s",
             code="manifest.not_yet_valid",
             why="the clock of its node is ahead of this one, or this one is behind",
-            hint="compare the clocks of both machines (date -u) and set the wrong one",
+            hint=SET_CLOCKS,
         )
     if now > manifest.exp:
         raise ReplayError(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from agentmesh.errors import DecodeError, ReplayError, UsageError
+from agentmesh.identity.claims import SET_CLOCKS
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.statement import read_statement, sign_statement
 from agentmesh.ids import Key, NodeId, dht_key, public_key_of
@@ -169,7 +170,7 @@ def check_time(record: NodeRecord, now: int) -> None:
             f"a node record is valid only in {record.iat - now} s",
             code="node_record.not_yet_valid",
             why="the clock of that node is ahead of this one, or this one is behind",
-            hint="compare the clocks of both machines (date -u) and set the wrong one",
+            hint=SET_CLOCKS,
         )
     if now > record.exp:
         raise ReplayError(

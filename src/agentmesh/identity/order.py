@@ -14,8 +14,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from agentmesh.errors import DecodeError, ReplayError, UsageError
+from agentmesh.errors import DecodeError, ReplayError
 from agentmesh.identity.claims import (
+    SET_CLOCKS,
     count_in,
     did_in,
     id_in,
@@ -26,7 +27,7 @@ from agentmesh.identity.claims import (
     seconds_in,
     text_in,
 )
-from agentmesh.identity.jws import check_kid, kid_in, sign_compact, split_compact, verify_compact
+from agentmesh.identity.jws import check_kid, kid_in, sign_checked, split_compact, verify_compact
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.manifest import EXT
 from agentmesh.ids import public_key_of
@@ -167,18 +168,15 @@ def sign_order(
         "seq": seq,
         "events": _events_of(body),
     }
-    try:
-        _read(claims, "", b"")
-    except DecodeError as error:
-        raise UsageError(f"cannot sign this order: {error}", code=error.code, why=error.why, hint=error.hint) from error
-    raw = sign_compact(key, claims, typ=ORDER_TYP)
-    if len(raw) > ORDER_CHARS_MAX:
-        raise UsageError(
-            f"the order has {len(raw)} characters, at most {ORDER_CHARS_MAX} travel",
-            code="order.too_large",
-            hint="shorten the list; organisations and tags take less room than keys",
-        )
-    return raw
+    return sign_checked(
+        key,
+        claims,
+        lambda read: _read(read, "", b""),
+        typ=ORDER_TYP,
+        what="order",
+        chars_max=ORDER_CHARS_MAX,
+        hint="shorten the list; organisations and tags take less room than keys",
+    )
 
 
 def parse_order(raw: str) -> Order:
@@ -222,7 +220,7 @@ def check_time(order: Order, now: int) -> None:
         raise ReplayError(
             f"an order is valid only in {order.iat - now} s",
             code="order.not_yet_valid",
-            hint="compare the clocks of both machines (date -u) and set the wrong one",
+            hint=SET_CLOCKS,
         )
 
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
-from agentmesh.errors import DecodeError, ReplayError, SignatureError, UsageError
+from agentmesh.errors import DecodeError, ReplayError, SignatureError
 from agentmesh.identity.budget import Usage
 from agentmesh.identity.claims import (
+    SET_CLOCKS,
     did_in,
     digest_in,
     digest_text,
@@ -29,7 +30,7 @@ from agentmesh.identity.claims import (
     seconds_in,
     text_in,
 )
-from agentmesh.identity.jws import check_kid, kid_in, sign_compact, split_compact, verify_compact
+from agentmesh.identity.jws import check_kid, kid_in, sign_checked, split_compact, verify_compact
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.token import SKEW_S, CallToken
 from agentmesh.ids import public_key_of
@@ -139,20 +140,15 @@ def sign_receipt(key: KeyPair, claims: ReceiptClaims) -> str:
     }
     optional = {"grant": claims.grant, "problem": claims.problem, "prev": claims.prev}
     payload.update({name: value for name, value in optional.items() if value is not None})
-    try:
-        _read_claims(payload)
-    except DecodeError as error:
-        raise UsageError(
-            f"cannot sign this receipt: {error}", code=error.code, why=error.why, hint=error.hint
-        ) from error
-    raw = sign_compact(key, payload, typ=RECEIPT_TYP)
-    if len(raw) > RECEIPT_CHARS_MAX:
-        raise UsageError(
-            f"the receipt has {len(raw)} characters, at most {RECEIPT_CHARS_MAX} travel",
-            code="receipt.too_large",
-            hint="shorten the problem's URI",
-        )
-    return raw
+    return sign_checked(
+        key,
+        payload,
+        _read_claims,
+        typ=RECEIPT_TYP,
+        what="receipt",
+        chars_max=RECEIPT_CHARS_MAX,
+        hint="shorten the problem's URI",
+    )
 
 
 def read_receipt(raw: str, *, now: int | None = None) -> Receipt:
@@ -184,7 +180,7 @@ def read_receipt(raw: str, *, now: int | None = None) -> Receipt:
             f"the receipt is from {claims.iat - now} s in the future",
             code="receipt.not_yet_valid",
             why=f"clocks may differ by {SKEW_S} s",
-            hint="compare the clocks of both machines (date -u) and set the wrong one",
+            hint=SET_CLOCKS,
         )
     verify_compact(raw, public_key_of(issuer))
     return Receipt(issuer, claims, hash_of(raw))

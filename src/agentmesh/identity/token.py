@@ -16,9 +16,10 @@ from functools import lru_cache
 from typing import Any
 
 from agentmesh.codec.canonical import canonical
-from agentmesh.errors import DecodeError, LoopDetected, ReplayError, Unauthorized, UsageError
+from agentmesh.errors import DecodeError, LoopDetected, ReplayError, Unauthorized
 from agentmesh.identity.budget import UNBOUNDED, Budget
 from agentmesh.identity.claims import (
+    SET_CLOCKS,
     content_digest,
     count_in,
     did_in,
@@ -37,7 +38,7 @@ from agentmesh.identity.jws import (
     check_header,
     parse_header,
     public_of_jwk,
-    sign_compact,
+    sign_checked,
     split_compact,
     verify_compact,
 )
@@ -57,7 +58,6 @@ HOPS_MAX = 32
 
 _HEADER_CHARS_MAX = 512
 _CALLERS_MAX = 4096
-_CLOCKS = "compare the clocks of both machines (date -u) and set the wrong one"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,20 +150,16 @@ def sign_call_token(key: KeyPair, claims: CallClaims) -> str:
         payload["ath"] = claims.ath
     if claims.nonce is not None:
         payload["nonce"] = claims.nonce
-    try:
-        _read_claims(payload)
-    except DecodeError as error:
-        raise UsageError(
-            f"cannot sign this call token: {error}", code=error.code, why=error.why, hint=error.hint
-        ) from error
-    raw = sign_compact(key, payload, typ=CALL_TYP, with_jwk=True)
-    if len(raw) > TOKEN_CHARS_MAX:
-        raise UsageError(
-            f"the call token has {len(raw)} characters, at most {TOKEN_CHARS_MAX} travel",
-            code="token.too_large",
-            hint="shorten the purpose or the address",
-        )
-    return raw
+    return sign_checked(
+        key,
+        payload,
+        _read_claims,
+        typ=CALL_TYP,
+        what="call token",
+        chars_max=TOKEN_CHARS_MAX,
+        hint="shorten the purpose or the address",
+        with_jwk=True,
+    )
 
 
 def read_call_token(
@@ -364,14 +360,14 @@ def _check_time(claims: CallClaims, now: int) -> None:
             f"the call token is valid only in {claims.iat - now} s",
             code="token.not_yet_valid",
             why=f"clocks may differ by {SKEW_S} s",
-            hint=_CLOCKS,
+            hint=SET_CLOCKS,
         )
     if now > claims.exp + SKEW_S:
         raise ReplayError(
             f"the call token expired {now - claims.exp} s ago",
             code="token.expired",
             why=f"a token lives at most {LIFE_S_MAX} s, and clocks may differ by {SKEW_S} s",
-            hint=_CLOCKS,
+            hint=SET_CLOCKS,
         )
 
 

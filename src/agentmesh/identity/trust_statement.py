@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 from agentmesh.errors import DecodeError, ReplayError, UsageError
-from agentmesh.identity.claims import did_in, parse_claims, seconds_in
+from agentmesh.identity.claims import SET_CLOCKS, did_in, parse_claims, seconds_in
 from agentmesh.identity.jws import check_kid, kid_in, sign_compact, split_compact, verify_compact
 from agentmesh.identity.keys import KeyPair
 from agentmesh.ids import NodeId, public_key_of
@@ -114,7 +114,7 @@ def read_trust_statement(raw: str, *, now: int) -> TrustStatement:
         raise ReplayError(
             f"a trust statement is from {iat - now} s in the future",
             code="trust_statement.not_yet_valid",
-            hint="compare the clocks of both machines (date -u) and set the wrong one",
+            hint=SET_CLOCKS,
         )
     if now > iat + LIFE_S:
         raise ReplayError(

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any, Literal, cast
 
 from agentmesh.errors import DecodeError, Unauthorized, UsageError
-from agentmesh.identity.claims import did_in, id_in, is_did, parse_claims, seconds_in
+from agentmesh.identity.claims import SET_CLOCKS, did_in, id_in, is_did, parse_claims, seconds_in
 from agentmesh.identity.jws import check_kid, kid_in, sign_compact, split_compact, verify_compact
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.manifest import Manifest
@@ -164,7 +164,7 @@ def check_time(voucher: Voucher, now: int) -> None:
         raise Unauthorized(
             f"the voucher holds only in {voucher.iat - now} s",
             code="voucher.not_yet_valid",
-            hint="compare the clocks of both machines (date -u) and set the wrong one",
+            hint=SET_CLOCKS,
         )
     if now > voucher.exp + SKEW_S:
         raise Unauthorized(

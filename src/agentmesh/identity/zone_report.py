@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from agentmesh.errors import DecodeError, ReplayError, UsageError
+from agentmesh.identity.claims import SET_CLOCKS
 from agentmesh.identity.statement import read_statement
 from agentmesh.ids import Key, NodeId, dht_key, public_key_of
 
@@ -140,7 +141,7 @@ def check_time(report: ZoneReport, now: int) -> None:
         raise ReplayError(
             f"a zone report is valid only in {report.iat - now} s",
             code="zone_report.not_yet_valid",
-            hint="compare the clocks of both machines (date -u) and set the wrong one",
+            hint=SET_CLOCKS,
         )
     if now > report.exp:
         raise ReplayError(f"a zone report expired {now - report.exp} s ago", code="zone_report.expired")

@@ -117,19 +117,13 @@ def status(out: Output) -> None:
 def _found(out: Output) -> list[BridgeView] | None:
     """Return the bridges; None when that was said already."""
     from agentmesh.cli.connect import connect
+    from agentmesh.wire.bridge_views import BridgeList
 
     with connect(out) as mesh:
         found = mesh.bridges()
-    if out.json:
-        from agentmesh.wire.bridge_views import BridgeList
-
-        out.data(BridgeList(bridges=found))
-        return None
-    if not found:
-        out.note(i18n.t("no bridges: this node knows no other registry"))
-        out.next("agentmesh bridge add etcd://127.0.0.1:2379/agents")
-        return None
-    return found
+    nothing = i18n.t("no bridges: this node knows no other registry")
+    then = "agentmesh bridge add etcd://127.0.0.1:2379/agents"
+    return found if out.listing(found, BridgeList(bridges=found), nothing, then) else None
 
 
 def build() -> Any:

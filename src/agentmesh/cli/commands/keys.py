@@ -69,19 +69,13 @@ def list_(out: Output) -> None:
     agentmesh keys list
     """
     from agentmesh.cli.connect import connect
+    from agentmesh.wire.access import KeyList
 
     with connect(out) as mesh:
         found = mesh.keys()
-    if out.json:
-        from agentmesh.wire.access import KeyList
-
-        out.data(KeyList(keys=found))
-        return
-    if not found:
-        out.note(i18n.t("no API keys yet"))
-        out.next("agentmesh keys add NAME --scope read")
-        return
-    out.table(["NAME", "SCOPES", "TENANT", "MADE", "ENDS", "USED"], [_row(key, time.time()) for key in found])
+    nothing = i18n.t("no API keys yet")
+    if out.listing(found, KeyList(keys=found), nothing, "agentmesh keys add NAME --scope read"):
+        out.table(["NAME", "SCOPES", "TENANT", "MADE", "ENDS", "USED"], [_row(key, time.time()) for key in found])
 
 
 def _row(key: KeyView, now: float) -> list[Styled]:

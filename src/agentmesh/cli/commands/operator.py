@@ -106,23 +106,11 @@ def restore(out: Output, dids: _Dids) -> None:
 
 
 def _change(out: Output, dids: list[str], reason: str, *, add: bool) -> None:
-    """Publish all keys that this operator holds for revoked: those before, with or without these."""
-    from agentmesh.cli.orders import desk, operator_key, sign
-    from agentmesh.identity.order import Revoke, read_order
-    from agentmesh.ids import public_key_of
+    from agentmesh.cli.orders import desk, operator_key, revoke_with
 
-    for did in dids:
-        public_key_of(did)
     key = operator_key(out)
     with desk(out) as node:
-        known = node.orders()
-        before: tuple[str, ...] = ()
-        for one in known.orders:
-            if one.operator == key.did and one.kind == "revoke" and not one.audience:
-                body = read_order(one.order).body
-                before = body.keys if isinstance(body, Revoke) else ()
-        keys = (*before, *dids) if add else tuple(did for did in before if did not in dids)
-        taken = node.take_order(sign(key, Revoke(tuple(dict.fromkeys(keys)), reason), known))
+        taken, _ = revoke_with(node, key, dids, reason, add=add)
         revoked = node.orders().revoked
     if out.json:
         out.data(taken)

@@ -213,29 +213,21 @@ def restore(
 
 
 def _change(out: Output, org: str, dids: list[str], reason: str, *, add: bool) -> None:
-    from agentmesh.cli.orders import desk, sign
-    from agentmesh.identity.order import Revoke, read_order
+    from agentmesh.cli.orders import desk, revoke_with
     from agentmesh.ids import public_key_of
 
     key = _load(out, org)
     whom = dids or [key.did]
     for did in whom:
-        public_key_of(did)
+        public_key_of(did)  # before anybody is asked
     if add and not dids and not out.confirm(i18n.t("end the whole organisation {org}?", org=key.did)):
         return
     with desk(out) as node:
-        known = node.orders()
-        before: tuple[str, ...] = ()
-        for one in known.orders:
-            if one.operator == key.did and one.kind == "revoke" and not one.audience:
-                body = read_order(one.order).body
-                before = body.keys if isinstance(body, Revoke) else ()
-        keys = (*before, *whom) if add else tuple(did for did in before if did not in whom)
-        taken = node.take_order(sign(key, Revoke(tuple(dict.fromkeys(keys)), reason), known))
+        taken, keys = revoke_with(node, key, whom, reason, add=add)
     if out.json:
         out.data(taken)
         return
-    out.check("ok", i18n.t("revoked"), str(len(dict.fromkeys(keys))))
+    out.check("ok", i18n.t("revoked"), str(len(keys)))
 
 
 # Files

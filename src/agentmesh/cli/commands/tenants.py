@@ -67,17 +67,12 @@ def list_(out: Output) -> None:
     agentmesh tenants list
     """
     from agentmesh.cli.connect import connect
+    from agentmesh.wire.access import TenantList
 
     with connect(out) as mesh:
         found = mesh.tenants()
-    if out.json:
-        from agentmesh.wire.access import TenantList
-
-        out.data(TenantList(tenants=found))
-        return
-    if not found:
-        out.note(i18n.t("no tenants: everything here is the operator's"))
-        out.next("agentmesh tenants set NAME")
+    nothing = i18n.t("no tenants: everything here is the operator's")
+    if not out.listing(found, TenantList(tenants=found), nothing, "agentmesh tenants set NAME"):
         return
     rows: list[list[Styled]] = [
         [
