@@ -2356,6 +2356,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "agents_follow_their_entries_in_and_out",
                 "what_a_hostile_entry_says_is_refused_with_its_reason_and_leaves_the_others_alone",
                 "what_a_mesh_node_wrote_is_never_taken_in",
+                "entries_that_change_all_the_time_do_not_set_the_pace_of_the_mesh",
                 "ten_thousand_entries_cost_no_more_registrations_than_there_is_room_for",
                 "a_registry_that_goes_down_keeps_its_agents_and_is_taken_up_again",
                 "own_agents_go_out_as_they_change_and_only_those_that_were_named",
@@ -2393,6 +2394,7 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_guest_is_not_kept_over_a_restart_and_no_other_agents_key_is_its",
             "a_guest_never_takes_the_name_of_another_agent_and_gives_way_to_an_own_one",
             "calls_of_a_name_go_to_the_mesh_before_they_go_to_a_guest",
+            "a_guest_is_trusted_like_a_stranger_and_earns_it",
         ),
     ),
     "bridge.mesh": Requirement(
@@ -2402,6 +2404,7 @@ REQUIREMENTS: dict[str, Requirement] = {
             "e2e/test_bridges.py",
             "an_agent_that_another_program_registered_in_etcd_is_called_from_a_second_node",
             "own_agents_stand_in_etcd_with_a_card_that_an_a2a_client_can_use_and_vanish_with_the_bridge",
+            "etcd_may_die_and_come_back_changed_while_the_mesh_goes_on",
             "a_daemon_that_is_killed_leaves_nothing_behind_and_comes_back_with_its_bridge",
             "the_commands_of_the_guide_do_what_it_says",
         ),

@@ -90,6 +90,28 @@ def test_own_agents_stand_in_etcd_with_a_card_that_an_a2a_client_can_use_and_van
     other.aclose()
 
 
+def test_etcd_may_die_and_come_back_changed_while_the_mesh_goes_on(world: World) -> None:
+    for name in ("stays", "goes"):
+        world.etcd.put(f"agents/{name}", json.dumps({"url": world.agent_url, "name": name}))
+    wait_until(lambda: sees_agent(world.far, "stays") and sees_agent(world.far, "goes"), "both agents")
+    world.etcd.kill()
+    wait_until(lambda: world.view()["incoming"] == world.view()["outgoing"] == "down", "the bridge to notice", 40)
+    assert any(world.bridge in warning for warning in world.near.get("/api/v1/status")["warnings"])
+    done = world.far.cli("run", "--to", "stays", "hello anyway")
+    assert done.out.startswith("anyway"), (done.out, done.err)
+    world.etcd.start()
+    world.etcd.delete("agents/goes")
+    world.etcd.put("agents/comes", json.dumps({"url": world.agent_url, "name": "comes"}))
+    wait_until(lambda: sees_agent(world.far, "comes"), "what came meanwhile", 40)
+    wait_until(lambda: not sees_agent(world.far, "goes"), "what went meanwhile to leave")
+    wait_until(lambda: world.view()["incoming"] == world.view()["outgoing"] == "up", "the bridge to be well", 40)
+    own = sees_agent(world.near, "echo")["agent_id"]
+    wait_until(lambda: f"agents/{own}" in world.etcd.all("agents/"), "the own agent to stand there again", 40)
+    for name in ("stays", "comes"):
+        world.etcd.delete(f"agents/{name}")
+    wait_until(lambda: not sees_agent(world.near, "comes"), "the end")
+
+
 def test_a_daemon_that_is_killed_leaves_nothing_behind_and_comes_back_with_its_bridge(world: World) -> None:
     own = sees_agent(world.near, "echo")["agent_id"]
     world.etcd.put("agents/words", json.dumps({"url": world.agent_url, "name": "words"}))

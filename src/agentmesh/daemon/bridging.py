@@ -163,6 +163,7 @@ class Bridging:
 
             self._bridges = Bridges(self._host)
             self._node.registry.on_change.append(self._bridges.note_change)
+            self._node.mesh.watches.append(self._bridges.warnings)
         return self._bridges
 
     async def _keep(self, before: tuple[str, ...]) -> bool:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -388,13 +389,20 @@ class Registry:
             card = sign_card(key, card)
         return read_record(msgspec.json.encode(card), now=now, require_signed=not saved.unsigned)
 
-    async def deregister(self, agent: LocalAgent) -> None:
-        """Withdraw an agent: forget the registration and publish a signed tombstone. Running calls go on."""
+    async def deregister(self, agent: LocalAgent, *, returns: bool = False) -> None:
+        """Withdraw an agent: forget the registration and publish a signed tombstone. Running calls go on.
+
+        Args:
+            returns: It comes back with this node; then the key of one that another registry told of is kept.
+        """
         async with self._lock:
             self._agents.pop(AgentId(agent.manifest.agent_id), None)
             if not agent.saved.origin:
                 self._state.delete_registration(agent.saved.key)
             self._bury(agent)
+            if agent.saved.origin and not returns:
+                with suppress(OSError):  # a key for each entry that ever was could fill the disk
+                    self._key_file(agent.saved).unlink()
             self._changed()
         await agent.door.aclose()
 
@@ -500,7 +508,7 @@ class Registry:
         """Withdraw the agents that come again by themselves once a node is back: by their processes, or over a bridge."""
         for agent in self.agents():
             if agent.ephemeral or agent.saved.origin:
-                await self.deregister(agent)
+                await self.deregister(agent, returns=True)
 
     async def aclose(self) -> None:
         """Stop checking and free every door; registrations stay kept. Idempotent."""

@@ -111,7 +111,7 @@ class Trust:
         Returns:
             What it weighed: 0 for what does not count.
         """
-        node = node or self._node_of(subject)
+        node = "" if self._is_guest(subject) else node or self._node_of(subject)
         if self.node_id in (subject, node) or (kind in SILENCE and self._is_alone()):
             return 0.0
         node = "" if node == subject else node
@@ -211,9 +211,17 @@ class Trust:
         return reliance_of(self.verdict(agent_id), self.opinions.config)
 
     def _node_of(self, agent_id: str) -> str:
-        """Return the node that an agent lives behind, as its manifest in the directory says; "" if none is known."""
+        """Return the node that an agent lives behind, as its manifest in the directory says; "" if none is known.
+
+        An agent that another registry told of stands for itself, though it is called from here.
+        """
         entry = self._directory.entry(agent_id)
-        return "" if entry is None else entry.manifest.node_id
+        return "" if entry is None or self._is_guest(agent_id) else entry.manifest.node_id
+
+    def _is_guest(self, agent_id: str) -> bool:
+        """Say whether it is an agent beside this node that another registry told of: a stranger, and not one's own."""
+        entry = self._directory.entry(agent_id)
+        return entry is not None and entry.manifest.node_id == self.node_id and "origin" in entry.manifest.params
 
     def _place_of(self, subject: str) -> str:
         """Return the node of an agent: as the directory says, else where it was last met; "" for a node."""

@@ -283,6 +283,25 @@ async def test_an_entry_that_changes_all_the_time_is_settled_one_registration_at
     await world.bridge.aclose()
 
 
+async def test_entries_that_change_all_the_time_do_not_set_the_pace_of_the_mesh(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each registration is told to the whole mesh, so after a first filling there are so many a second and no more."""
+    monkeypatch.setattr(bridge_module, "_PACE", 0.001)
+    world = World("?max=3")
+    world.bridge.open()
+    for number in range(20):
+        world.foreign.put("a", entry(name=f"n{number}"))
+        await world.until(
+            lambda n=number: "a" in world.bridge._guests and world.bridge._guests["a"].entry.name == f"n{n}"
+        )
+        if number < 3:
+            await world.until(lambda n=number: len(world.host.tries) == n + 1)
+    assert len(world.host.tries) == 3
+    assert world.bridge.view().waiting == 0
+    await world.bridge.aclose()
+
+
 async def test_what_vanishes_while_it_is_being_registered_does_not_stay() -> None:
     world = World()
     world.host.slow = asyncio.Event()

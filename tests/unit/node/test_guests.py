@@ -86,6 +86,31 @@ async def test_calls_of_a_name_go_to_the_mesh_before_they_go_to_a_guest(tmp_path
         assert not near.kit.agents["calc"].calls
 
 
+async def test_a_guest_is_trusted_like_a_stranger_and_earns_it(tmp_path: Path) -> None:
+    async with world(tmp_path, 1) as members:
+        near = members[0]
+        [own] = await near.node.register(RegisterRequest(url=guest(near, "own")))
+        [agent_id] = await near.node.take_in(RegisterRequest(url=guest(near, "calc")), ORIGIN, LOOPBACK)
+        assert (own.trust_tier, near.node.agent("calc").agent.trust_tier) == ("own", "unknown")
+        before = near.node.trust_in(agent_id).score
+        assert before < 1.0
+        assert (await near.node.report_abuse("calc", "it lies")).score < before
+
+
+async def test_the_key_of_a_guest_goes_with_its_entry_and_stays_over_a_restart(tmp_path: Path) -> None:
+    """Whoever writes to the registry could fill the disk otherwise."""
+    async with world(tmp_path, 1) as members:
+        near = members[0]
+        for number in range(5):
+            await near.node.take_in(RegisterRequest(url=guest(near, "calc")), f"{ORIGIN}{number}", LOOPBACK)
+            await near.node.let_go(f"{ORIGIN}{number}")
+        keys = tmp_path / "n0" / "keys" / "bridges"
+        assert list(keys.iterdir()) == []
+        await near.node.take_in(RegisterRequest(url=guest(near, "calc")), ORIGIN, LOOPBACK)
+        await near.node.registry.withdraw_ephemeral()
+        assert len(list(keys.iterdir())) == 1
+
+
 async def test_the_kill_switch_lets_guests_go_but_takes_none_in(tmp_path: Path) -> None:
     async with world(tmp_path, 1) as members:
         near = members[0]

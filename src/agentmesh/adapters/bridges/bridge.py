@@ -24,6 +24,7 @@ from agentmesh.adapters.bridges.entry import Entry, read_entry
 from agentmesh.adapters.bridges.spec import BridgeSpec
 from agentmesh.adapters.places import check_link, reach_of_url
 from agentmesh.adapters.reach import Reach
+from agentmesh.core.budget.bucket import Bucket
 from agentmesh.errors import (
     AgentFailed,
     DecodeError,
@@ -49,6 +50,9 @@ _REFUSED_MAX = 20_000
 #: With entries left out and room again, everything is listed anew, but not more often than this.
 _RELIST_S = 5.0
 _GOODBYE_S = 2.0
+#: Registrations a second over time, once there were as many as the bridge may take in: each one is told to the whole mesh and
+#: written to the audit log, so entries that change all the time must not set the pace.
+_PACE = 2.0
 #: Why an entry may not be taken in now, and yet later.
 _PASSING = (Unreached, AgentFailed, StateError, LimitError, DecodeError, ReadOnly, StoreError)
 
@@ -113,6 +117,8 @@ class Bridge:
         self._errors: dict[str, MeshError | None] = {"in": None, "out": None}
         self._since_s = {"in": time.time(), "out": time.time()}
         self._posted: list[Posting] = []
+        self._turn = asyncio.Lock()
+        self._pace = Bucket(_PACE, spec.taken_max, time.monotonic())
 
     def open(self) -> None:
         """Begin to carry agents over."""
@@ -175,6 +181,11 @@ class Bridge:
             ],
             posted=[posting.name for posting in self._posted],
         )
+
+    def warnings(self) -> list[str]:
+        """Return what a person should know."""
+        error = self._errors["in"] or self._errors["out"]
+        return [f"bridge {self.spec.name} is down: {_sentence(error)}"] if error is not None else []
 
     async def _steadily(self, side: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do the work again whenever it ends or fails, later and later while it fails."""
@@ -335,6 +346,12 @@ class Bridge:
         entry = guest.entry
         try:
             await check_link(entry.url, self._came_from, own_port=self._host.port)
+            async with self._turn:
+                await asyncio.sleep(self._pace.wait_s(time.monotonic()))
+                self._pace.take(time.monotonic())
+            if guest.entry != entry or not guest.is_there:
+                self._mark(key)
+                return
             agents = await self._host.take_in(entry.url, entry.door, entry.name, origin, self._came_from)
         except MeshError as error:
             await self._failed(key, guest, entry, error)
@@ -348,7 +365,7 @@ class Bridge:
         if guest.entry != entry or not guest.is_there:
             return
         if guest.tries == 0:
-            _log.info("bridge %s: %s is not taken in: %s", self.spec.name, key, error)
+            _log.info("bridge %s: %r is not taken in: %s", self.spec.name, key, error)
         guest.why, guest.tries = error, guest.tries + 1
         if guest.taken is not None:
             # What it leads to now is not what was agreed to.

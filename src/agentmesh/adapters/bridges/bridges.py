@@ -42,6 +42,10 @@ class Bridges:
         """Show each."""
         return [bridge.view() for bridge in self._bridges.values()]
 
+    def warnings(self) -> list[str]:
+        """Return what a person should know of any of them."""
+        return [sentence for bridge in self._bridges.values() for sentence in bridge.warnings()]
+
     def add(self, url: str) -> BridgeView:
         """Open a bridge.
 
