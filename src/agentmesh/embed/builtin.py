@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from agentmesh.core.search.common import chinese_nothing, weight_of
+from agentmesh.core.search.common import chinese_nothing, english_grammar, foreign_grammar, weight_of
 from agentmesh.core.search.text import Token, letters_of, pairs, tokens, trigrams
 from agentmesh.embed.base import Dense, Role, Sparse
 from agentmesh.embed.concepts import Lexicon, lexicon_files, read_lexicon
@@ -57,6 +57,8 @@ _NOT_CHINESE = (
 )
 #: Compound words of German and its neighbours are tried from this length on; letters that join their parts.
 _COMPOUND_CHARS_MIN, _PART_CHARS_MIN = 9, 4
+#: Endings that are taken off a word of another language, and what must be left of it.
+_ENDING_CHARS_MAX, _HEAD_CHARS_MIN = 3, 5
 _JOINTS = ("", "s", "es", "n", "en", "e")
 _RUN_PAIRS_MAX = 400
 _TRIGRAM_SHARE = 0.3
@@ -74,6 +76,7 @@ class Unit(NamedTuple):
         weight: How much it can say at most, 0 … 1.
         negated: It stands behind a "not".
         known: The lexicon or the list of common words has it; an unknown word may be a slip of the keyboard.
+        foreign: It is not English.
     """
 
     plain: str
@@ -82,6 +85,14 @@ class Unit(NamedTuple):
     weight: float
     negated: bool
     known: bool
+    foreign: bool = False
+
+
+class Gloss(NamedTuple):
+    """English names of what a text says in other languages, and which part of it is in them, 0 … 1."""
+
+    english: str
+    foreign: float
 
 
 class Reader:
@@ -102,7 +113,7 @@ class Reader:
     @property
     def version(self) -> str:
         """Changes when the same text would be read into other features."""
-        return f"builtin-1-{self.language}-{self.lexicon.mark}"
+        return f"builtin-2-{self.language}-{self.lexicon.mark}"
 
     def units(self, text: str) -> list[Unit]:
         """Return what a text says, in its order; the longest terms of the lexicon stay whole, and words of no weight go."""
@@ -142,16 +153,33 @@ class Reader:
                     found[concept] = strength * share
         return found
 
-    def gloss(self, text: str) -> str:
-        """Return the English names of the concepts of a text's units that are not English, for models that read only English."""
+    def gloss(self, text: str) -> Gloss:
+        """Return the English names of what a text says in other languages, for models that read only English.
+
+        Words of Latin script are read as English wherever grammar shows the text to be so.
+        """
         names: dict[str, None] = {}
-        lexicon = self.lexicon
+        foreign = plain = 0
+        latin_too = self._is_foreign(text)
         for unit in self.units(text):
-            if unit.means and not (unit.plain.isascii() and unit.plain in lexicon.words):
-                for concept, strength in unit.means:
-                    if strength >= _AMBIGUOUS[-1] and (name := lexicon.glosses[self._index[concept]]):
-                        names.setdefault(name)
-        return ", ".join(names)
+            if not unit.foreign or (not latin_too and unit.plain < "\u0370"):
+                plain += unit.known and unit.weight > 0
+                continue
+            foreign += 1
+            for concept, strength in unit.means:
+                if strength >= _AMBIGUOUS[-1] and (name := self.lexicon.glosses[self._index[concept]]):
+                    names.setdefault(name)
+        return Gloss(", ".join(names), foreign / max(1, foreign + plain))
+
+    def _is_foreign(self, text: str) -> bool:
+        """Say whether a text of Latin script is hardly English: by its grammar, or by accents if it has none."""
+        words = [one.plain for one in tokens(text, self.language) if one.kind == "word"]
+        english = sum(word in english_grammar() for word in words)
+        foreign = sum(word in foreign_grammar() for word in words)
+        if english == foreign:
+            known = [unit for unit in self.units(text) if unit.means and unit.plain < "\u0370"]
+            return bool(known) and sum(unit.foreign for unit in known) == len(known)
+        return foreign > english
 
     @property
     def _index(self) -> dict[str, int]:
@@ -168,18 +196,20 @@ class Reader:
 
     def _longest(self, pending: list[Token], at: int) -> int:
         """Return of how many tokens the longest term is that begins here; 1 if there is none."""
-        most = self.lexicon.longest.get(pending[at].text, 1)
-        if most == 1:
-            return 1
-        texts: list[str] = []
-        for one in pending[at : at + most]:
-            if one.kind == "end":
-                break
-            texts.append(one.text)
-        for count in range(len(texts), 1, -1):
-            if " ".join(texts[:count]) in self.lexicon.terms:
+        lexicon = self.lexicon
+        most = max(lexicon.longest.get(pending[at].text, 1), lexicon.foreign_longest.get(pending[at].plain, 1))
+        for count in range(min(most, len(pending) - at), 1, -1):
+            some = pending[at : at + count]
+            if any(one.kind == "end" for one in some):
+                continue
+            if self._concepts(some):
                 return count
         return 1
+
+    def _concepts(self, some: Sequence[Token]) -> tuple[int, ...]:
+        """Return the concepts of a term: the English ones, else those of another language."""
+        found = self.lexicon.terms.get(" ".join(one.text for one in some))
+        return found or self.lexicon.foreign.get(" ".join(one.plain for one in some), ())
 
     def _means(self, concepts: tuple[int, ...], share: float = 1.0) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -192,7 +222,8 @@ class Reader:
 
     def _read_single(self, token: Token) -> Unit:
         text, plain = token.text, token.plain
-        concepts = self.lexicon.terms.get(text, ())
+        concepts = self._concepts((token,))
+        foreign = (bool(concepts) and text not in self.lexicon.terms) or text >= "\u0370"
         weight = weight_of(text)
         if len(text) == 1 and not concepts and text < "\u0370":
             weight = 0.0
@@ -203,16 +234,19 @@ class Reader:
             for part in letters_of(plain):
                 means = {**self._means(self.lexicon.terms.get(part, ()), _INNER), **means}
                 words.append(part)
-            if len(plain) >= _COMPOUND_CHARS_MIN and plain.isalpha() and not known:
-                means = self._compound(plain)
+            if not known and plain.isalpha():
+                means = self._inflected(plain)
+                if not means and len(plain) >= _COMPOUND_CHARS_MIN:
+                    means = self._compound(plain)
+                foreign = foreign or bool(means)
         if not concepts and plain.isdigit():
             weight = min(weight, 0.45)
             known = True
-        return Unit(plain, tuple(words), _sorted(means), weight, False, known)
+        return Unit(plain, tuple(words), _sorted(means), weight, False, known, foreign)
 
     def _read_term(self, found: tuple[Token, ...]) -> Unit:
         """Read several tokens that are one term."""
-        means = self._means(self.lexicon.terms[" ".join(one.text for one in found)])
+        means = self._means(self._concepts(found))
         words: list[str] = []
         for one in found:
             if one.kind == "run":
@@ -224,30 +258,35 @@ class Reader:
                 if inner.weight == 1.0:
                     for concept, strength in inner.means:
                         means[concept] = max(means.get(concept, 0.0), strength * _INNER)
-        return Unit(" ".join(one.plain for one in found), tuple(words), _sorted(means), 1.0, False, True)
+        foreign = " ".join(one.text for one in found) not in self.lexicon.terms
+        return Unit(" ".join(one.plain for one in found), tuple(words), _sorted(means), 1.0, False, True, foreign)
+
+    def _inflected(self, plain: str) -> dict[str, float]:
+        """Return the concepts of a word of another language in another form ("Mietverträgen")."""
+        for cut in range(1, _ENDING_CHARS_MAX + 1):
+            head = plain[:-cut]
+            for form in (head, head + "e", head + "en") if len(head) >= _HEAD_CHARS_MIN else ():
+                if form in self.lexicon.foreign:
+                    return self._means(self.lexicon.foreign[form], _COMPOUND)
+        return {}
 
     def _compound(self, plain: str) -> dict[str, float]:
         """Return the concepts of a word made of two that the lexicon has ("Mietvertragsprüfung")."""
-        terms = self.lexicon.terms
         for cut in range(len(plain) - _PART_CHARS_MIN, _PART_CHARS_MIN - 1, -1):
             last = self._part(plain[cut:])
-            if last is None:
+            if not last:
                 continue
             for joint in _JOINTS:
                 head = plain[: cut - len(joint)] if joint else plain[:cut]
-                if (
-                    plain[:cut] == head + joint
-                    and len(head) >= _PART_CHARS_MIN
-                    and (first := self._part(head)) is not None
-                ):
-                    return {**self._means(terms[last], _COMPOUND), **self._means(terms[first], _COMPOUND)}
+                if plain[:cut] == head + joint and len(head) >= _PART_CHARS_MIN and (first := self._part(head)):
+                    return {**self._means(last, _COMPOUND), **self._means(first, _COMPOUND)}
         return {}
 
-    def _part(self, plain: str) -> str | None:
-        for form in (self.lexicon.words.get(plain, plain), plain, plain + "e", plain + "en"):
-            if form in self.lexicon.terms:
-                return form
-        return None
+    def _part(self, plain: str) -> tuple[int, ...]:
+        for form in (plain, plain + "e", plain + "en"):
+            if form in self.lexicon.foreign:
+                return self.lexicon.foreign[form]
+        return self.lexicon.terms.get(self.lexicon.words.get(plain, plain), ())
 
     def _read_run(self, run: str, negated: int, found: list[Unit]) -> int:
         """Read signs without spaces: the longest terms of the lexicon, and the pairs of what is left. Returns what is negated."""
@@ -276,7 +315,7 @@ class Reader:
                             if (concepts := lexicon.runs.get(term[inner : inner + count])) is not None:
                                 for concept, strength in self._means(concepts, _INNER).items():
                                     means[concept] = max(means.get(concept, 0.0), strength)
-                    found.append(Unit(term, tuple(pairs(term)), _sorted(means), 1.0, bool(negated), True))
+                    found.append(Unit(term, tuple(pairs(term)), _sorted(means), 1.0, bool(negated), True, True))
                 at += max(taken, blank)
                 left = at
             else:
@@ -285,7 +324,7 @@ class Reader:
 
     def _read_rest(self, rest: str, negated: bool, found: list[Unit]) -> None:
         for pair in pairs(rest)[:_RUN_PAIRS_MAX] if rest else ():
-            found.append(Unit(pair, (pair,), (), 1.0 if len(pair) > 1 else 0.6, negated, True))
+            found.append(Unit(pair, (pair,), (), 1.0 if len(pair) > 1 else 0.6, negated, True, True))
 
 
 def _blank(run: str, at: int, nothing: frozenset[str]) -> int:
@@ -304,14 +343,21 @@ class BuiltinEmbedder:
     """The reading of a text as a sparse vector of length 1.
 
     Args:
-        reader: See ``Reader``; None makes one.
+        reader: See ``Reader``; None makes one when it is needed.
     """
 
     name = "builtin"
     dims = 0
 
     def __init__(self, reader: Reader | None = None) -> None:
-        self.reader = reader or Reader()
+        self._reader = reader
+
+    @property
+    def reader(self) -> Reader:
+        """What reads the texts."""
+        if self._reader is None:
+            self._reader = Reader()
+        return self._reader
 
     @property
     def version(self) -> str:

@@ -35,7 +35,7 @@ _PARENTS_MAX = 3
 _TERM_CHARS_MAX = 80
 _TERM_WORDS_MAX = 10
 #: Changes when the tables below do, so that a stored copy of other code is not read.
-_FORM = 3
+_FORM = 5
 
 
 class Lexicon(msgspec.Struct, array_like=True):
@@ -47,11 +47,14 @@ class Lexicon(msgspec.Struct, array_like=True):
         glosses: For each its first English term, "" if it has none.
         closures: For each itself and its broader concepts with how much of it they are, itself first.
         breadth: For each how many concepts are narrower; 0 for most.
-        terms: Stems of a term, joined by spaces → its concepts.
+        terms: Stems of an English term (or one of mixed script), joined by spaces → its concepts.
         longest: First stem of a term → most stems of a term that begins so.
         runs: Term in signs without spaces → its concepts.
         runs_longest: First sign → most signs.
         words: Every plain word of a term, for spelling, with its stem.
+        foreign: Term of another language in Latin or Cyrillic script, folded and not stemmed → its concepts: the stems of
+            one language are false friends in another.
+        foreign_longest: First word of such a term → most words.
     """
 
     mark: str
@@ -64,6 +67,8 @@ class Lexicon(msgspec.Struct, array_like=True):
     runs: dict[str, tuple[int, ...]]
     runs_longest: dict[str, int]
     words: dict[str, str]
+    foreign: dict[str, tuple[int, ...]]
+    foreign_longest: dict[str, int]
 
 
 def lexicon_files() -> list[tuple[str, str]]:
@@ -109,15 +114,16 @@ def read_lexicon(files: Iterable[tuple[str, str]]) -> Lexicon:
                 if (known := rows.setdefault(row.id, row)) is not row:
                     _join(known, row)
     index = {one: number for number, one in enumerate(rows)}
-    made = Lexicon(mark_of(files), list(rows), [], [], [0] * len(rows), {}, {}, {}, {}, {})
+    made = Lexicon(mark_of(files), list(rows), [], [], [0] * len(rows), {}, {}, {}, {}, {}, {}, {})
     for row in rows.values():
         closure = _closure(row, rows)
         made.closures.append(tuple((index[one], share) for one, share in closure.items()))
         for one in closure:
             made.breadth[index[one]] += one != row.id
         made.glosses.append(row.columns[0][0] if row.columns[0] else "")
-        for term in (*row.columns[0], *row.columns[1], *row.columns[2]):
-            _enter(made, term, index[row.id], row.where)
+        for column, terms in enumerate(row.columns):
+            for term in terms:
+                _enter(made, term, index[row.id], row.where, is_foreign=column == 2)
     _bring_near(made)
     return made
 
@@ -170,7 +176,7 @@ def _closure(row: _Row, rows: dict[str, _Row]) -> dict[str, float]:
     return found
 
 
-def _enter(made: Lexicon, term: str, concept: int, where: str) -> None:
+def _enter(made: Lexicon, term: str, concept: int, where: str, *, is_foreign: bool) -> None:
     found = [one for one in tokens(term) if one.kind != "end"]
     if not found or len(clean(term)) > _TERM_CHARS_MAX or len(found) > _TERM_WORDS_MAX:
         raise _wrong(where, f"{term!r} has no words, or more than {_TERM_WORDS_MAX}")
@@ -179,9 +185,11 @@ def _enter(made: Lexicon, term: str, concept: int, where: str) -> None:
         made.runs[run] = _with(made.runs.get(run, ()), concept)
         made.runs_longest[run[0]] = max(len(run), made.runs_longest.get(run[0], 0))
         return
-    key = " ".join(one.text for one in found)
-    made.terms[key] = _with(made.terms.get(key, ()), concept)
-    made.longest[found[0].text] = max(len(found), made.longest.get(found[0].text, 0))
+    terms, longest = (made.foreign, made.foreign_longest) if is_foreign else (made.terms, made.longest)
+    first, *_ = names = [one.plain if is_foreign else one.text for one in found]
+    key = " ".join(names)
+    terms[key] = _with(terms.get(key, ()), concept)
+    longest[first] = max(len(names), longest.get(first, 0))
     for one in found:
         if one.kind == "word":
             made.words.setdefault(one.plain, one.text)
@@ -191,7 +199,7 @@ def _bring_near(made: Lexicon) -> None:
     """Put into the closure of a concept those that share several of its terms, the nearer the more."""
     sizes: Counter[int] = Counter()
     shared: Counter[tuple[int, int]] = Counter()
-    for concepts in (*made.terms.values(), *made.runs.values()):
+    for concepts in (*made.terms.values(), *made.runs.values(), *made.foreign.values()):
         sizes.update(concepts)
         shared.update(permutations(concepts, 2))
     for (one, other), count in shared.items():

@@ -21,8 +21,6 @@ from agentmesh.store.jsonl import full_error
 SEARCH_VERSION = 1
 #: Agents of one index; what comes beyond is refused.
 AGENTS_MAX = 200_000
-#: Vectors of models that no agent uses any more are kept up to this many, since texts come back.
-CACHED_VECTORS_MAX = 400_000
 _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE agents(
@@ -158,9 +156,9 @@ class SearchStore:
             self._db.write("DELETE FROM agents")
         self._count = 0
 
-    def agents_of(self, token: str, within: Sequence[str] = ()) -> list[int]:
-        """Return the numbers of the agents that have a token and all of ``within`` (``prefix*`` means any that begins so)."""
-        match = " AND ".join(quoted(one) for one in (token, *within))
+    def agents_of(self, *tokens: str) -> list[int]:
+        """Return the numbers of the agents that have all these tokens (a trait ``prefix*`` means any that begins so)."""
+        match = " AND ".join(quoted(one) for one in tokens)
         return [number for (number,) in self._db.read("SELECT rowid FROM tokens WHERE tokens MATCH ?", match)]
 
     def agents_all(self) -> list[int]:
@@ -223,6 +221,15 @@ class SearchStore:
     def vector_count(self, model: int) -> int:
         """Return how many vectors of a model are kept. Raises StoreError."""
         return int(self._db.read("SELECT count(*) FROM vectors WHERE model=?", model)[0][0])
+
+    def keep_only(self, model: int, hashes: Iterable[bytes]) -> None:
+        """Forget the vectors of a model that are not among these. Raises StoreError: no state changed."""
+        with self._db.transaction():
+            self._db.write("CREATE TEMP TABLE IF NOT EXISTS used(hash BLOB PRIMARY KEY) WITHOUT ROWID")
+            for key in hashes:
+                self._db.write("INSERT OR IGNORE INTO used VALUES (?)", key)
+            self._db.write("DELETE FROM vectors WHERE model=? AND hash NOT IN (SELECT hash FROM used)", model)
+            self._db.write("DELETE FROM used")
 
     def forget_vectors(self, but: int) -> None:
         """Forget the vectors of all other models. Raises StoreError: no state changed."""

@@ -32,6 +32,8 @@ amazing awesome best better brilliant clever easily easy effortless effortlessly
 fantastic fast fastest finest flawless good great greatest high ideal incredible leading magic magical nice number
 perfect perfectly powerful premier premium quick quickly reliable revolutionary robust seamless seamlessly simple
 simply smart smarter state superb superior top trusted ultimate unbeatable unique unmatched unrivalled world
+"""
+_NOTHING_FOREIGN = """
 der die das den dem des ein eine einen einem einer eines und oder aber nicht kein keine mit von vom zum zur fur auf
 aus bei nach uber unter ich du er sie es wir ihr mir mich dir dich uns euch mein meine meinen meiner dein sein seine
 ihre ist sind war waren wird werden kann konnen muss mussen soll sollte mochte bitte wie was wer wo wann warum im am
@@ -93,9 +95,49 @@ def chinese_nothing() -> frozenset[str]:
 
 
 @cache
+def english_grammar() -> frozenset[str]:
+    """Return folded words that show a text to be English."""
+    return frozenset(folded(word) for word in _NOTHING.split()) - foreign_grammar() - {"i"}
+
+
+@cache
+def foreign_grammar() -> frozenset[str]:
+    """Return folded words that show a text to be in another language of Latin or Cyrillic script."""
+    return frozenset(folded(word) for word in _NOTHING_FOREIGN.split()) - _BOTH
+
+
+#: Grammar of other languages that is English as well.
+_BOTH = frozenset(
+    (
+        "a",
+        "am",
+        "an",
+        "as",
+        "die",
+        "do",
+        "me",
+        "no",
+        "on",
+        "o",
+        "y",
+        "i",
+        "so",
+        "was",
+        "wish",
+        "is",
+        "in",
+        "be",
+        "hay",
+        "so",
+        "to",
+    )
+)
+
+
+@cache
 def _tables() -> tuple[frozenset[str], frozenset[str]]:
     def stems(text: str) -> frozenset[str]:
         return frozenset(stem(folded(word)) for word in text.split())
 
-    nothing = stems(_NOTHING)
+    nothing = stems(_NOTHING + _NOTHING_FOREIGN)
     return nothing, stems(_LITTLE) - nothing

@@ -6,7 +6,6 @@ amount of work; the exact score (``score.py``) then orders them by the passage t
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -26,11 +25,13 @@ from agentmesh.core.search.model import (
 )
 from agentmesh.core.search.needs import needs_of
 from agentmesh.core.search.spelling import Spelling
-from agentmesh.core.search.text import folded
+from agentmesh.embed.base import Embedder
 from agentmesh.embed.builtin import Reader, Unit
 from agentmesh.embed.concepts import Lexicon, dumped, lexicon_files, mark_of, read_lexicon, stored
+from agentmesh.node.search.dense import Dense, Near
 from agentmesh.node.search.packed import Keys, missed_by, packed, traits_asked, traits_of, unpacked
-from agentmesh.node.search.score import Need, Packed, Scored, Tuning, scored, weighed
+from agentmesh.node.search.score import Need, Scored, Tuning, scored, weighed
+from agentmesh.node.search.vectors import Models, Question, Vectors, models_by_name
 from agentmesh.store.search import AgentRow, SearchStore
 
 #: Hits and near misses of one answer, at most.
@@ -40,6 +41,12 @@ _ENTRIES_MAX = 40_000
 _EXACT_MIN, _EXACT_MAX = 150, 2_000
 #: Below this nothing speaks for an agent.
 _TEXT_MIN = 0.04
+#: From this part of other languages on a text is helped, or replaced, by English names before an English model reads it.
+_FOREIGN_SOME, _FOREIGN_MOST = 0.3, 0.7
+#: Agents that filters leave are all compared with a need's vector up to this number, else only the nearest.
+_WITHIN_MAX = 2_000
+#: Agents near a need's vector that are scored exactly.
+_NEAREST_AGENTS = 100
 #: Documents put in by one transaction.
 _BATCH = 100
 _COUNTS_MAX = 100_000
@@ -49,13 +56,9 @@ _SLIPPED = (1.0, 0.9, 0.75)
 
 
 class Engine:
-    """Open with ``Engine.open(path)``; calls must not overlap.
+    """Open with ``Engine.open(path)``; calls must not overlap."""
 
-    Attributes:
-        notes: What people should know of every answer, in English.
-    """
-
-    def __init__(self, store: SearchStore, reader: Reader, *, tuning: Tuning) -> None:
+    def __init__(self, store: SearchStore, reader: Reader, models: Models, *, tuning: Tuning) -> None:
         self._store = store
         self._reader = reader
         self._tuning = tuning
@@ -66,14 +69,20 @@ class Engine:
         self._keys = Keys(salt)
         self._counts: dict[str, int] = {}
         self._spelling: Spelling | None = None
-        self.notes: list[str] = list(store.report)
+        self._report: list[str] = list(store.report)
+        self._begin()
+        self._vectors = Vectors(store, models, self._texts_of, store.agents_all())
 
     @classmethod
     def open(
         cls,
         path: Path | str,
-        embedder: str = "builtin",
+        embedder: str | Embedder = "builtin",
         *,
+        home: Path | str = ".",
+        model: str = "",
+        key_file: str = "",
+        former: Embedder | None = None,
         lexicon: Lexicon | None = None,
         tuning: Tuning | None = None,
     ) -> Engine:
@@ -81,30 +90,42 @@ class Engine:
 
         Args:
             path: The SQLite file.
-            embedder: By which vectors are made.
+            embedder: By which vectors are made beside words and concepts: a name of ``embed.choose``, or an open one.
+            home: The node's home, where local models are.
+            model, key_file: Of an endpoint.
+            former: The one that served this file before, if ``embedder`` is an open one.
             lexicon: The concepts; None takes the program's.
             tuning: Figures of the score; None takes the program's.
 
         Raises:
             Full: the file cannot be written.
+            ConfigError: there can be no embedder of that name.
         """
+        if isinstance(embedder, str):
+            models = models_by_name(embedder, home=Path(home), model=model, key_file=key_file)
+        else:
+            models = Models(None if embedder.name == "builtin" else embedder, lambda _: former, [])
         store = SearchStore.open(Path(path))
         try:
-            reader = Reader(_lexicon(store) if lexicon is None else lexicon)
-            engine = cls(store, reader, tuning=tuning or Tuning())
-            engine._begin()
+            return cls(
+                store, Reader(_lexicon(store) if lexicon is None else lexicon), models, tuning=tuning or Tuning()
+            )
         except BaseException:
             store.close()
             raise
-        return engine
 
     def __len__(self) -> int:
         return len(self._store)
 
     @property
     def embedder(self) -> str:
-        """By which vectors are compared now."""
-        return "builtin"
+        """By what meaning is compared now; "builtin" if it is words and concepts alone."""
+        return self._vectors.name or "builtin"
+
+    @property
+    def notes(self) -> list[str]:
+        """What people should know of every answer, in English."""
+        return [*self._report, *self._vectors.notes()]
 
     def _begin(self) -> None:
         """Empty an index whose features another lexicon or other code made."""
@@ -112,7 +133,7 @@ class Engine:
         if self._store.get("reader") != version:
             if len(self._store):
                 self._store.clear()
-                self.notes.append("the lexicon is new: all agents are indexed again")
+                self._report.append("the lexicon is new: all agents are indexed again")
             self._store.put("reader", version)
 
     # Documents
@@ -148,16 +169,22 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        """Whether ``step`` has something to do."""
-        return self.waiting > 0
+        """Whether ``step`` has something to do now."""
+        return self._vectors.rests_s == 0
+
+    @property
+    def rests_s(self) -> float | None:
+        """Seconds until ``step`` has something to do; None if nothing is left."""
+        return self._vectors.rests_s
 
     @property
     def waiting(self) -> int:
         """Texts that have no vector yet."""
-        return 0
+        return self._vectors.waiting
 
     def step(self) -> None:
-        """Do a small part of what is to be done."""
+        """Do a small part of what is to be done, some 50 ms. Raises StoreError."""
+        self._vectors.step()
 
     def remove(self, agent_ids: Iterable[str]) -> int:
         """Take agents out and return how many were there. Raises StoreError."""
@@ -167,20 +194,25 @@ class Engine:
                 removed.append(old)
         if removed:
             self._store.change(removed, [])
+            self._vectors.remove(number for number, _ in removed)
             self._counts.clear()
         return len(removed)
 
     def _put(self, batch: dict[str, Document]) -> int:
         removed: list[tuple[int, str]] = []
         added: list[AgentRow] = []
+        texts: list[list[str]] = []
         for document in batch.values():
             if self._store.version_of(document.agent_id) == document.version:
                 continue
             if (old := self._old(document.agent_id)) is not None:
                 removed.append(old)
             added.append(self._row(document))
+            texts.append(self._texts(document))
         if added:
-            self._store.change(removed, added)
+            numbers = self._store.change(removed, added)
+            self._vectors.remove(number for number, _ in removed)
+            self._vectors.add([*zip(numbers, texts, strict=True)])
             self._counts.clear()
         return len(added)
 
@@ -203,6 +235,20 @@ class Engine:
                 text = f"{passage.skill[:200]}\n{text}"
             found.append(read(text))
         return found or [read(document.name[:200])]
+
+    def _texts(self, document: Document) -> list[str]:
+        """Return what a model reads of an agent: its passages, and in English what other languages name."""
+        return [self._for_model(one.text[:TEXT_CHARS_MAX]) for one in document.passages[:PASSAGES_MAX]]
+
+    def _texts_of(self, numbers: Sequence[int]) -> list[tuple[int, list[str]]]:
+        return [(row.id, self._texts(_document(row.document))) for row in self._store.read(numbers).values()]
+
+    def _for_model(self, text: str) -> str:
+        """Add the English names of what a text says in other languages; of one that is hardly English they stand alone."""
+        gloss = self._reader.gloss(text)
+        if not gloss.english or gloss.foreign < _FOREIGN_SOME:
+            return text
+        return gloss.english if gloss.foreign >= _FOREIGN_MOST else f"{gloss.english}. {text}"
 
     def _row(self, document: Document) -> AgentRow:
         passages = self._read(document)
@@ -237,11 +283,24 @@ class Engine:
             query = query[:QUERY_CHARS_MAX]
             notes.append(f"only the first {QUERY_CHARS_MAX} characters of the query were read")
         texts = needs_of(query)
-        needs = [need for text in texts if (need := self._weigh(text)).paths]
-        hits, nearly = self._answers(needs, filters, limit, near) if needs else ([], [])
+        asked = [self._asked(text) for text in texts]
+        asked = [one for one in asked if one.need.paths or one.question is not None]
+        hits, nearly = self._answers(asked, filters, limit, near) if asked else ([], [])
+        notes += [note for note in self._vectors.notes() if note not in notes]  # of what failed just now
         return Found(tuple(hits), tuple(nearly), tuple(texts), self.embedder, tuple(notes))
 
-    def _answers(self, needs: Sequence[Need], filters: Filters, limit: int, near: int) -> tuple[list[Hit], list[Hit]]:
+    def _asked(self, text: str) -> _Asked:
+        need = self._weigh(text)
+        if not self._vectors.name:
+            return _Asked(need, None, 1.0)
+        if not self._vectors.reads_only_english:
+            return _Asked(need, self._vectors.question(text), self._tuning.cover)
+        gloss = self._reader.gloss(text)
+        cover = self._tuning.cover if gloss.foreign < _FOREIGN_SOME else self._tuning.cover_foreign
+        question = self._vectors.question(self._for_model(text))
+        return _Asked(need, question, cover if question is not None else 1.0)
+
+    def _answers(self, needs: Sequence[_Asked], filters: Filters, limit: int, near: int) -> tuple[list[Hit], list[Hit]]:
         within = self._within(filters)
         lists: list[tuple[list[Hit], list[Hit]]] = []
         for need in needs:
@@ -261,7 +320,7 @@ class Engine:
         return _Within(traits_asked(filters), frozenset(self._store.agents_with(*figures)) if by_figures else None)
 
     def _for_need(
-        self, need: Need, filters: Filters, within: _Within | None, limit: int, near: int
+        self, need: _Asked, filters: Filters, within: _Within | None, limit: int, near: int
     ) -> tuple[list[Hit], list[Hit]]:
         """Return hits and near misses of one need."""
         hits: list[Hit] = []
@@ -285,32 +344,52 @@ class Engine:
         hit = Hit(document.agent_id, one.text, passage, missed, one.lexical, one.concept)
         (nearly if missed else hits).append(hit)
 
-    def _candidates(self, need: Need, within: _Within | None, limit: int) -> list[tuple[bytes, Scored]]:
+    def _candidates(self, asked: _Asked, within: _Within | None, limit: int) -> list[tuple[bytes, Scored]]:
         """Return documents that may answer with their exact scores, the best first."""
-        worth: dict[int, float] = {}
-        traits = within.traits if within is not None else ()
-        only = within.numbers if within is not None else None
-        left = _ENTRIES_MAX
-        features = sorted(need.features, key=lambda one: (self._count(one), one))
-        for feature in features:
-            if self._count(feature) > left and worth:
-                break  # commoner ones only order what rarer ones brought up, and the exact score does that
-            gain = need.features[feature]
-            found = self._store.agents_of(feature, traits)[: max(left, 0)]
-            left -= len(found)
-            if only is not None:
-                found = [number for number in found if number in only]
-            for number in found:
-                worth[number] = worth.get(number, 0.0) + gain
-        most = min(_EXACT_MAX, max(_EXACT_MIN, limit * 2))
-        chosen = sorted(worth, key=lambda number: (-worth[number], number))[:most]
+        chosen = self._listed(asked.need, within, min(_EXACT_MAX, max(_EXACT_MIN, limit * 2)))
+        near: dict[int, Near] = {}
+        if asked.question is not None:
+            dense, vector = asked.question
+            chosen = [*dict.fromkeys([*chosen, *self._nearest(asked.question, within)])]
+            near = dense.near(vector, chosen)
         results: list[tuple[bytes, Scored]] = []
         for row in self._store.read(chosen).values():
-            one = scored(need, _passages(row.features), self._tuning)
+            one = scored(asked.need, unpacked(row.features), self._tuning)
+            if asked.question is not None:
+                one = _fused(one, near.get(row.id), asked.question.dense, asked.cover)
             if one.text >= _TEXT_MIN:
                 results.append((row.document, one))
         results.sort(key=lambda one: -one[1].text)
         return results
+
+    def _listed(self, need: Need, within: _Within | None, most: int) -> list[int]:
+        """Return the agents that the lists of a need's features bring up, the most promising first."""
+        worth: dict[int, float] = {}
+        traits = within.traits if within is not None else ()
+        only = within.numbers if within is not None else None
+        left = _ENTRIES_MAX
+        for feature in sorted(need.features, key=lambda one: (self._count(one), one)):
+            if self._count(feature) > left and worth:
+                break  # commoner ones only order what rarer ones brought up, and the exact score does that
+            gain = need.features[feature]
+            found = self._store.agents_of(feature, *traits)[: max(left, 0)]
+            left -= len(found)
+            for number in found:
+                if only is None or number in only:
+                    worth[number] = worth.get(number, 0.0) + gain
+        return sorted(worth, key=lambda number: (-worth[number], number))[:most]
+
+    def _nearest(self, question: Question, within: _Within | None) -> list[int]:
+        """Return the agents that a model brings up."""
+        if within is None:
+            return question.dense.nearest(question.vector)[:_NEAREST_AGENTS]
+        left = within.numbers
+        if within.traits:
+            having = frozenset(self._store.agents_of(*within.traits))
+            left = having if left is None else left & having
+        if left is None or len(left) > _WITHIN_MAX:
+            return [one for one in question.dense.nearest(question.vector) if left is None or one in left]
+        return sorted(left)
 
     def _weigh(self, text: str) -> Need:
         units = [self._corrected(unit) for unit in self._reader.units(text)]
@@ -358,8 +437,17 @@ class Engine:
         return self._spelling
 
     def close(self) -> None:
-        """Close the file. Idempotent."""
+        """Close the file and let go of the model. Idempotent."""
+        self._vectors.close()
         self._store.close()
+
+
+class _Asked(NamedTuple):
+    """One need: what words and concepts cover, what a model makes of it, and the share of the first."""
+
+    need: Need
+    question: Question | None
+    cover: float
 
 
 class _Within(NamedTuple):
@@ -367,6 +455,15 @@ class _Within(NamedTuple):
 
     traits: list[str]
     numbers: frozenset[int] | None
+
+
+def _fused(one: Scored, near: Near | None, dense: Dense, cover: float) -> Scored:
+    """Return what words, concepts and vectors say together; the passage is that of the stronger side."""
+    if near is None:  # its vectors are still being made
+        return one
+    nearness = dense.nearness(near.cosine)
+    passage = near.passage if (1 - cover) * nearness > cover * one.text else one.passage
+    return Scored(cover * one.text + (1 - cover) * nearness, one.lexical, nearness, passage)
 
 
 def _ordered(hits: Iterable[Hit]) -> list[Hit]:
@@ -410,17 +507,8 @@ def _document(raw: bytes) -> Document:
     return _decode(raw)
 
 
-def _passages(raw: bytes) -> list[Packed]:
-    return unpacked(raw)
-
-
 def _tokens(document: Document, passages: Sequence[dict[str, float]]) -> str:
     names: dict[str, None] = {}
     for features in passages:
         names.update(dict.fromkeys(features))
     return " ".join((*names, *traits_of(document)))
-
-
-def hash_of(text: str) -> bytes:
-    """Return by what the vector of a text is kept."""
-    return hashlib.blake2b(folded(text).encode("utf-8", "replace"), digest_size=12).digest()

@@ -29,6 +29,8 @@ class Tuning(msgspec.Struct, frozen=True):
         unknown: Weight of a unit that no agent here covers, by its rarest feature.
         crowd: Features of a passage from which on it is damped.
         both: What the weaker way adds when words and concepts both cover a unit.
+        cover, cover_foreign: Share of words and concepts beside a model's vectors, for a need in English, and for one in
+            another language if the model reads only English.
     """
 
     concept: float = 0.85
@@ -38,6 +40,8 @@ class Tuning(msgspec.Struct, frozen=True):
     unknown: float = 0.5
     crowd: int = 90
     both: float = 0.15
+    cover: float = 0.35
+    cover_foreign: float = 0.6
 
 
 class Path(NamedTuple):

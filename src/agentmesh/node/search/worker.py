@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections import deque
-from pathlib import Path
 from typing import BinaryIO
 
 from agentmesh.core.search.model import Document
@@ -74,14 +73,14 @@ class Worker:
         """Work until there is nothing more to do, ever."""
         try:
             while True:
-                busy = bool(self._jobs) or (self._engine is not None and self._engine.has_work)
                 left_s = self._asked_s + self._idle_s - time.monotonic()
                 if left_s <= 0 and not self._jobs:
                     return
+                wait_s = min(left_s, self._work_in_s())
                 try:
-                    asked = self._inbox.get(block=not busy, timeout=max(0.01, left_s))
+                    asked = self._inbox.get(block=wait_s > 0, timeout=max(0.01, wait_s))
                 except queue.Empty:
-                    if busy:
+                    if self._work_in_s() == 0:
                         self._step()
                     continue
                 if asked is None:
@@ -90,6 +89,13 @@ class Worker:
         finally:
             if self._engine is not None:
                 self._engine.close()
+
+    def _work_in_s(self) -> float:
+        """Return seconds until there is something to do beside queries; infinite if nothing is left."""
+        if self._jobs:
+            return 0.0
+        rests_s = None if self._engine is None else self._engine.rests_s
+        return float("inf") if rests_s is None else rests_s
 
     def _take(self, asked: Asked) -> None:
         if isinstance(asked.body, Update):
@@ -105,7 +111,9 @@ class Worker:
         if isinstance(body, Open):
             if self._engine is not None:
                 self._engine.close()
-            self._engine = Engine.open(Path(body.path), body.embedder)
+            self._engine = Engine.open(
+                body.path, body.embedder, home=body.home, model=body.model, key_file=body.key_file
+            )
             self._asked_s = time.monotonic()
             return self._state()
         engine = self._opened()
