@@ -118,6 +118,7 @@ class Reader:
     def units(self, text: str) -> list[Unit]:
         """Return what a text says, in its order; the longest terms of the lexicon stay whole, and words of no weight go."""
         found: list[Unit] = []
+        longest, foreign_longest = self.lexicon.longest, self.lexicon.foreign_longest
         pending = [*tokens(text, self.language)]
         at, negated = 0, 0
         while at < len(pending):
@@ -130,7 +131,7 @@ class Reader:
                 negated = self._read_run(one.text, negated, found)
                 at += 1
                 continue
-            taken = self._longest(pending, at)
+            taken = self._longest(pending, at) if one.text in longest or one.plain in foreign_longest else 1
             if one.plain in _NOT or one.text in _NOT:
                 negated = _NEGATED_TOKENS
             unit = self._term(tuple(pending[at : at + taken])) if taken > 1 else self._single(one)

@@ -101,17 +101,16 @@ def tokens(text: str, language: str = "english") -> Iterator[Token]:
     """
     for found in _TOKEN.finditer(clean(text)):
         kind = found.lastgroup
-        piece = found.group()
-        if kind == "run":
-            yield Token("run", piece, piece)
+        if kind == "word":
+            yield from _words(found.group(), language)
         elif kind == "end":
             yield _END
-        elif kind == "sign":
-            piece = piece.lower()
-            yield Token("word", piece, piece)
+        elif kind == "run":
+            piece = found.group()
+            yield Token("run", piece, piece)
         else:
-            for part in _parts(piece):
-                yield _token(part, language)
+            piece = found.group().lower()
+            yield Token("word", piece, piece)
 
 
 _END = Token("end", "", "")
@@ -125,6 +124,10 @@ def _parts(word: str) -> list[str]:
 
 
 @lru_cache(maxsize=_STEMS_MAX)
+def _words(piece: str, language: str) -> tuple[Token, ...]:
+    return tuple(_token(part, language) for part in _parts(piece))
+
+
 def _token(word: str, language: str) -> Token:
     plain = folded(word.replace("’", "'"))[:WORD_CHARS_MAX]
     if plain.endswith("'s"):

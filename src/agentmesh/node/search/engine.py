@@ -208,7 +208,7 @@ class Engine:
             if (old := self._old(document.agent_id)) is not None:
                 removed.append(old)
             added.append(self._row(document))
-            texts.append(self._texts(document))
+            texts.append(self._texts(document) if self._vectors.is_used else [])
         if added:
             numbers = self._store.change(removed, added)
             self._vectors.remove(number for number, _ in removed)

@@ -102,6 +102,11 @@ class Vectors:
         return "" if ready is None else ready.embedder.name
 
     @property
+    def is_used(self) -> bool:
+        """Whether there is any model."""
+        return self._serving is not None or self._coming is not None
+
+    @property
     def reads_only_english(self) -> bool:
         """Whether the serving model knows no other language."""
         return self.name in _ENGLISH_ONLY
