@@ -17,7 +17,7 @@ GOOD = (
 def test_terms_of_all_columns_name_the_concept_and_bring_the_broader_one() -> None:
     lexicon = read_lexicon([GOOD])
     lease = lexicon.ids.index("lease")
-    assert lexicon.terms["rental contract"] == lexicon.terms["mietvertrag"] == lexicon.runs["租房合同"] == (lease,)
+    assert lexicon.terms["rental contract"] == lexicon.foreign["mietvertrag"] == lexicon.runs["租房合同"] == (lease,)
     assert dict(lexicon.closures[lease]) == {lease: 1.0, lexicon.ids.index("legal"): 0.55}
     assert lexicon.breadth[lexicon.ids.index("legal")] == 1
     assert lexicon.glosses[lease] == "rental contract"
@@ -47,7 +47,7 @@ def test_a_wrong_line_is_named_with_its_file_and_number(text: str, word: str) ->
 
 def test_a_concept_in_two_files_has_the_terms_of_both() -> None:
     lexicon = read_lexicon([GOOD, ("b.txt", "lease : letting || bail\n")])
-    assert lexicon.terms["bail"] == lexicon.terms["leas"]
+    assert lexicon.foreign["bail"] == lexicon.terms["leas"]
 
 
 def test_concepts_that_share_many_terms_are_near_whatever_they_are_called() -> None:

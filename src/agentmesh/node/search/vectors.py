@@ -83,6 +83,8 @@ class Vectors:
             elif former is not None:
                 former.close()
         self._coming = self._started(models.wanted, numbers)
+        if not numbers:
+            self._take_over(self._coming)
 
     def _started(self, embedder: Embedder, numbers: Sequence[int]) -> Dense:
         dense = Dense(self._store, embedder)
@@ -132,11 +134,12 @@ class Vectors:
         for one in self._all():
             if one.failure:
                 found.append(f"the embedder {one.embedder.name} does not answer ({one.failure}); words and concepts do")
-        if self._coming is not None:
-            left = self._coming.waiting + len(self._loading[id(self._coming)])
-            by = f"{self._serving.embedder.name} answers" if self._serving is not None else "words and concepts answer"
-            if left:
-                found.append(f"{left} texts wait for {self._coming.embedder.name}; until then {by}")
+            left = one.waiting + len(self._loading[id(one)])
+            if left and one is not self._serving:
+                by = self._serving.embedder.name if self._serving is not None else "the built-in reading"
+                found.append(f"{left} texts wait for {one.embedder.name}; until then {by} answers")
+            elif left:
+                found.append(f"{left} texts wait for {one.embedder.name}; their words and concepts answer until then")
         return found
 
     def add(self, agents: Sequence[tuple[int, list[str]]]) -> None:
@@ -170,6 +173,7 @@ class Vectors:
             del self._loading[id(self._serving)]
             self._serving.close()
         self._serving, self._coming = coming, None
+        coming.nearness(0.0)  # what the first query would have to work out otherwise
         embedder = coming.embedder
         self._store.put(_SERVING_KEY, msgspec.msgpack.encode(Serving(embedder.name, embedder.version)))
         model = models_of(self._store)[embedder.version]
