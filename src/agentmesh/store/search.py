@@ -51,14 +51,6 @@ class AgentRow(NamedTuple):
     text: str
 
 
-class Stored(NamedTuple):
-    """One agent as it is read back."""
-
-    id: int
-    document: bytes
-    features: bytes
-
-
 class SearchStore:
     """Open with ``SearchStore.open(path)``; calls must not overlap.
 
@@ -112,10 +104,10 @@ class SearchStore:
         rows = self._db.read("SELECT version FROM agents WHERE agent_id=?", agent_id)
         return rows[0][0] if rows else None
 
-    def stored(self, agent_id: str) -> Stored | None:
-        """Return one agent. Raises StoreError."""
-        rows = self._db.read("SELECT id, document, features FROM agents WHERE agent_id=?", agent_id)
-        return Stored(*rows[0]) if rows else None
+    def stored(self, agent_id: str) -> tuple[int, bytes] | None:
+        """Return number and document of one agent, None if it is not here. Raises StoreError."""
+        rows = self._db.read("SELECT id, document FROM agents WHERE agent_id=?", agent_id)
+        return rows[0] if rows else None
 
     def change(self, removed: Sequence[tuple[int, str]], added: Sequence[AgentRow]) -> list[int]:
         """Take agents out and put others in, all or nothing.
@@ -190,14 +182,19 @@ class SearchStore:
         )
         return [term for (term,) in rows]
 
-    def read(self, numbers: Sequence[int]) -> dict[int, Stored]:
-        """Return agents by their numbers; those that are gone are left out. Raises StoreError."""
-        found: dict[int, Stored] = {}
+    def documents(self, numbers: Sequence[int]) -> dict[int, bytes]:
+        """Return the documents of agents by their numbers; those that are gone are left out. Raises StoreError."""
+        return dict(self._rows("SELECT id, document FROM agents WHERE id IN ", numbers))
+
+    def features(self, numbers: Sequence[int]) -> dict[int, bytes]:
+        """Return the packed features of agents by their numbers; see ``documents``. Raises StoreError."""
+        return dict(self._rows("SELECT id, features FROM agents WHERE id IN ", numbers))
+
+    def _rows(self, sql: str, numbers: Sequence[int]) -> list[tuple[int, bytes]]:
+        found: list[tuple[int, bytes]] = []
         for start in range(0, len(numbers), _BATCH):
-            part = [int(one) for one in numbers[start : start + _BATCH]]
-            marks = ",".join("?" * len(part))
-            for row in self._db.read(f"SELECT id, document, features FROM agents WHERE id IN ({marks})", *part):  # noqa: S608
-                found[row[0]] = Stored(*row)
+            part = numbers[start : start + _BATCH]
+            found += self._db.read(sql + "(" + ",".join("?" * len(part)) + ")", *part)
         return found
 
     # Vectors of models, by the hash of their text

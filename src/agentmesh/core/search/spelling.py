@@ -8,16 +8,16 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 
-from agentmesh.core.search.text import is_near, trigrams
+from agentmesh.core.search.text import slips, trigrams
 
 WORDS_MAX = 100_000
 #: Shorter words are left alone: too many others are one slip away.
 _CHARS_MIN = 4
 #: A word of this length and more may hold two slips.
 _TWO_SLIPS_CHARS_MIN = 8
-_CANDIDATES_MAX = 40
-#: Words looked at for one trigram; of commoner ones the rest is passed over.
-_LIST_MAX = 6_000
+_CANDIDATES_MAX = 24
+#: Words looked at for one trigram and one length; of commoner ones the rest is passed over.
+_LIST_MAX = 2_000
 
 
 class Spelling:
@@ -26,7 +26,7 @@ class Spelling:
     def __init__(self) -> None:
         self._words: list[str] = []
         self._known: set[str] = set()
-        self._lists: dict[str, array[int]] = {}
+        self._lists: dict[tuple[str, int], array[int]] = {}  # trigram and length of the word → numbers of words
 
     def __len__(self) -> int:
         return len(self._words)
@@ -42,10 +42,10 @@ class Spelling:
         self._words.append(word)
         self._known.add(word)
         for three in trigrams(word):
-            self._lists.setdefault(three, array("I")).append(number)
+            self._lists.setdefault((three, len(word)), array("I")).append(number)
 
     def near(self, word: str, most: int = 3) -> list[tuple[str, int]]:
-        """Return known words that this one may mean, with the number of slips, fewest first.
+        """Return known words that this one may mean, with the number of slips; only those with the fewest.
 
         Args:
             word: Folded; one that is known is near to itself only.
@@ -55,17 +55,15 @@ class Spelling:
             return [(word, 0)]
         if len(word) < _CHARS_MIN:
             return []
-        slips = 2 if len(word) >= _TWO_SLIPS_CHARS_MIN else 1
+        allowed = 2 if len(word) >= _TWO_SLIPS_CHARS_MIN else 1
         shared: Counter[int] = Counter()
         for three in sorted(trigrams(word)):
-            shared.update(self._lists.get(three, ())[:_LIST_MAX])
+            for length in range(len(word) - allowed, len(word) + allowed + 1):
+                shared.update(self._lists.get((three, length), ())[:_LIST_MAX])
         found: list[tuple[int, int, str]] = []
-        for number, count in sorted(shared.items(), key=lambda one: (-one[1], one[0]))[: _CANDIDATES_MAX * 4]:
+        for number, count in shared.most_common(_CANDIDATES_MAX):
             known = self._words[number]
-            if abs(len(known) - len(word)) <= slips and len(found) < _CANDIDATES_MAX:
-                if is_near(word, known, 1):
-                    found.append((1, -count, known))
-                elif slips == 2 and is_near(word, known, 2):
-                    found.append((2, -count, known))
+            if (made := slips(word, known, allowed)) is not None:
+                found.append((made, -count, known))
         found.sort()
-        return [(known, count) for count, _, known in found if count == found[0][0]][:most]
+        return [(known, made) for made, _, known in found if made == found[0][0]][:most]

@@ -168,20 +168,25 @@ def trigrams(word: str) -> set[str]:
     return {marked[i : i + 3] for i in range(len(marked) - 2)}
 
 
-def is_near(one: str, other: str, most: int) -> bool:
-    """Say whether two words differ by at most ``most`` slips: a letter more, less, another, or two neighbours swapped."""
+def slips(one: str, other: str, most: int) -> int | None:
+    """Return by how many slips two words differ, None if by more than ``most``.
+
+    A slip is a letter more, a letter less, another letter, or two neighbours swapped.
+    """
     if abs(len(one) - len(other)) > most:
-        return False
+        return None
     before: list[int] = []
     last = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):
         row = [i]
+        left = i
         for j, b in enumerate(other, 1):
-            best = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (a != b))
-            if i > 1 and j > 1 and a == other[j - 2] and b == one[i - 2]:
+            best = last[j - 1] if a == b else 1 + min(last[j - 1], last[j], left)
+            if i > 1 and j > 1 and a == other[j - 2] and b == one[i - 2] and before[j - 2] < best:
                 best = min(best, before[j - 2] + 1)
             row.append(best)
+            left = best
         if min(row) > most:
-            return False
+            return None
         before, last = last, row
-    return last[-1] <= most
+    return last[-1] if last[-1] <= most else None

@@ -6,8 +6,10 @@ amount of work; the exact score (``score.py``) then orders them by the passage t
 
 from __future__ import annotations
 
+import heapq
 import os
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,8 +39,12 @@ from agentmesh.store.search import AgentRow, SearchStore
 #: Hits and near misses of one answer, at most.
 LIMIT_MAX = 1_000
 #: Entries of lists that one need may read, and agents that are then scored exactly.
-_ENTRIES_MAX = 40_000
-_EXACT_MIN, _EXACT_MAX = 150, 2_000
+_ENTRIES_MAX = 25_000
+_EXACT_MIN, _EXACT_MAX = 120, 2_000
+#: From this length on a list is only read if somebody new in it could still be among the best.
+_LONG_LIST = 1_500
+#: Documents looked at in one go until there are enough hits.
+_JUDGED_AT_ONCE = 32
 #: Below this nothing speaks for an agent.
 _TEXT_MIN = 0.04
 #: From this part of other languages on a text is helped, or replaced, by English names before an English model reads it.
@@ -220,8 +226,9 @@ class Engine:
         found = self._store.stored(agent_id)
         if found is None:
             return None
-        document = _document(found.document)
-        return found.id, _tokens(document, self._read(document))
+        number, raw = found
+        document = _document(raw)
+        return number, _tokens(document, self._read(document))
 
     def _read(self, document: Document) -> list[dict[str, float]]:
         """Return the features of each passage; the agent's own begins with its name and tags."""
@@ -241,7 +248,7 @@ class Engine:
         return [self._for_model(one.text[:TEXT_CHARS_MAX]) for one in document.passages[:PASSAGES_MAX]]
 
     def _texts_of(self, numbers: Sequence[int]) -> list[tuple[int, list[str]]]:
-        return [(row.id, self._texts(_document(row.document))) for row in self._store.read(numbers).values()]
+        return [(number, self._texts(_document(raw))) for number, raw in self._store.documents(numbers).items()]
 
     def _for_model(self, text: str) -> str:
         """Add the English names of what a text says in other languages; of one that is hardly English they stand alone."""
@@ -323,43 +330,45 @@ class Engine:
         self, need: _Asked, filters: Filters, within: _Within | None, limit: int, near: int
     ) -> tuple[list[Hit], list[Hit]]:
         """Return hits and near misses of one need."""
+        hits, nearly = self._judged(self._candidates(need, within, limit), filters, limit, near)
+        if within is not None and near:
+            nearly += self._judged(self._candidates(need, None, limit), filters, 0, near)[1]
+        best: dict[str, Hit] = {hit.agent_id: hit for hit in nearly}
+        return _ordered(hits), _ordered(best.values())[:near]
+
+    def _judged(
+        self, scores: Sequence[tuple[int, Scored]], filters: Filters, limit: int, near: int
+    ) -> tuple[list[Hit], list[Hit]]:
+        """Return the best that meet the filters, and the best that do not."""
         hits: list[Hit] = []
         nearly: list[Hit] = []
-        for raw, one in self._candidates(need, within, limit):
-            self._judge(raw, one, filters, hits, nearly)
-        if within is not None and near:
-            for raw, one in self._candidates(need, None, limit):
-                self._judge(raw, one, filters, [], nearly)
-        best: dict[str, Hit] = {hit.agent_id: hit for hit in nearly}
-        return _ordered(hits)[:limit], _ordered(best.values())[:near]
+        for start in range(0, len(scores), _JUDGED_AT_ONCE):
+            if len(hits) >= limit and (limit > 0 or len(nearly) >= near):
+                break
+            part = scores[start : start + _JUDGED_AT_ONCE]
+            documents = self._store.documents([number for number, _ in part])
+            for number, one in part:
+                if number in documents:
+                    hit = _hit(_document(documents[number]), one, filters)
+                    (nearly if hit.missed else hits).append(hit)
+        return hits[:limit], nearly[:near]
 
-    def _judge(self, raw: bytes, one: Scored, filters: Filters, hits: list[Hit], nearly: list[Hit]) -> None:
-        document = _document(raw)
-        passage = (
-            document.passages[one.passage]
-            if one.passage < len(document.passages)
-            else Passage("agent", "", document.name)
-        )
-        missed = missed_by(document, filters)
-        hit = Hit(document.agent_id, one.text, passage, missed, one.lexical, one.concept)
-        (nearly if missed else hits).append(hit)
-
-    def _candidates(self, asked: _Asked, within: _Within | None, limit: int) -> list[tuple[bytes, Scored]]:
-        """Return documents that may answer with their exact scores, the best first."""
+    def _candidates(self, asked: _Asked, within: _Within | None, limit: int) -> list[tuple[int, Scored]]:
+        """Return agents that may answer with their exact scores, the best first."""
         chosen = self._listed(asked.need, within, min(_EXACT_MAX, max(_EXACT_MIN, limit * 2)))
         near: dict[int, Near] = {}
         if asked.question is not None:
             dense, vector = asked.question
             chosen = [*dict.fromkeys([*chosen, *self._nearest(asked.question, within)])]
             near = dense.near(vector, chosen)
-        results: list[tuple[bytes, Scored]] = []
-        for row in self._store.read(chosen).values():
-            one = scored(asked.need, unpacked(row.features), self._tuning)
+        results: list[tuple[int, Scored]] = []
+        for number, raw in self._store.features(chosen).items():
+            one = scored(asked.need, unpacked(raw), self._tuning)
             if asked.question is not None:
-                one = _fused(one, near.get(row.id), asked.question.dense, asked.cover)
+                one = _fused(one, near.get(number), asked.question.dense, asked.cover)
             if one.text >= _TEXT_MIN:
-                results.append((row.document, one))
-        results.sort(key=lambda one: -one[1].text)
+                results.append((number, one))
+        results.sort(key=lambda one: (-one[1].text, one[0]))
         return results
 
     def _listed(self, need: Need, within: _Within | None, most: int) -> list[int]:
@@ -368,16 +377,20 @@ class Engine:
         traits = within.traits if within is not None else ()
         only = within.numbers if within is not None else None
         left = _ENTRIES_MAX
-        for feature in sorted(need.features, key=lambda one: (self._count(one), one)):
-            if self._count(feature) > left and worth:
+        features = sorted(need.features, key=lambda one: (self._count(one), one))
+        more = sum(need.features.values())  # what an agent that no list named yet can still come to
+        for feature in features:
+            count, gain = self._count(feature), need.features[feature]
+            if worth and (count > left or (count > _LONG_LIST and len(worth) >= most and more < _last(worth, most))):
                 break  # commoner ones only order what rarer ones brought up, and the exact score does that
-            gain = need.features[feature]
+            more -= gain
             found = self._store.agents_of(feature, *traits)[: max(left, 0)]
             left -= len(found)
+            if only is not None:
+                found = [number for number in found if number in only]
             for number in found:
-                if only is None or number in only:
-                    worth[number] = worth.get(number, 0.0) + gain
-        return sorted(worth, key=lambda number: (-worth[number], number))[:most]
+                worth[number] = worth.get(number, 0.0) + gain
+        return [number for number, _ in heapq.nlargest(most, worth.items(), key=itemgetter(1))]
 
     def _nearest(self, question: Question, within: _Within | None) -> list[int]:
         """Return the agents that a model brings up."""
@@ -440,6 +453,17 @@ class Engine:
         """Close the file and let go of the model. Idempotent."""
         self._vectors.close()
         self._store.close()
+
+
+def _last(worth: dict[int, float], most: int) -> float:
+    """Return the value that an agent must have to be among the best so many."""
+    return heapq.nlargest(most, worth.values())[-1]
+
+
+def _hit(document: Document, one: Scored, filters: Filters) -> Hit:
+    passages = document.passages
+    passage = passages[one.passage] if one.passage < len(passages) else Passage("agent", "", document.name)
+    return Hit(document.agent_id, one.text, passage, missed_by(document, filters), one.lexical, one.concept)
 
 
 class _Asked(NamedTuple):

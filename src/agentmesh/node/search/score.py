@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -140,16 +141,17 @@ def scored(need: Need, passages: Sequence[Packed], tuning: Tuning) -> Scored:
     rows: list[tuple[list[float], list[float], float]] = []
     words_best, concepts_best = [0.0] * units, [0.0] * units
     paths = need.paths
+    asked = paths.keys()
     for keys, strengths in passages:
         words, concepts = [0.0] * units, [0.0] * units
-        for key, strength in zip(keys, strengths, strict=True):
-            if (found := paths.get(key)) is not None:
-                for unit, gain, is_word in found:
-                    worth = gain * strength / 255
-                    if is_word:
-                        words[unit] += worth
-                    elif worth > concepts[unit]:
-                        concepts[unit] = worth
+        for key in asked & set(keys):
+            strength = strengths[bisect_left(keys, key)] / 255
+            for unit, gain, is_word in paths[key]:
+                worth = gain * strength
+                if is_word:
+                    words[unit] += worth
+                elif worth > concepts[unit]:
+                    concepts[unit] = worth
         damp = 1.0 if len(keys) <= tuning.crowd else math.sqrt(tuning.crowd / len(keys))
         rows.append((words, concepts, damp))
         for unit in range(units):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentmesh.core.search.spelling import Spelling
-from agentmesh.core.search.text import WORD_CHARS_MAX, clean, is_near, pairs, stem, tokens, trigrams
+from agentmesh.core.search.text import WORD_CHARS_MAX, clean, pairs, slips, stem, tokens, trigrams
 
 
 def words(text: str) -> list[str]:
@@ -73,14 +73,14 @@ def test_stems_leave_words_with_digits_alone() -> None:
     ],
 )
 def test_slips_are_counted(one: str, other: str, most: int, near: bool) -> None:
-    assert is_near(one, other, most) is near
+    assert (slips(one, other, most) is not None) is near
 
 
 @given(st.text("abcd", max_size=8), st.text("abcd", max_size=8), st.integers(0, 2))
 def test_slips_are_the_same_in_both_directions(one: str, other: str, most: int) -> None:
-    assert is_near(one, other, most) == is_near(other, one, most)
-    assert is_near(one, one, most)
-    assert (one == other) == is_near(one, other, 0)
+    assert slips(one, other, most) == slips(other, one, most)
+    assert slips(one, one, most) == 0
+    assert (one == other) == (slips(one, other, 0) == 0)
 
 
 def test_a_mistyped_word_is_near_to_those_with_the_fewest_slips() -> None:
