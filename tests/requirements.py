@@ -2271,6 +2271,19 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "discover.vectors": Requirement(
+        "issue 5.2",
+        "Vectors of a model join words and concepts: one for each passage, made once for each text, exact or by a graph with "
+        "measured recall; a new model takes over without a gap, and one that fails costs no answer.",
+        _in(
+            "unit/node/search/test_vectors.py",
+            "an_agent_is_found_by_meaning_that_only_the_model_knows",
+            "a_text_is_embedded_once_for_all_agents_and_restarts",
+            "the_former_model_serves_until_the_new_one_has_read_everything",
+            "a_model_that_fails_at_a_query_costs_no_answer_and_is_said",
+            "beyond_the_exact_limit_a_graph_finds_the_same",
+        ),
+    ),
     "discover.process": Requirement(
         "issue 5.2",
         "Search runs in a process of its own, started by the first query; it is kept in step, and its death or silence costs one "

@@ -110,7 +110,7 @@ class Engine:
         if isinstance(embedder, str):
             models = models_by_name(embedder, home=Path(home), model=model, key_file=key_file)
         else:
-            models = Models(None if embedder.name == "builtin" else embedder, lambda _: former, [])
+            models = Models(None if embedder.name == "builtin" else embedder, _known(former), [])
         store = SearchStore.open(Path(path))
         try:
             return cls(
@@ -464,6 +464,13 @@ def _hit(document: Document, one: Scored, filters: Filters) -> Hit:
     passages = document.passages
     passage = passages[one.passage] if one.passage < len(passages) else Passage("agent", "", document.name)
     return Hit(document.agent_id, one.text, passage, missed_by(document, filters), one.lexical, one.concept)
+
+
+def _known(former: Embedder | None) -> Callable[[str], Embedder | None]:
+    def opened(name: str) -> Embedder | None:
+        return former if former is not None and former.name == name else None
+
+    return opened
 
 
 class _Asked(NamedTuple):

@@ -209,6 +209,10 @@ class Vectors:
         self._serving = self._coming = None
 
 
+def _nobody(name: str) -> None:
+    return None
+
+
 def models_by_name(name: str, *, home: Path, model: str = "", key_file: str = "") -> Models:
     """Open the embedder of a name; where it cannot be, words and concepts answer and a note says why.
 
@@ -216,7 +220,7 @@ def models_by_name(name: str, *, home: Path, model: str = "", key_file: str = ""
         ConfigError: there can be no embedder of that name.
     """
     if name == "builtin":
-        return Models(None, lambda _: None, [])
+        return Models(None, _nobody, [])
     from agentmesh.embed.choose import Source, choose  # models and libraries load with the first use only
     from agentmesh.embed.models import models_in
 
