@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from agentmesh.embed.base import Embedder
-from agentmesh.errors import MeshError, PeerError
+from agentmesh.errors import DecodeError, MeshError
 from agentmesh.store.search import SearchStore
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class Dense:
             (vector,) = self.embedder.embed([text], "query")
             made = self._numpy.asarray(vector, dtype=self._numpy.float32)
             if self._dims and made.shape != (self._dims,):
-                raise PeerError(f"a vector of {made.shape} where {self._dims} figures were expected", code="embed.dims")
+                raise DecodeError(f"a vector of {made.shape} where {self._dims} figures were expected", code="embed.dims")
         except MeshError as error:
             self._fail(error)
             return None
@@ -255,14 +255,14 @@ class Dense:
             if self._dims == 0:
                 self._dims = int(one.shape[0])
             if one.shape != (self._dims,) or not bool(np.isfinite(one).all()):
-                raise PeerError(f"a vector of {one.shape} where {self._dims} figures were expected", code="embed.dims")
+                raise DecodeError(f"a vector of {one.shape} where {self._dims} figures were expected", code="embed.dims")
             length = float(np.linalg.norm(one))
             one = one / length if length > 0 else one
             most = float(abs(one).max())
             scale = most / 127.0 if most > 0 else 1.0
             made.append(_SCALE.pack(scale) + np.rint(one / scale).astype(np.int8).tobytes())
         if len(made) != len(texts):
-            raise PeerError(f"{len(made)} vectors for {len(texts)} texts", code="embed.count")
+            raise DecodeError(f"{len(made)} vectors for {len(texts)} texts", code="embed.count")
         return made
 
     def _put_raw(self, number: int, passage: int, raw: bytes) -> bool:
