@@ -2422,6 +2422,50 @@ REQUIREMENTS: dict[str, Requirement] = {
             "the_commands_of_the_guide_do_what_it_says",
         ),
     ),
+    "federation.export": Requirement(
+        "RQ0 §4.2, issue 5.5",
+        "Partners pull what a list names, default closed, with opaque cursors, tombstones and hints; nobody else gets anything.",
+        (
+            *_in(
+                "unit/node/test_federation.py",
+                "agents_arrive_change_and_go",
+                "only_partners_are_answered_and_each_proof_once",
+                "a_cursor_that_is_forged_or_of_another_partner_or_run_is_refused",
+                "a_bad_file_names_line_and_reason_and_the_old_one_stays",
+                "a_partner_is_slowed_down_alone",
+            ),
+            *_in(
+                "e2e/test_federation.py",
+                "the_exported_agent_is_found_shown_and_called_and_the_other_one_is_not_there",
+                "an_export_that_is_withdrawn_is_gone_at_the_partner_within_seconds",
+                "the_meshes_stay_two",
+                "revoking_the_organisation_ends_it",
+            ),
+        ),
+    ),
+    "federation.import": Requirement(
+        "RQ0 §4.2, issue 5.5",
+        "Seeds are pulled with jitter and backoff, all is verified, the owner's seq decides, and a lying seed gets nowhere.",
+        (
+            *_in(
+                "unit/core/test_federation.py",
+                "the_machine_holds_what_a_dumb_model_holds",
+                "all_changes_arrive_though_every_fifth_request_fails",
+                "what_went_does_not_come_back_with_an_older_record_but_with_the_same_or_a_newer_one",
+                "a_seed_whose_cursor_leads_in_a_circle_is_left_alone_and_hints_do_not_change_that",
+                "a_seed_that_never_ends_is_given_up_within_its_budget",
+            ),
+            *_in(
+                "unit/node/test_federation.py",
+                "not_one_forged_or_foreign_entry_gets_in_and_the_reasons_are_told",
+                "garbage_is_a_failure_and_nothing_else",
+                "a_page_with_a_million_entries_is_not_read",
+                "a_seed_that_hangs_or_lies_holds_up_no_other",
+                "old_records_sent_again_change_nothing",
+                "agents_below_the_threshold_are_not_shown",
+            ),
+        ),
+    ),
     "house.floors": Requirement(
         "issue 2.1",
         "Imports go down only; the core has no clock, socket or chance of its own.",

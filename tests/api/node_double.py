@@ -26,6 +26,7 @@ from agentmesh.sdk.types import (
     DiscoverHit,
     DiscoverRequest,
     DiscoverView,
+    FederationView,
     GrantRequest,
     GrantView,
     NetNodeView,
@@ -313,6 +314,10 @@ class FakeBackend:
         if raw == "forged":
             raise SignatureError("an order that nobody signed")
         return OrderTaken(order=OrderView(operator="o", kind="switch", event="stop", seq=1, iat=1, jti="j", order=raw))
+
+    def federation_view(self) -> FederationView:
+        self._ask("federation_view")
+        return FederationView(organisation="did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK")
 
     def orders_view(self) -> OrdersView:
         self._ask("orders_view")

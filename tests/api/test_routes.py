@@ -50,6 +50,7 @@ GOOD: dict[tuple[str, str], tuple[str, bytes | None]] = {
     ("GET", "/api/v1/audit/records"): ("/api/v1/audit/records?after=0&limit=5&run=r&agent=echo", None),
     ("GET", "/api/v1/audit/proof/{ref}"): ("/api/v1/audit/proof/last", None),
     ("GET", "/api/v1/orders"): ("/api/v1/orders", None),
+    ("GET", "/api/v1/federation"): ("/api/v1/federation", None),
     ("POST", "/api/v1/orders"): ("/api/v1/orders", b'{"order": "a.b.c"}'),
     ("GET", "/api/v1/runs/{ref}/events"): ("/api/v1/runs/last/events?after=0&remote=false", None),
     ("GET", "/api/v1/keys"): ("/api/v1/keys", None),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, NamedTuple, cast
 from urllib.parse import urljoin, urlsplit
@@ -110,11 +111,20 @@ class HttpClient:
     Args:
         answer_bytes_max: Largest whole answer.
         least: How far inside its connections may lead at most; what a person named may lead anywhere.
+        redirects_max: Redirects followed, within the same origin; 0 = they are answers like any other.
+        tls: How servers are verified; by the authorities of this machine if left out.
     """
 
-    def __init__(self, *, answer_bytes_max: int = ANSWER_BYTES_MAX, least: Reach = Reach.NEVER) -> None:
-        self.answer_bytes_max = answer_bytes_max
-        self.least = least
+    def __init__(
+        self,
+        *,
+        answer_bytes_max: int = ANSWER_BYTES_MAX,
+        least: Reach = Reach.NEVER,
+        redirects_max: int = REDIRECTS_MAX,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.answer_bytes_max, self.least = answer_bytes_max, least
+        self.redirects_max, self._tls = redirects_max, tls
         self._pool: Pool | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -125,7 +135,7 @@ class HttpClient:
             raise Closed("this adapter is closed", code="agent.closed")
         loop = asyncio.get_running_loop()
         if self._pool is None or self._loop is not loop:
-            self._pool, self._loop = Pool(self.least), loop
+            self._pool, self._loop = Pool(self.least, self._tls), loop
         return self._pool
 
     def open(
@@ -204,9 +214,10 @@ class Exchange:
         await pool.enter(ends)
         self._pool = pool
         try:
-            for _ in range(REDIRECTS_MAX + 1):
+            for _ in range(self._client.redirects_max + 1):
                 response = await self._ask(pool, ends)
-                target = _redirect(self._method, self._url, response)
+                followed = self._client.redirects_max > 0
+                target = _redirect(self._method, self._url, response) if followed else None
                 if target is None:
                     break
                 self._put_back(pool)

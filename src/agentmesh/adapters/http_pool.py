@@ -103,15 +103,16 @@ class Pool:
 
     Args:
         least: How far inside a connection may lead at most.
+        tls: How servers are verified, if not by the authorities of this machine.
     """
 
-    def __init__(self, least: Reach = Reach.NEVER) -> None:
+    def __init__(self, least: Reach = Reach.NEVER, tls: ssl.SSLContext | None = None) -> None:
         self._least = least
         self._slots = asyncio.Semaphore(CONNECTIONS_MAX)
         self._idle: dict[Origin, list[Connection]] = {}
         self._all: set[Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
-        self._tls: ssl.SSLContext | None = None
+        self._tls = tls
         self._closed = False
 
     async def enter(self, ends: float) -> None:

@@ -22,6 +22,7 @@ from agentmesh.sdk.types import (
     CancelResult,
     DiscoverRequest,
     DiscoverView,
+    FederationView,
     GrantRequest,
     GrantView,
     ImportRequest,
@@ -267,6 +268,10 @@ class Backend(View, Protocol):
             AgentNotFound, UsageError, LimitError: the request itself is at fault.
             Busy, StoreError: the token cannot be remembered.
         """
+        ...
+
+    def federation_view(self) -> FederationView:
+        """Return how federation stands: seeds and partners."""
         ...
 
     def audit_log(self) -> AuditView:

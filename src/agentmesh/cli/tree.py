@@ -31,6 +31,7 @@ _NODE, _AGENTS, _CALLS, _HELP = "This node", "Agents", "Calls", "Help"
 
 VERBS: tuple[VerbRow, ...] = (
     VerbRow("up", _NODE, "Start this machine's node in the background; nothing happens if it runs."),
+    VerbRow("serve", _NODE, "Run this machine's node in the foreground, with settings as flags.", "daemon_start"),
     VerbRow("down", _NODE, "Stop it."),
     VerbRow("status", _NODE, "Show whether it runs, where, and what it knows."),
     VerbRow("peers", _NODE, "List the other nodes; 'peers add SEED' connects to one."),
@@ -42,6 +43,7 @@ VERBS: tuple[VerbRow, ...] = (
     VerbRow("keys", _NODE, "API keys for programs: make, list, revoke."),
     VerbRow("killswitch", _NODE, "Stop every node that obeys this operator, and let them go on."),
     VerbRow("operator", _NODE, "Make and show the key whose orders nodes obey; publish lists and revoke keys with it."),
+    VerbRow("federation", _NODE, "Show the seeds that this node pulls from and the partners that see its agents."),
     VerbRow("org", _NODE, "Organisations: make their keys, vouch for nodes and agents, join, revoke."),
     VerbRow("tenants", _NODE, "Tenants: who else lives on this node."),
     VerbRow("discover", _AGENTS, "List the agents of the mesh, or those that match a question."),

@@ -32,14 +32,14 @@ from agentmesh.daemon.bridging import Bridging
 from agentmesh.daemon.capacity import capacity_tier
 from agentmesh.daemon.changes import note_settings
 from agentmesh.daemon.home import Home, write_atomic
-from agentmesh.daemon.http import Server, make_server
+from agentmesh.daemon.http import Server, make_partner_server, make_server
 from agentmesh.daemon.knobs import Settings
 from agentmesh.daemon.launch import bind_loopback
 from agentmesh.daemon.lock import RunFile, write_runfile
 from agentmesh.daemon.memory import keep_small
 from agentmesh.daemon.settings import discover_weights, parse_listen, trust_weights
 from agentmesh.daemon.signals import Stop
-from agentmesh.errors import MeshError, UsageError
+from agentmesh.errors import ConfigError, MeshError, UsageError
 from agentmesh.identity.keys import KeyPair
 from agentmesh.ids import node_id
 from agentmesh.net.base import Transport
@@ -47,6 +47,7 @@ from agentmesh.net.tasks import TaskScope
 from agentmesh.node.admission import Admission, CredentialFiles
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.door import Door
+from agentmesh.node.federation.federation import FederationKit
 from agentmesh.node.node import Node
 from agentmesh.node.registry import ANYWHERE
 from agentmesh.obs.log import setup_logging
@@ -54,6 +55,7 @@ from agentmesh.store.audit import AuditLog
 from agentmesh.store.base import EventLogConfig
 from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
+from agentmesh.store.federation import FederationStore
 from agentmesh.store.keyfile import load_key, load_or_create_key, load_or_create_token
 from agentmesh.store.keys import KeyStore
 from agentmesh.store.ledger import Ledger
@@ -144,7 +146,8 @@ async def serve(settings: Settings) -> int:
         stack.push_async_callback(audit.aclose)
         trust = TrustStore.open(home.trust)
         stack.callback(trust.close)
-        node = _node(settings, home, key, log, state, calls, ledger, audit, trust, tenants, port, ca)
+        federation = _federation(settings, home, stack)
+        node = _node(settings, home, key, log, state, calls, ledger, audit, trust, tenants, port, ca, federation)
         stop.on_hup.append(node.mesh.review)
         if ca is not None:
             stop.on_hup.append(ca.refresh)
@@ -170,6 +173,7 @@ async def serve(settings: Settings) -> int:
         server = make_server(app)
         serving = scope.spawn(server.serve(sockets=sockets), "http")
         bridging.open()
+        _listen_for_partners(settings, node, stack, scope)
         write_runfile(
             home,
             RunFile(
@@ -229,6 +233,7 @@ def _node(
     tenants: TenantStore,
     port: int,
     ca: CaNetwork | None,
+    federation: FederationKit,
 ) -> Node:
     config = NodeConfig(
         name=settings.name,
@@ -287,6 +292,7 @@ def _node(
             load_key(Path(settings.root_key)) if settings.root_key else None,
             lambda raw: write_atomic(home.credential, f"{raw}\n".encode()),
         ),
+        federation=federation,
         trust_store=trust,
         trust_config=TrustConfig(
             weights=trust_weights(settings.trust_weights), half_life_s=settings.trust_half_life_d * 86_400
@@ -296,6 +302,63 @@ def _node(
         node.mesh.watches.append(ca.warnings)
     node.discovery = ["static", "gossip", "dht"]
     return node
+
+
+def _federation(settings: Settings, home: Home, stack: contextlib.AsyncExitStack) -> FederationKit:
+    """Return what federation needs. Raises ConfigError, StoreError."""
+    from agentmesh.adapters.fetch import PlainFetch
+
+    fetch = PlainFetch(settings.federation_ca)
+    stack.push_async_callback(fetch.aclose)
+    store = FederationStore.open(home.federated)
+    stack.callback(store.close)
+    return FederationKit(
+        store,
+        fetch,
+        settings.federation_seeds,
+        settings.federation_interval_s,
+        settings.federation_trust_min,
+        settings.federation_low,
+    )
+
+
+def _listen_for_partners(settings: Settings, node: Node, stack: contextlib.AsyncExitStack, scope: TaskScope) -> None:
+    """Open the listener for partners, if one is set. Raises ConfigError: its address or certificate cannot be used."""
+    if not settings.federation_listen or node.federation is None:
+        return
+    from agentmesh.api.federation import FederationApp
+    from agentmesh.identity.federation_proof import origin_of
+
+    host, port = parse_listen(settings.federation_listen)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    stack.callback(listener.close)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(64)
+        listener.setblocking(False)
+        server = make_partner_server(
+            FederationApp(node.federation.desk), settings.federation_cert, settings.federation_key
+        )
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(
+            f"cannot listen for partners at {settings.federation_listen}: {error}",
+            code="federation.listen",
+            hint="agentmesh config explain federation_listen",
+        ) from error
+    scheme = "https" if settings.federation_cert else "http"
+    shown = f"[{host}]" if ":" in host else host
+    url = settings.federation_url or f"{scheme}://{shown}:{listener.getsockname()[1]}"
+    node.federation.desk.origin = origin_of(url)
+    serving = scope.spawn(server.serve(sockets=[listener]), "partners")
+
+    async def stop() -> None:
+        server.should_exit = True
+        await serving
+
+    stack.push_async_callback(stop)
+    _log.info("partners pull at %s", url)
 
 
 def _transport(

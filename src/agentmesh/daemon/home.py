@@ -10,6 +10,8 @@
     ledger.sqlite                          what calls have cost
     audit/                                 the audit log, never deleted by this program
     trust.sqlite                           what it saw of others
+    federation.toml  federation.sqlite     whom this node shows agents; what others showed it
+    organisations/                         keys of organisations, where people made them
     models/                                local models that search by meaning
     daemon.json  daemon.lock  daemon.log   the running daemon
     home_version                           layout version, "1"

@@ -30,6 +30,9 @@ if _stub is not None:
 
 #: How long running requests get to end once the daemon was asked to stop, seconds.
 _GRACE_S = 3
+#: Connections of partners at once, and how long an idle one is kept, seconds.
+_PARTNERS_AT_ONCE = 128
+_PARTNER_KEEP_S = 15
 
 
 class Server(_UvicornServer):
@@ -58,3 +61,35 @@ def make_server(app: ASGIApp) -> Server:
             timeout_graceful_shutdown=_GRACE_S,
         )
     )
+
+
+def make_partner_server(app: ASGIApp, cert: str, key: str) -> Server:
+    """Return the server for partners of other meshes, with TLS if there is a certificate.
+
+    Args:
+        app: Answers them.
+        cert: PEM file with the chain, "" = plain HTTP.
+        key: PEM file with its key, "" = in ``cert``.
+
+    Raises:
+        OSError: the files cannot be used.
+    """
+    config = Config(
+        app,  # pyright: ignore[reportArgumentType] both say ASGI, each with types of its own
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        limit_concurrency=_PARTNERS_AT_ONCE,
+        timeout_keep_alive=_PARTNER_KEEP_S,
+        timeout_graceful_shutdown=_GRACE_S,
+        ssl_certfile=cert or None,
+        ssl_keyfile=key or None,
+    )
+    config.load()
+    return Server(config)

@@ -45,6 +45,8 @@ Capacity = Literal["auto", "0", "1", "2", "3", "4"]
 PolicyMode = Literal["auto", "open", "closed", "strict"]
 DiscoverAsk = Literal["mesh", "off"]
 Level = Literal["debug", "info", "warning", "error"]
+LowTrust = Literal["drop", "mark"]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -442,6 +444,79 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             origin="empty, so that a home holds all that its node needs",
         ),
     ] = ""
+    federation_seeds: Annotated[
+        tuple[str, ...],
+        Knob(
+            effect="Meshes that show agents to this one: URL, or did:key:…@URL if that key must answer there.",
+            when="When a partner shows you agents. More can be said of each seed in federation.toml.",
+            origin="nobody",
+        ),
+    ] = ()
+    federation_listen: Annotated[
+        str,
+        Knob(
+            effect="host:port where partners pull what federation.toml shows them, and hint at changes; empty: nowhere.",
+            when="To show agents to partners. Plain HTTP on loopback behind a proxy, else with federation_cert.",
+            origin="off: a port for others is opened on purpose",
+        ),
+    ] = ""
+    federation_url: Annotated[
+        str,
+        Knob(
+            effect="What partners call the listener: https://host:port. Proofs made for another address are refused.",
+            when="Behind a proxy, or when federation_listen is no address that partners use.",
+            origin="made of federation_listen",
+        ),
+    ] = ""
+    federation_cert: Annotated[
+        str,
+        Knob(
+            effect="PEM file with the listener's certificate chain, and its key unless federation_key has it.",
+            when="Whenever partners reach the listener without a proxy of yours in between.",
+            origin="none: plain HTTP, on loopback only",
+        ),
+    ] = ""
+    federation_key: Annotated[
+        str,
+        Knob(
+            effect="PEM file with the key of federation_cert.",
+            when="When it is in a file of its own.",
+            origin="in federation_cert",
+        ),
+    ] = ""
+    federation_ca: Annotated[
+        str,
+        Knob(
+            effect="PEM file with the authorities that certificates of seeds and hinted partners must be of.",
+            when="When partners have certificates of a private authority.",
+            origin="those of this machine",
+        ),
+    ] = ""
+    federation_interval_s: Annotated[
+        Seconds,
+        Knob(
+            effect="How often seeds are asked for changes when they do not hint.",
+            when="Lower where no hints reach this node.",
+            origin="half a minute behind is little for agents that come and go by hand",
+            unit="s",
+        ),
+    ] = 30.0
+    federation_trust_min: Annotated[
+        Share,
+        Knob(
+            effect="Least trust of a federated agent, 0 to 1; below it, federation_low says what becomes of it.",
+            when="When a partner's agents disappoint. 'agentmesh trust AGENT' shows the score.",
+            origin="0: nobody knows a newcomer, and policy decides about calls anyway",
+        ),
+    ] = 0.0
+    federation_low: Annotated[
+        LowTrust,
+        Knob(
+            effect="What becomes of a federated agent below federation_trust_min: drop, or mark it as low trust.",
+            when="mark to see them all.",
+            origin="drop: what is not trusted is not offered",
+        ),
+    ] = "drop"
     log_level: Annotated[
         Level,
         Knob(
@@ -486,15 +561,17 @@ def table() -> list[Row]:
             knob = next(m for m in kind.__metadata__ if isinstance(m, Knob))
             many = getattr(kind.__origin__, "__origin__", None) is tuple
             default = None if field.default is msgspec.NODEFAULT else field.default
-            flag = "--" + (knob.flag or field.name).replace("_", "-")
+            name = field.name.replace("federation_", "federation.", 1)  # RQ0 §8 names this one group with a dot
+            flag = "--" + (knob.flag or name).replace("_", "-")
             _TABLE.append(Row(field.name, kind, default, knob, ENV_PREFIX + field.name.upper(), flag, many))
     return _TABLE
 
 
 def row_of(key: str) -> Row:
-    """Return one row. Raises ConfigError with near names."""
+    """Return one row; ``federation.listen`` is another spelling of ``federation_listen``. Raises ConfigError with near names."""
+    plain = key.replace(".", "_").replace("-", "_") if key.startswith("federation.") else key
     for row in table():
-        if row.key == key:
+        if row.key == plain:
             return row
     raise unknown_key(key, "")
 

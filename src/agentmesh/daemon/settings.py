@@ -42,6 +42,11 @@ ENV_OTHERS = frozenset(
     }
 )
 _SEED_SCHEMES = ("iroh", "tls", "ws")
+_PATHS = (
+    *("tls_ca", "tls_cert", "tls_key", "root_key", "embedder_key_file", "models_dir"),
+    *("federation_cert", "federation_key", "federation_ca"),
+)
+_ORIGIN = re.compile(r"https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(?::\d{1,5})?/?")
 #: As ``identity.node_record`` has it, which would load the signature library here.
 _SITE = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}|")
 
@@ -108,6 +113,7 @@ def load(
     settings = _settings(values)
     _check_together(settings)
     _check_tls(settings)
+    _check_federation(settings)
     return Loaded(settings, sources)
 
 
@@ -209,6 +215,22 @@ def check_seed(text: str) -> str:
     return text
 
 
+def check_origin(text: str) -> str:
+    """Return a URL that has scheme, host and perhaps a port, and nothing else. Raises ConfigError."""
+    if not _ORIGIN.fullmatch(text):
+        raise ConfigError(f"{text[:120]!r} is no address of a listener", hint="write https://host:port, without a path")
+    return text
+
+
+def check_federation_seed(text: str) -> str:
+    """Return a seed of a federation: ``URL``, or ``did:key:…@URL``. Raises ConfigError, DecodeError."""
+    who, at, url = text.rpartition("@")
+    if at:
+        public_key_of(who)
+    check_origin(url)
+    return text
+
+
 def set_value(home: Home, key: str, text: str | None, profile: str = "") -> bool:
     """Write one value to config.toml, or remove it when ``text`` is None; the file is replaced atomically.
 
@@ -222,6 +244,7 @@ def set_value(home: Home, key: str, text: str | None, profile: str = "") -> bool
     import tomli_w
 
     row = row_of(key)
+    key = row.key
     if key == "home":
         raise ConfigError("home cannot be set in config.toml, which lies inside it", hint="export AGENTMESH_HOME=DIR")
     text_before = _read_text(home.config)
@@ -317,10 +340,17 @@ def _convert(row: Row, value: Any, where: str) -> Any:
                 public_key_of(one)
         elif row.key in ("listen", "listen_tls", "listen_ws", "listen_udp"):
             parse_listen(result)
+        elif row.key == "federation_seeds":
+            for seed in result:
+                check_federation_seed(seed)
+        elif row.key == "federation_listen" and result:
+            parse_listen(result)
+        elif row.key == "federation_url" and result:
+            check_origin(result)
         elif row.key == "require_credentials_of":
             for root in result:
                 parse_node_id(root)
-        elif row.key in ("tls_ca", "tls_cert", "tls_key", "root_key", "embedder_key_file", "models_dir") and result:
+        elif row.key in _PATHS and result:
             result = _absolute(result)
         elif row.key == "embedder":
             check_name(result)
@@ -408,6 +438,29 @@ def _check_tls(settings: Settings) -> None:
             why="iroh cannot ask a peer for a certificate, so any node could come in by it",
             hint="agentmesh config set transports tls,ws    or, to let it be open: agentmesh config set tls_ca_only off",
             extra={"key": "transports"},
+        )
+
+
+def _check_federation(settings: Settings) -> None:
+    """Refuse a listener for partners that would be open and in the clear, or whose address nobody can know."""
+    if not settings.federation_listen:
+        return
+    host, _ = parse_listen(settings.federation_listen)
+    if not settings.federation_cert and host not in ("127.0.0.1", "::1", "localhost"):
+        raise ConfigError(
+            "federation_listen is open to others, but federation_cert is not set",
+            code="config.federation_plain",
+            why="names of agents and partners would go over the network in the clear",
+            hint="agentmesh config set federation_cert /path/cert.pem   or listen on 127.0.0.1 behind a proxy",
+            extra={"key": "federation_cert"},
+        )
+    if not settings.federation_url and host in ("0.0.0.0", "::"):  # noqa: S104 compared, not bound
+        raise ConfigError(
+            f"federation_listen = {settings.federation_listen} is no address that partners use",
+            code="config.federation_url",
+            why="they sign for the address that they ask, and this node must know it",
+            hint="agentmesh config set federation_url https://mesh.example:7443",
+            extra={"key": "federation_url"},
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from agentmesh.errors import AgentNotFound, MeshError
 from agentmesh.identity.manifest import Manifest
 from agentmesh.ids import AgentId, capability_key, dht_key, is_name, public_key_of
+from agentmesh.node.federation.imports import FederatedEntry
 from agentmesh.node.parts import Parts
 from agentmesh.node.registry import OPERATOR, Owner
 from agentmesh.node.resolve import Directory, find
@@ -105,7 +106,7 @@ class AgentHost(Parts):
         return OwnEntry(agent) if agent is not None and agent.saved.private else None
 
     def _view(self, entry: Any) -> AgentView:
-        return agent_view(
+        view = agent_view(
             entry,
             registry=self.registry,
             links=self.links,
@@ -114,6 +115,9 @@ class AgentHost(Parts):
             now_s=self.mesh.now_s,
             organisation=self._organisation_of(entry.manifest),
         )
+        if isinstance(entry, FederatedEntry) and self.federation is not None and self.federation.is_low(view.agent_id):
+            view.trust = "low"
+        return view
 
     def _organisation_of(self, manifest: Manifest) -> str:
         """Return the did:key of the organisation that vouches for an agent, as its manifest proves; "" for none."""

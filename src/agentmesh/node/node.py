@@ -27,8 +27,10 @@ from agentmesh.node.audit import Audit
 from agentmesh.node.audit_peers import AuditPeers
 from agentmesh.node.borders import Border, check_claim
 from agentmesh.node.call import Call
+from agentmesh.node.callee import Check
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.discovering import DiscoverHost
+from agentmesh.node.federation.federation import ClosedBorder, Federation, FederationKit
 from agentmesh.node.grants import Grants
 from agentmesh.node.guard import Guard
 from agentmesh.node.guardfile import GuardFile
@@ -80,6 +82,7 @@ class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         home: Home directory, for ``status``.
         http_port: Returns the API's port.
         trust_config: Weights and half-life of evidence; defaults if left out.
+        federation: What federation needs; None: this node federates with nobody.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         udp_listen: str = "",
         admission: Admission | None = None,
         tenant_store: TenantStore | None = None,
+        federation: FederationKit | None = None,
     ) -> None:
         self.node_id: NodeId = node_id(key.public)
         self.config = config
@@ -121,14 +125,7 @@ class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
             transports,
             udp_listen,
             state,
-            Callbacks(
-                on_request=self._on_request,
-                on_resign=lambda agent, seq: self.registry.resign(agent, seq),
-                on_up=lambda peer: self._hearsay.on_up(peer),
-                on_misbehaved=lambda peer, code, detail: self.trust.note_misbehaviour(peer, code, detail),
-                on_dead=lambda node: self.trust.note_dead(node),
-                on_changed=self._on_changed,
-            ),
+            self._callbacks(),
             admission,
         )
         self.links: Links = self.mesh.links
@@ -171,7 +168,12 @@ class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
             self._scope,
             self.orders,
             self.switch,
-            checks=(PolicyCheck(self.policy), self._guard, self.audit),  # audit last: what it notes as begun, begins
+            checks=(
+                self._federate(key, federation),
+                PolicyCheck(self.policy),
+                self._guard,
+                self.audit,
+            ),  # audit last: what it notes as begun, begins
             recorders=(self.audit, self.trust),
             outward=self.audit,
             trust=self.trust,
@@ -201,7 +203,20 @@ class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         await self.mesh.open()
         await self.registry.open()
         self._audit_peers.open()
+        if self.federation is not None:
+            self.federation.open()
+            self.mesh.reviews.append(self.federation.refresh)
         await self.add_seeds(list(seeds))
+
+    def _callbacks(self) -> Callbacks:
+        return Callbacks(
+            on_request=self._on_request,
+            on_resign=lambda agent, seq: self.registry.resign(agent, seq),
+            on_up=lambda peer: self._hearsay.on_up(peer),
+            on_misbehaved=lambda peer, code, detail: self.trust.note_misbehaviour(peer, code, detail),
+            on_dead=lambda node: self.trust.note_dead(node),
+            on_changed=self._on_changed,
+        )
 
     def _ask_others(self, audit_log: AuditLog) -> None:
         """Compose what asks other nodes, and answers them."""
@@ -217,6 +232,28 @@ class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         self.organisations.abroad = self._is_abroad
         self.mesh.belong_with(self.border)
         self.sights = Sights(self._brain, self.orders.refusal_of, lambda: self.orders.any_revoked)
+
+    def _federate(self, key: KeyPair, kit: FederationKit | None) -> Check:
+        """Compose federation, and return the check of calls from other meshes."""
+        if kit is None:
+            self.federation = None
+            return ClosedBorder(self._is_abroad)
+        self.federation = federation = Federation(
+            key,
+            kit,
+            self._home / "federation.toml",
+            self._brain,
+            self.organisations,
+            self.orders,
+            self.trust,
+            take_evidence=lambda node, raws: self._hearsay.take(node, raws),
+            is_abroad=self._is_abroad,
+            on_agent=lambda agent: self._discovery.note(AgentId(agent)),
+        )
+        self.border.partners = federation
+        self.organisations.partners = federation.organisations
+        self.sights.abroad = federation.imports
+        return federation
 
     def _ruling(self) -> Policy:
         policy = Policy(
@@ -275,6 +312,8 @@ class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
 
     def _on_changed(self, agent_id: AgentId) -> None:
         self._discovery.note(agent_id)
+        if self.federation is not None:
+            self.federation.changed(agent_id)
         entry = self._brain.entry(agent_id)
         if entry is not None and not entry.local:
             check_claim(self.organisations, entry.manifest, entry.via, self.mesh.note_misbehaviour)
@@ -317,6 +356,8 @@ class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
     async def aclose(self) -> None:
         """Leave: finish or cancel calls, tell peers, close links. Idempotent."""
         await self._discovery.aclose()
+        if self.federation is not None:
+            await self.federation.aclose()
         await self._survey.aclose()
         await self._audit_peers.aclose()
         await self._hearsay.aclose()

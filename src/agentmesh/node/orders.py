@@ -286,6 +286,11 @@ class Orders:
         )
 
     @property
+    def taken_back(self) -> dict[str, frozenset[str]]:
+        """What each organisation revoked."""
+        return self._taken_back
+
+    @property
     def any_revoked(self) -> bool:
         """Say whether ``refusal_of`` can refuse anybody."""
         return bool(self.revoked or self._taken_back)

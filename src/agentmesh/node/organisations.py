@@ -76,6 +76,8 @@ class Organisations:
         self._met: dict[str, None] = {}
         #: Says of a node whether it is of another mesh, linked for calls only.
         self.abroad: Callable[[str], bool] = lambda _: False
+        #: Returns the organisations that this node federates with.
+        self.partners: Callable[[], list[str]] = list
         self.refresh()
 
     # Our own
@@ -204,13 +206,17 @@ class Organisations:
         try:
             member = read_membership(manifest, now=int(self._unix_s()))
         finally:
-            self._members.pop(manifest.agent_id, None)
-            while len(self._members) >= _AGENTS_MAX:
-                del self._members[next(iter(self._members))]
-            self._members[manifest.agent_id] = (manifest, member)
+            self.note(manifest, member)
+        return self._now(member)
+
+    def note(self, manifest: Manifest, member: Membership | None) -> None:
+        """Take what somebody here has verified already."""
+        self._members.pop(manifest.agent_id, None)
+        while len(self._members) >= _AGENTS_MAX:
+            del self._members[next(iter(self._members))]
+        self._members[manifest.agent_id] = (manifest, member)
         if member is not None:
             self._meet(member.organisation)
-        return self._now(member)
 
     def _now(self, member: Membership | None) -> Membership | None:
         return member if member is not None and member.holds(int(self._unix_s())) else None
@@ -250,9 +256,9 @@ class Organisations:
         return (organisation,) if organisation else ()
 
     def known(self) -> tuple[str, ...]:
-        """Return the organisations met so far, this node's own first, at most ``KNOWN_MAX``."""
+        """Return the organisations known, this node's own first, then partners, then those met, at most ``KNOWN_MAX``."""
         own = (self.own,) if self.own else ()
-        return tuple(dict.fromkeys((*own, *self._met)))[:KNOWN_MAX]
+        return tuple(dict.fromkeys((*own, *self.partners(), *self._met)))[:KNOWN_MAX]
 
     def _meet(self, organisation: str) -> None:
         if organisation not in self._met and len(self._met) < KNOWN_MAX:

@@ -16,6 +16,7 @@ from agentmesh.node.audit import Audit
 from agentmesh.node.audit_peers import AuditPeers
 from agentmesh.node.calls import Calls
 from agentmesh.node.config import NodeConfig
+from agentmesh.node.federation.federation import Federation
 from agentmesh.node.grants import Grants
 from agentmesh.node.guard import Guard
 from agentmesh.node.killswitch import KillSwitch
@@ -48,6 +49,7 @@ class Parts:
     orders: Orders
     organisations: Organisations
     sights: Sights
+    federation: Federation | None
     policy: Policy
     trust: Trust
     audit: Audit
@@ -73,4 +75,7 @@ class Parts:
         if (name := self.mesh.names.get(node)) is not None:
             return name or short(node)
         record = self._brain.overlay.record_of(NodeId(node))
-        return (record.name if record is not None else "") or short(node)
+        name = record.name if record is not None else ""
+        if not name and self.federation is not None:
+            name = self.federation.name_of(node)
+        return name or short(node)

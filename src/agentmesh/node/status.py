@@ -11,6 +11,7 @@ from agentmesh.node.parts import Parts
 from agentmesh.node.peers import known_peers
 from agentmesh.node.views import cut_off_view
 from agentmesh.obs.resident import rss_bytes
+from agentmesh.wire.federation import FederationView
 from agentmesh.wire.net_views import NetView, PeerView
 from agentmesh.wire.order_views import OrdersView, OrderTaken
 from agentmesh.wire.views import StatusView
@@ -65,6 +66,7 @@ class StatusHost(Parts):
             *self.links.warnings,
             *self.registry.warnings,
             *self.organisations.warnings(),
+            *(self.federation.warnings() if self.federation is not None else ()),
             *self._guard.warnings,
             *self.audit.warnings,
             *self._audit_peers.warnings(self.name_of),
@@ -72,6 +74,12 @@ class StatusHost(Parts):
         ]
         warnings += self.mesh.peer_warnings(self.name_of)
         return warnings
+
+    def federation_view(self) -> FederationView:
+        """Return how federation stands."""
+        if self.federation is None:
+            return FederationView(organisation=self.organisations.own)
+        return self.federation.view()
 
     def peers(self) -> list[PeerView]:
         """Return every node known: zone mates, long links, other links, then the rest."""

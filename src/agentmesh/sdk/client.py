@@ -27,6 +27,7 @@ from agentmesh.sdk.types import (
     CallRequest,
     CancelResult,
     DiscoverView,
+    FederationView,
     GrantRequest,
     GrantView,
     NetView,
@@ -253,6 +254,10 @@ class Mesh:
     async def report_abuse(self, ref: str, reason: str) -> TrustView:
         """Report abuse by an agent or node; return what the node thinks of it then. Raises AgentNotFound, UsageError."""
         return await self._send(requests.report_abuse(ref, reason))
+
+    async def federation(self) -> FederationView:
+        """Return how federation stands: seeds and partners."""
+        return await self._send(requests.federation())
 
     async def orders(self) -> OrdersView:
         """Return the operators that the node obeys, and their orders."""

@@ -30,6 +30,7 @@ from agentmesh.sdk.types import (
     DiscoverRequest,
     DiscoverView,
     EventsRequest,
+    FederationView,
     GrantRequest,
     GrantView,
     HealthView,
@@ -223,6 +224,11 @@ def trace(ref: str = "last", after: int = 0, remote: bool = True) -> Request[Tra
     """Ask for a run."""
     wanted = {"after": str(after) if after else "", "remote": "" if remote else "false"}
     return Request("GET", f"/api/v1/runs/{_segment(ref)}/events" + _query(wanted), TraceView)
+
+
+def federation() -> Request[FederationView]:
+    """Ask how federation stands."""
+    return Request("GET", "/api/v1/federation", FederationView)
 
 
 def orders() -> Request[OrdersView]:

@@ -30,6 +30,7 @@ from agentmesh.sdk.types import (
     CallRequest,
     CancelResult,
     DiscoverView,
+    FederationView,
     GrantRequest,
     GrantView,
     HealthView,
@@ -192,6 +193,10 @@ class SyncMesh:
     def report_abuse(self, ref: str, reason: str) -> TrustView:
         """Report abuse by an agent or node; return what the node thinks of it then. Raises AgentNotFound, UsageError."""
         return self._send(requests.report_abuse(ref, reason))
+
+    def federation(self) -> FederationView:
+        """Return how federation stands: seeds and partners."""
+        return self._send(requests.federation())
 
     def orders(self) -> OrdersView:
         """Return the operators that the node obeys, and their orders."""

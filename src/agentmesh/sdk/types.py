@@ -15,6 +15,7 @@ from agentmesh.wire.bridge_views import (
     ImportView,
     RefusedEntry,
 )
+from agentmesh.wire.federation import FederationView, PartnerView, RefusedView, SeedView
 from agentmesh.wire.net_views import CutOffView, NetNodeView, NetView, PeerList, PeerRole, PeerState, PeerView, UdpView
 from agentmesh.wire.order_views import OrderRequest, OrdersView, OrderTaken, OrderView
 from agentmesh.wire.policy import PolicyView, RulingView
@@ -82,6 +83,7 @@ __all__ = [
     "DiscoverRequest",
     "DiscoverView",
     "EventsRequest",
+    "FederationView",
     "GrantRequest",
     "GrantView",
     "HealthView",
@@ -98,6 +100,7 @@ __all__ = [
     "OrderTaken",
     "OrderView",
     "OrdersView",
+    "PartnerView",
     "PeerList",
     "PeerRole",
     "PeerState",
@@ -107,6 +110,7 @@ __all__ = [
     "ReceiptList",
     "ReceiptView",
     "RefusedEntry",
+    "RefusedView",
     "RegisterRequest",
     "Registered",
     "Renewed",
@@ -117,6 +121,7 @@ __all__ = [
     "Scope",
     "ScoreView",
     "SeedRequest",
+    "SeedView",
     "ShutdownView",
     "SkillView",
     "StatusView",

@@ -9,6 +9,7 @@ from agentmesh.api.routes import (
     calls,
     daemon,
     discover,
+    federation,
     keys,
     orders,
     policy,
@@ -29,6 +30,7 @@ ROWS: tuple[RouteRow, ...] = (
     *policy.ROWS,
     *trust.ROWS,
     *orders.ROWS,
+    *federation.ROWS,
     *tenants.ROWS,
     *bridges.ROWS,
 )
