@@ -35,6 +35,7 @@ NAMES = {
     "cli": "bench.cli",
     "audit": "bench.audit",
     "discovery": "bench.discovery.main",
+    "federation": "bench.federation",
 }
 #: Measurements that also have a command line of their own, if they are named first: ``main(arguments) -> exit code``.
 OWN = {"discovery": "bench.discovery.main"}
