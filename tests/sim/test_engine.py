@@ -474,3 +474,16 @@ def test_a_link_names_its_other_end() -> None:
     assert link.is_current(a)
     a.life += 1
     assert not link.is_current(a)
+
+
+def test_an_answer_goes_back_to_where_its_question_came_from_as_it_does_between_real_nodes() -> None:
+    run = run_of()
+    run.world.run(6)
+    asker, asked = run.world.nodes[:2]
+    run.world.carriage.lose_links(asked)
+    asked.proven.clear()
+    brain: Any = asked.brain
+    brain.addresses = {}
+    run.world.carriage.send_all(asker, [Send(asked.node_id, Ping(4_711, 1, 0, 0), (asked.address,))])
+    run.world.run(6.3)
+    assert 4_711 in {ack.nonce for _, ack in logs(asker, Ack)}

@@ -99,7 +99,7 @@ class Carriage:
             if not over_link and (kind.is_datagram or (link is None and kind.is_spare)) and size <= PAYLOAD_BYTES_MAX:
                 heard_us = node.proven.get(to)
                 proven = heard_us is not None and self._world.now_us - heard_us < _PROVEN_US
-                if self._send_datagram(node, to, message, at, size) and (link is None or proven):
+                if self._send_datagram(node, to, message, at, size, proven=proven) and (link is None or proven):
                     continue
             if link is None:
                 self._dial(node, to, (*at, *node.brain.addresses_of(to)), message, size)
@@ -108,17 +108,25 @@ class Carriage:
 
     # Datagrams
 
-    def _send_datagram(self, node: SimNode, to: NodeId, message: Any, at: tuple[str, ...], size: int) -> bool:
-        """Send a datagram to the first address known; False if there is none. It may get lost all the same."""
-        for address in at or node.brain.addresses_of(to):
-            if address.startswith("udp:"):
-                break
+    def _send_datagram(
+        self, node: SimNode, to: NodeId, message: Any, at: tuple[str, ...], size: int, *, proven: bool
+    ) -> bool:
+        """Send a datagram to where the last one came from, or to the first address known; False if there is none.
+
+        It may get lost all the same.
+        """
+        world, ether = self._world, self._ether
+        if proven:
+            dest = world.by_id[to]
         else:
-            return False
+            for address in at or node.brain.addresses_of(to):
+                if address.startswith("udp:"):
+                    break
+            else:
+                return False
+            dest = world.by_address.get(address)
         size += _DATAGRAM_EXTRA
         node.bytes_out += size
-        world, ether = self._world, self._ether
-        dest = world.by_address.get(address)
         if dest is None or dest.node_id != to or dest.state == DOWN or (ether.loss and ether.is_lost()):
             return True
         if self.cuts and not self.passes(node, dest):
@@ -133,10 +141,10 @@ class Carriage:
         at_us = world.now_us + delay_us
         if ether.reorder:
             at_us += ether.held_us(delay_us)
-        proven = dest.proven
-        if len(proven) >= _PROVEN_MAX and node.node_id not in proven:
-            del proven[next(iter(proven))]
-        proven[node.node_id] = at_us
+        heard = dest.proven
+        if len(heard) >= _PROVEN_MAX and node.node_id not in heard:
+            del heard[next(iter(heard))]
+        heard[node.node_id] = at_us
         world.push(at_us, dest, 0, payload, size)
         if ether.duplicate and ether.is_doubled():
             world.push(world.now_us + ether.delay_us(node, dest), dest, 0, payload, size)

@@ -294,6 +294,23 @@ def test_a_replica_that_forgot_gets_the_record_again() -> None:
     owner.dht.assert_invariants()
 
 
+def test_a_node_looks_again_where_its_records_belong_some_time_after_it_joined() -> None:
+    world = World(16, config=DhtConfig(store_set=3))
+    world.add_warm(60)
+    ((owner, key),) = published(world, 1)
+    # As if it had placed the record by a table that was nearly empty: elsewhere, and nobody watches these replicas.
+    for holder in world.holders(key):
+        holder.dht.values.drop(key)
+    provides = owner.dht.provides
+    for node in list(provides.replicas):
+        provides._forget_replica(node)  # pyright: ignore[reportPrivateUsage]
+    world.run(40)
+    target = int.from_bytes(key, "big")
+    nearest = sorted(world.order, key=lambda node: number_of(node) ^ target)[:3]
+    assert set(world.holders(key)) >= set(nearest)
+    owner.dht.assert_invariants()
+
+
 def test_a_new_nearest_node_is_given_the_records_it_should_hold() -> None:
     world = joined(40, config=DhtConfig(store_set=5))
     keys = published(world, 20)
@@ -379,7 +396,7 @@ def test_idle_nodes_send_at_most_one_question_per_tick() -> None:
     world = World(19)
     world.add_warm(80)
     published(world, 10)
-    world.run(30)
+    world.run(500)  # until they have looked again where they are, and where their records belong
     before = world.sent
     world.run(100)
     questions = (world.sent - before) / 2 / len(world.order) / 100

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from functools import partial
 
 from agentmesh.core.dht.answers import Answers
 from agentmesh.core.dht.calls import FAILED, LATE
@@ -41,8 +42,9 @@ JOIN = "dht.join"
 REFRESH = "dht.refresh"
 #: A newcomer walks to itself so soon after it first met somebody: others may come up in the same moment.
 _JOIN_S = 0.05
-#: And once more when those who came at the same time are in place.
-_JOIN_AGAIN_S = 20.0
+#: And again, each so long after the one before, when those who came at the same time are in place: records that were placed
+#: by what was known until then are placed anew.
+_REVIEWS_S = (20.0, 60.0, 240.0)
 #: Expired records are dropped, and unused buckets looked for, every so many ticks.
 _SWEEP_TICKS = 12
 #: A node with records of its own to check pings a near node every so many ticks besides; one without, every tick.
@@ -62,6 +64,7 @@ class Dht:
 
     __slots__ = (
         "_answers",
+        "_is_reviewing",
         "_joined",
         "_near",
         "_rng",
@@ -89,7 +92,7 @@ class Dht:
         self.pushes = Pushes(self.roster, self.values, config, rng, wall)
         self._answers = Answers(self.roster, self.values, config, reader, wall)
         self._rng, self._wall = rng, wall
-        self._started = self._joined = False
+        self._started = self._joined = self._is_reviewing = False
         self._ticks = 0
         self._to_refresh: list[int] = []
         #: Near contacts to be pinged in this round, the one to be pinged next last.
@@ -212,7 +215,7 @@ class Dht:
             self._joined = True
             self._plan_join(_JOIN_S, out)
         elif self._joined and not self.roster.table.contacts:
-            self._joined = False
+            self._joined = self._is_reviewing = False
         if self.searches.waiting:
             self.searches.start_waiting(now_s, out)
         self.provides.start_waiting(now_s, out)
@@ -231,12 +234,11 @@ class Dht:
         elif name in (REPUBLISH, RETRY):
             self.provides.on_timer(timer, out)
         elif name == JOIN:
-            again = timer.token
             self.searches.walk_to(
                 Key(self.roster.table.place.number.to_bytes(32, "big")),
                 now_s,
                 out,
-                self._on_joined if not again else _on_refreshed,
+                partial(self._on_reviewed, timer.token) if timer.token else self._on_joined,
             )
         elif name == REFRESH:
             self._refresh_next(now_s, out)
@@ -244,6 +246,9 @@ class Dht:
     def _on_tick(self, now_s: float, out: Outbox) -> None:
         out.after(self.config.tick_s, Timer(TICK))
         self._ticks += 1
+        if self._joined and not self._is_reviewing:
+            self._is_reviewing = True
+            self._plan_review(1, out)
         if not self.provides.check_next(self.config.check_pause_s, now_s, out) or not self._ticks % _NEAR_TICKS:
             self._ping_near(now_s, out)
         if not self._ticks % _SWEEP_TICKS:
@@ -279,7 +284,16 @@ class Dht:
             known = len(search.walk.by_public)
             self._to_refresh = list(range(index + 1, KEY_BITS)) if known >= self.config.k else []
             out.after(self.config.refresh_gap_s, Timer(REFRESH))
-        out.after(_JOIN_AGAIN_S * self._rng.uniform(0.5, 1.5), Timer(JOIN, 1))
+
+    def _plan_review(self, number: int, out: Outbox) -> None:
+        if number <= len(_REVIEWS_S):
+            out.after(_REVIEWS_S[number - 1] * self._rng.uniform(0.5, 1.5), Timer(JOIN, number))
+
+    def _on_reviewed(self, number: int, search: Search, now_s: float, out: Outbox) -> None:
+        """Look again where our records belong, now that more nodes are known."""
+        self.provides.review()
+        self.provides.start_waiting(now_s, out)
+        self._plan_review(number + 1, out)
 
     def _refresh_next(self, now_s: float, out: Outbox) -> None:
         """Walk to a random place in the next bucket that is to be refreshed, and plan the one after it."""

@@ -8,6 +8,7 @@ from functools import partial
 
 from agentmesh.core.dht.config import DhtConfig
 from agentmesh.core.dht.messages import CHECK_KEYS_MAX, Check, Checked, Item, Store, Stored
+from agentmesh.core.dht.place import place_of
 from agentmesh.core.dht.roster import Roster
 from agentmesh.core.dht.search import Search, Searches
 from agentmesh.core.dht.values import Values
@@ -28,20 +29,21 @@ class Publication:
     Attributes:
         agent_id, key: What it is of.
         raw: The signed record, b"" until it was signed.
+        fresh: Its replicas hold an older one, or perhaps none: it is to be stored at all of them, not only where it is missing.
         replicas: Nodes that acknowledged it.
         wanted: How many these were when it was last provided; losses are judged against it.
         queued: It waits to be provided, or is being provided.
         attempts: Failed ones in a row.
     """
 
-    __slots__ = ("agent_id", "attempts", "key", "queued", "raw", "replicas", "wanted")
+    __slots__ = ("agent_id", "attempts", "fresh", "key", "queued", "raw", "replicas", "wanted")
 
     def __init__(self, agent_id: AgentId, key: Key) -> None:
         self.agent_id, self.key = agent_id, key
         self.raw = b""
         self.replicas: dict[NodeId, None] = {}
         self.wanted = self.attempts = 0
-        self.queued = False
+        self.fresh = self.queued = False
 
 
 class Replica:
@@ -143,7 +145,7 @@ class Provides:
                 raise AssertionError(f"the driver signed a record that does not read: {error}") from error
             signed_for = (provider.node_id, provider.agent_id)
             assert signed_for == (self._roster.table.place.node, provide.agent_id), "signed for somebody else"
-            publication.raw = raw
+            publication.raw, publication.fresh = raw, True
             self.enqueue(publication)
 
     def enqueue(self, publication: Publication) -> None:
@@ -170,6 +172,12 @@ class Provides:
                 self._want(agent, out)
         elif (publication := self._retries.pop(timer.token, None)) is not None and self._is_current(publication):
             self.enqueue(publication)
+
+    def review(self) -> None:
+        """Look again where every record belongs, and store it where it is missing."""
+        for publications in self.adverts.values():
+            for publication in publications.values():
+                self.enqueue(publication)
 
     def on_changed(self) -> None:
         """Look again at records with too few replicas: nodes came."""
@@ -239,6 +247,7 @@ class Provides:
                 self._unlink(publication, node)
         for publication in suspects:
             if self._is_low(publication):
+                publication.fresh = True  # those not asked yet may have lost it too
                 self.enqueue(publication)
 
     def _is_low(self, publication: Publication) -> bool:
@@ -268,11 +277,18 @@ class Provides:
             provider = self._reader.provider(publication.raw, publication.key, self._wall.unix_s(now_s))
             self._values.admit(provider, self._wall.unix_s(now_s))
             count -= 1
+        if len(found) >= config.k:
+            # Who stands beyond all of these was given the record before nearer nodes were known: nobody will ask it.
+            for node in list(publication.replicas):
+                if place_of(node).number ^ search.walk.target > found[-1].distance:
+                    self._unlink(publication, node)
         storing = _Storing(publication, targets[count:])
-        storing.due = min(count, len(targets))
+        lacking = [(n, at) for n, at in targets[:count] if publication.fresh or n not in publication.replicas]
+        publication.fresh = False
+        storing.due = len(lacking)
         if not storing.due:
             self._on_stored(storing, now_s, out)
-        for node, addresses in targets[:count]:
+        for node, addresses in lacking:
             self._store(storing, node, addresses, now_s, out)
 
     def _store(self, storing: _Storing, node: NodeId, addresses: tuple[str, ...], now_s: float, out: Outbox) -> None:

@@ -181,7 +181,9 @@ class Dense:
             (vector,) = self.embedder.embed([text], "query")
             made = self._numpy.asarray(vector, dtype=self._numpy.float32)
             if self._dims and made.shape != (self._dims,):
-                raise DecodeError(f"a vector of {made.shape} where {self._dims} figures were expected", code="embed.dims")
+                raise DecodeError(
+                    f"a vector of {made.shape} where {self._dims} figures were expected", code="embed.dims"
+                )
         except MeshError as error:
             self._fail(error)
             return None
@@ -255,7 +257,9 @@ class Dense:
             if self._dims == 0:
                 self._dims = int(one.shape[0])
             if one.shape != (self._dims,) or not bool(np.isfinite(one).all()):
-                raise DecodeError(f"a vector of {one.shape} where {self._dims} figures were expected", code="embed.dims")
+                raise DecodeError(
+                    f"a vector of {one.shape} where {self._dims} figures were expected", code="embed.dims"
+                )
             length = float(np.linalg.norm(one))
             one = one / length if length > 0 else one
             most = float(abs(one).max())
