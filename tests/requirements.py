@@ -842,6 +842,12 @@ REQUIREMENTS: dict[str, Requirement] = {
             "auto_without_the_model_is_the_built_in_one_and_says_how_to_get_it",
             "a_broken_model_is_replaced_by_the_built_in_one_with_the_reason",
             "what_cannot_be_opened_is_replaced_by_the_built_in_one_with_the_reason",
+        )
+        + _in(
+            "e2e/test_embedders.py",
+            "the_local_model_finds_what_words_and_concepts_do_not",
+            "without_the_model_the_answer_says_how_to_get_it",
+            "an_endpoint_answers_and_when_it_hangs_searches_go_on_without_it",
         ),
     ),
     "find.cost": Requirement(

@@ -257,6 +257,7 @@ def _node(
         embedder=settings.embedder,
         embedder_model=settings.embedder_model,
         embedder_key_file=settings.embedder_key_file,
+        models_dir=settings.models_dir,
     )
     brain = BrainConfig(
         directory=DirectoryConfig(

@@ -44,6 +44,7 @@ class NodeConfig:
         discover_asks: Whether queries of discovery may be told to other nodes.
         discover_weights: The mix of a score: text, trust, health.
         embedder, embedder_model, embedder_key_file: By what meaning is compared (``embed.choose``).
+        models_dir: Where local models are; "": in the home.
         capacity: Tier 0 … 4: how many long links it carries for others (docs/spec/overlay.md).
     """
 
@@ -79,3 +80,4 @@ class NodeConfig:
     embedder: str = "builtin"
     embedder_model: str = ""
     embedder_key_file: str = ""
+    models_dir: str = ""

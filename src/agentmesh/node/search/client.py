@@ -74,11 +74,13 @@ class SearchSettings(msgspec.Struct, frozen=True):
         embedder: "builtin", "minilm", "auto", or the address of an endpoint.
         model: Name of the endpoint's model.
         key_file: File with the endpoint's key.
+        models_dir: Where local models are; "": in the home.
     """
 
     embedder: str = "builtin"
     model: str = ""
     key_file: str = ""
+    models_dir: str = ""
 
 
 class SearchClient:
@@ -88,7 +90,7 @@ class SearchClient:
         path: The index, an SQLite file; made if absent, and made anew if damaged.
         source: What there is to be found.
         scope: Where its tasks run; closing it does not close the client.
-        home: The node's home; models are below it.
+        home: The node's home; models are below it unless the settings say where.
         settings: By what vectors are made.
         command: The process; for tests.
     """
@@ -285,7 +287,7 @@ class SearchClient:
 
     def _opening(self) -> Open:
         own = self._settings
-        return Open(str(self._path), str(self._home), own.embedder, own.model, own.key_file)
+        return Open(str(self._path), str(self._home), own.embedder, own.model, own.key_file, own.models_dir)
 
     async def _ask(self, body: Request) -> Reply:
         """Send a request and return its reply; an error in it is raised."""

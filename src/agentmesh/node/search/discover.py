@@ -320,7 +320,7 @@ def open_client(home: Path, scope: TaskScope, config: NodeConfig) -> Callable[[S
     def open_index(source: Source) -> Index:
         from agentmesh.node.search.client import SearchClient, SearchSettings
 
-        settings = SearchSettings(config.embedder, config.embedder_model, config.embedder_key_file)
+        settings = SearchSettings(config.embedder, config.embedder_model, config.embedder_key_file, config.models_dir)
         return SearchClient(home / "search.sqlite", source, scope, home=home, settings=settings)
 
     return open_index

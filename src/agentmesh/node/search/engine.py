@@ -30,6 +30,7 @@ from agentmesh.core.search.spelling import Spelling
 from agentmesh.embed.base import Embedder
 from agentmesh.embed.builtin import Reader, Unit
 from agentmesh.embed.concepts import Lexicon, dumped, lexicon_files, mark_of, read_lexicon, stored
+from agentmesh.embed.models import models_in
 from agentmesh.node.search.dense import Dense, Near
 from agentmesh.node.search.packed import Keys, missed_by, packed, traits_asked, traits_of, unpacked
 from agentmesh.node.search.score import Need, Scored, Tuning, scored, weighed
@@ -88,6 +89,7 @@ class Engine:
         home: Path | str = ".",
         model: str = "",
         key_file: str = "",
+        models_dir: Path | str = "",
         former: Embedder | None = None,
         lexicon: Lexicon | None = None,
         tuning: Tuning | None = None,
@@ -99,6 +101,7 @@ class Engine:
             embedder: By which vectors are made beside words and concepts: a name of ``embed.choose``, or an open one.
             home: The node's home, where local models are.
             model, key_file: Of an endpoint.
+            models_dir: Where local models are instead; "" for the home.
             former: The one that served this file before, if ``embedder`` is an open one.
             lexicon: The concepts; None takes the program's.
             tuning: Figures of the score; None takes the program's.
@@ -108,7 +111,8 @@ class Engine:
             ConfigError: there can be no embedder of that name.
         """
         if isinstance(embedder, str):
-            models = models_by_name(embedder, home=Path(home), model=model, key_file=key_file)
+            at = Path(models_dir) if models_dir else models_in(Path(home))
+            models = models_by_name(embedder, at, model=model, key_file=key_file)
         else:
             models = Models(None if embedder.name == "builtin" else embedder, _known(former), [])
         store = SearchStore.open(Path(path))

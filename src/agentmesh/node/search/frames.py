@@ -26,6 +26,7 @@ class Open(msgspec.Struct, array_like=True, tag="open"):
     embedder: str = "builtin"
     model: str = ""
     key_file: str = ""
+    models_dir: str = ""
 
 
 class Reconcile(msgspec.Struct, array_like=True, tag="reconcile"):

@@ -213,7 +213,7 @@ def _nobody(name: str) -> None:
     return None
 
 
-def models_by_name(name: str, *, home: Path, model: str = "", key_file: str = "") -> Models:
+def models_by_name(name: str, directory: Path, *, model: str = "", key_file: str = "") -> Models:
     """Open the embedder of a name; where it cannot be, words and concepts answer and a note says why.
 
     Raises:
@@ -222,9 +222,8 @@ def models_by_name(name: str, *, home: Path, model: str = "", key_file: str = ""
     if name == "builtin":
         return Models(None, _nobody, [])
     from agentmesh.embed.choose import Source, choose  # models and libraries load with the first use only
-    from agentmesh.embed.models import models_in
 
-    source = Source(models_in(home), model, key_file)
+    source = Source(directory, model, key_file)
 
     def opened(which: str) -> tuple[Embedder | None, list[str]]:
         chosen = choose(which, source)

@@ -112,7 +112,12 @@ class Worker:
             if self._engine is not None:
                 self._engine.close()
             self._engine = Engine.open(
-                body.path, body.embedder, home=body.home, model=body.model, key_file=body.key_file
+                body.path,
+                body.embedder,
+                home=body.home,
+                model=body.model,
+                key_file=body.key_file,
+                models_dir=body.models_dir,
             )
             self._asked_s = time.monotonic()
             return self._state()
