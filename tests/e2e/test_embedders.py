@@ -1,4 +1,4 @@
-"""The embedder that was configured answers in a real daemon, by the process that searches; where it fails, words and concepts do."""
+"""The embedder that was configured answers in a real daemon; where it fails, words and concepts do, and the answer says so."""
 
 from __future__ import annotations
 
