@@ -881,20 +881,29 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "a_need_is_answered_by_a_stream_where_accept_asks_for_one",
                 "a_watched_need_goes_on_until_its_client_goes",
             ),
+            *_in("unit/adapters/test_mcp_tools.py", "discover_passes_its_filters_on"),
         ),
     ),
     "find.others": Requirement(
         "issue 5.4",
         "The local answer comes first; peers and the DHT are asked at the same time within a budget, are not believed and cannot "
         "flood; a list can be watched.",
-        _in(
-            "unit/node/test_discover.py",
-            "an_agent_that_only_others_know_is_found_in_other_words_and_called",
-            "nobody_is_asked_where_the_operator_or_the_query_says_so",
-            "a_query_of_a_peer_brings_signed_records_that_it_does_not_know",
-            "a_peer_that_asks_too_much_is_refused_as_busy_and_misuse_is_charged",
-            "hostile_answers_admit_nothing",
-            "watching_shows_an_agent_that_comes_and_one_that_goes",
+        (
+            *_in(
+                "unit/node/test_discover.py",
+                "an_agent_that_only_others_know_is_found_in_other_words_and_called",
+                "nobody_is_asked_where_the_operator_or_the_query_says_so",
+                "a_query_of_a_peer_brings_signed_records_that_it_does_not_know",
+                "a_peer_that_asks_too_much_is_refused_as_busy_and_misuse_is_charged",
+                "hostile_answers_admit_nothing",
+                "watching_shows_an_agent_that_comes_and_one_that_goes",
+            ),
+            *_in(
+                "e2e/test_discover.py",
+                "a_need_in_other_words_finds_an_agent_two_hops_away_and_calls_it",
+                "a_daemon_that_nobody_asked_in_words_has_no_search_process_and_takes_it_along_when_it_stops",
+                "watching_shows_an_agent_that_comes",
+            ),
         ),
     ),
     "find.search": Requirement(
