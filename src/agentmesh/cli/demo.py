@@ -30,14 +30,19 @@ from agentmesh.daemon.settings import load
 from agentmesh.embed.models import MODELS, is_present
 from agentmesh.errors import MeshError, StateError, Timeout, UsageError
 from agentmesh.sdk.sync import SyncMesh
+from agentmesh.wire.search_views import DiscoverView
 from agentmesh.wire.views import AgentView, Reply, StatusView, TraceView
 
 NODES = ("node-a", "node-b")
 #: Agent → the node it lives behind. calc and echo are across the network from reviewer.
 AGENTS = {"echo": "node-b", "calc": "node-b", "reviewer": "node-a"}
+#: What somebody may need, in words that no card here has.
+NEEDS = ("solve an equation", "verify a fact", "计算器")
 CALLS = (("echo", "hello mesh"), ("calc", "1+1"), ("reviewer", "6 * 7 = 42"))
 NOTE = "demo.json"
 _WAIT_S, _POLL_S, _LOG_LINES = 20.0, 0.02, 8
+#: How long the demo waits for the search by meaning before it shows what words alone find.
+_MEANING_S = 10.0
 
 
 class Toy(msgspec.Struct):
@@ -59,6 +64,7 @@ class Outcome(NamedTuple):
 
     nodes: list[StatusView]
     agents: list[AgentView]
+    found: list[tuple[str, DiscoverView]]
     calls: list[tuple[str, str, Reply]]
     trace: TraceView
 
@@ -96,10 +102,11 @@ class Demo:
         self._out.status(i18n.t("starting three agents") + " …")
         with SyncMesh(home=self.homes["node-a"].path) as mesh:
             agents = self._await_agents(mesh)
+            found = [(need, self._await_meaning(mesh, need)) for need in NEEDS]
             calls = [(to, text, mesh.call(to, text, timeout_s=self._wait_s)) for to, text in CALLS]
             trace = self._await_trace(mesh, calls[-1][2].run_id)
         self._out.clear_status()
-        return Outcome([first, second], agents, calls, trace)
+        return Outcome([first, second], agents, found, calls, trace)
 
     def _start_node(self, name: str, seeds: list[str]) -> StatusView:
         flags: dict[str, Any] = {
@@ -152,6 +159,15 @@ class Demo:
             if time.monotonic() > deadline:
                 missing = next(name for name in AGENTS if name not in ready)
                 raise self._failed(missing, f"the agent {missing} was not found in time", self._log_of(missing))
+            time.sleep(_POLL_S)
+
+    def _await_meaning(self, mesh: SyncMesh, need: str) -> DiscoverView:
+        """Search for a need; on a busy machine the search by meaning may take a while to start."""
+        deadline = time.monotonic() + _MEANING_S
+        while True:
+            view = mesh.search(need, limit=1, near=0, scope="local")
+            if view.embedder or time.monotonic() > deadline:
+                return view
             time.sleep(_POLL_S)
 
     def _await_trace(self, mesh: SyncMesh, run_id: str) -> TraceView:

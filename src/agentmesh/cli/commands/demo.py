@@ -56,6 +56,7 @@ def demo(
 
 
 def _as_json(playing: Demo, outcome: Outcome, seconds: float, *, keep: bool) -> dict[str, Any]:
+    from agentmesh.cli.commands.discover import as_json as found_as_dict
     from agentmesh.cli.commands.up import as_dict
 
     return {
@@ -63,6 +64,7 @@ def _as_json(playing: Demo, outcome: Outcome, seconds: float, *, keep: bool) -> 
         "seconds": round(seconds, 3),
         "nodes": [as_dict(node) for node in outcome.nodes],
         "agents": [as_dict(agent) for agent in outcome.agents],
+        "found": [{"need": need, **found_as_dict(view)} for need, view in outcome.found],
         "calls": [
             {"to": to, "input": text, "output": r.text, "ms": r.ms, "path": r.path, "run_id": r.run_id}
             for to, text, r in outcome.calls
@@ -73,7 +75,7 @@ def _as_json(playing: Demo, outcome: Outcome, seconds: float, *, keep: bool) -> 
 
 
 def _show(out: Output, outcome: Outcome, seconds: float) -> None:
-    from agentmesh.cli.commands.discover import show_agents
+    from agentmesh.cli.commands.discover import show_agents, sum_of
     from agentmesh.cli.timeline import Timeline
     from agentmesh.ids import short
 
@@ -81,6 +83,13 @@ def _show(out: Output, outcome: Outcome, seconds: float) -> None:
         out.check("ok", node.node_name, f"{short(node.node_id)}  pid {node.pid} · http://127.0.0.1:{node.port}")
     out.line("")
     show_agents(out, outcome.agents)
+    out.line("")
+    for need, view in outcome.found:
+        by = view.embedder or i18n.t("words alone")
+        for hit in view.hits:
+            out.check("ok", "discover", f"{need!r} → {hit.agent.name}   {sum_of(hit.score, view.weights)} · {by}")
+        for note in view.notes if not view.hits else ():
+            out.check("warn", "discover", f"{need!r}   {note}")
     out.line("")
     for to, text, reply in outcome.calls:
         out.check("ok", to, f"{text!r} → {reply.text!r}   {reply.ms:.0f} ms · {reply.path}")

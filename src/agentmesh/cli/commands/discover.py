@@ -137,7 +137,7 @@ def _list_all(out: Output, *, healthy: bool) -> None:
 
 def _show(out: Output, query: str, view: DiscoverView, *, explain: bool) -> None:
     if out.json:
-        out.data(_as_json(view))
+        out.data(as_json(view))
         return
     for note in view.notes:
         out.note(("! ", "warn"), note)
@@ -168,7 +168,8 @@ def explained(out: Output, view: DiscoverView) -> None:
     if len(view.needs) > 1:
         out.line(i18n.t("needs:"), " " + " | ".join(clip(need, 60) for need in view.needs))
     for hit in view.hits:
-        out.line((hit.agent.name, "name"), f"  {_sum(hit.score, view)}")
+        words = f"(words {hit.score.lexical:.2f}, meaning {hit.score.vector:.2f})"
+        out.line((hit.agent.name, "name"), f"  {sum_of(hit.score, view.weights)}   {words}")
         if hit.matched:
             out.line(f"    {clip(hit.matched, _MATCHED_CHARS)}", (f"   [{hit.source}]", "dim"))
     _near(out, view)
@@ -183,10 +184,10 @@ def _near(out: Output, view: DiscoverView) -> None:
         out.line(("✗ ", "fail"), (miss.agent.name, "name"), f"  {miss.why}")
 
 
-def _sum(score: ScoreView, view: DiscoverView) -> str:
-    mix = view.weights
+def sum_of(score: ScoreView, mix: WeightsView) -> str:
+    """Return a score as the sum of its parts: text, trust, health."""
     parts = f"{mix.text:.2f}·{score.text:.2f} + {mix.trust:.2f}·{score.trust:.2f} + {mix.health:.2f}·{score.health:.2f}"
-    return f"{score.total:.2f} = {parts}   (words {score.lexical:.2f}, meaning {score.vector:.2f})"
+    return f"{score.total:.2f} = {parts}"
 
 
 def bar(score: ScoreView, weights: WeightsView) -> str:
@@ -226,7 +227,8 @@ def _say_rest(out: Output, view: DiscoverView) -> None:
     out.note((" · ".join(words), "dim"))
 
 
-def _as_json(view: DiscoverView) -> dict[str, Any]:
+def as_json(view: DiscoverView) -> dict[str, Any]:
+    """Return an answer as JSON-ready members: each agent with its score beside its own members."""
     from agentmesh.cli.commands.up import as_dict
 
     whole = as_dict(view)
