@@ -866,6 +866,7 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in(
                 "unit/node/test_discover.py",
                 "a_need_in_other_words_finds_who_answers_it_with_the_parts_of_the_score",
+                "who_is_called_as_the_query_says_comes_first",
                 "who_is_dead_is_never_a_hit_but_told_as_a_near_miss",
                 "filters_of_index_and_daemon_make_near_misses_that_say_why",
                 "a_list_by_filters_alone_starts_no_search",
@@ -903,6 +904,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "a_need_in_other_words_finds_an_agent_two_hops_away_and_calls_it",
                 "a_daemon_that_nobody_asked_in_words_has_no_search_process_and_takes_it_along_when_it_stops",
                 "watching_shows_an_agent_that_comes",
+                "the_ten_needs_of_the_guide_find_who_it_says_though_they_share_no_word",
             ),
         ),
     ),

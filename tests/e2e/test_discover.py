@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from agentmesh.core.search.common import weight_of
+from agentmesh.core.search.text import folded, stem
 from agentmesh.daemon.lock import process_start
-from tests.support.daemons import Daemon, Mesh, sees_agent, wait_until
+from tests.support.daemons import Daemon, Mesh, script, sees_agent, wait_until
+from tests.support.pages import ROOT
 from tests.support.plain import plain_agent
 
 pytestmark = pytest.mark.e2e
@@ -113,3 +117,39 @@ def test_watching_shows_an_agent_that_comes(mesh: Mesh, agent: str) -> None:
                 raise AssertionError("the stream ended before the agent was seen")
         finally:
             watching.terminate()
+
+
+GUIDE = ROOT / "docs" / "howto" / "find-agents.md"
+TOYS = """
+from agentmesh import run
+from agentmesh.sdk.toys.calc import calc
+from agentmesh.sdk.toys.echo import echo
+from agentmesh.sdk.toys.reviewer import reviewer
+
+run(calc, echo, reviewer)
+"""
+
+
+def words(text: str) -> set[str]:
+    """Return the words that say anything, as their stems; of Chinese every two signs."""
+    found = re.findall(r"[^\W\d_]+", folded(text))
+    latin = {stem(word) for word in found if word.isascii()}
+    chinese = {word[at : at + 2] for word in found if not word.isascii() for at in range(len(word) - 1)}
+    return {word for word in latin if weight_of(word)} | chinese
+
+
+def test_the_ten_needs_of_the_guide_find_who_it_says_though_they_share_no_word(mesh: Mesh, tmp_path: Path) -> None:
+    rows = re.findall(r"^\| `(.+?)` \| `(\w+)` \| ([\d.]+) \| ([\d.]+) \|", GUIDE.read_text("utf-8"), re.MULTILINE)
+    assert len(rows) == 10
+    node = mesh.node("alone")
+    file = tmp_path / "toys.py"
+    file.write_text(TOYS)
+    with script([sys.executable, str(file)], env=node.env):
+        wait_until(lambda: all(sees_agent(node, name) for name in ("calc", "echo", "reviewer")), "the agents")
+        wait_until(lambda: discover(node, "numbers")["embedder"], "an answer by meaning", 60)
+        for need, name, total, text in rows:
+            best = discover(node, need, "-k", "1")["agents"][0]
+            assert best["name"] == name, (need, best)
+            assert not words(need) & words(json.dumps(best["skills"]) + best["description"]), need
+            assert best["score"]["text"] == pytest.approx(float(text), abs=0.15), need
+            assert best["score"]["total"] == pytest.approx(float(total), abs=0.11), need

@@ -83,6 +83,15 @@ async def test_a_need_in_other_words_finds_who_answers_it_with_the_parts_of_the_
         assert (view.embedder, view.notes, view.asked.asked) == ("fake-1", [], 0)
 
 
+async def test_who_is_called_as_the_query_says_comes_first(tmp_path: Path, indexes: Indexes) -> None:
+    async with world(tmp_path, 1) as (one,):
+        await serve(one, "lease", COOK)
+        await serve(one, "lawyer", "All about the lease.")
+        view = await one.node.discover(request("lease"))
+        assert names(view) == ["lease", "lawyer"]
+        assert (await one.node.discover(request("lease", tag="none"))).hits == []
+
+
 async def test_who_is_dead_is_never_a_hit_but_told_as_a_near_miss(tmp_path: Path, indexes: Indexes) -> None:
     async with world(tmp_path, 1, health_interval_s=0.05) as (one,):
         lawyer = await serve(one, "lawyer", LAWYER)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from agentmesh.core.search.model import Document, Filters, Found
+from agentmesh.core.search.model import Document, Filters, Found, Hit, Passage
 from agentmesh.core.search.rank import Weights
 from agentmesh.errors import MeshError
 from agentmesh.identity.manifest import Manifest
@@ -262,12 +262,27 @@ class Discovery:
             search = self._scope.spawn(asked, "query", quiet=True)
             await asyncio.wait({search}, timeout=patience_s)
             if search.done() and not search.cancelled():
-                return search.result()
+                return self._with_named(search.result(), wanted, seen)
             note = "words alone decided: the search by meaning is starting or busy; ask again in a moment"
         except MeshError as error:
             note = f"words alone decided, since the search by meaning failed: {error.detail}"
         found = await self._by_words(wanted.query, wanted.filters, seen)
         return msgspec.structs.replace(found, notes=(*found.notes, note))
+
+    def _with_named(self, found: Found, wanted: Wanted, seen: Directory) -> Found:
+        """Put those whose very name the query is before all others, whatever the name means."""
+        named = {entry.manifest.agent_id: entry for entry in seen.by_name(wanted.query)}
+        if not named:
+            return found
+        missed = self._missed(wanted.filters)
+        hits: list[Hit] = []
+        near: list[Hit] = []
+        for agent_id, entry in named.items():
+            hit = Hit(agent_id, 1.0, Passage("agent", "", entry.manifest.description), tuple(missed(entry)), 1.0)
+            (near if hit.missed else hits).append(hit)
+        hits += (hit for hit in found.hits if hit.agent_id not in named)
+        near += (hit for hit in found.near if hit.agent_id not in named)
+        return msgspec.structs.replace(found, hits=tuple(hits), near=tuple(near))
 
     async def _by_words(self, query: str, filters: Filters, seen: Directory) -> Found:
         entries, missed = list(seen.entries()), self._missed(filters)
