@@ -898,6 +898,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "a_peer_that_asks_too_much_is_refused_as_busy_and_misuse_is_charged",
                 "hostile_answers_admit_nothing",
                 "watching_shows_an_agent_that_comes_and_one_that_goes",
+                "a_watched_list_follows_what_tells_nobody_too",
             ),
             *_in(
                 "e2e/test_discover.py",

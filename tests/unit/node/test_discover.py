@@ -362,6 +362,22 @@ async def test_watching_shows_an_agent_that_comes_and_one_that_goes(tmp_path: Pa
         await watching.aclose()
 
 
+async def test_a_watched_list_follows_what_tells_nobody_too(
+    tmp_path: Path, indexes: Indexes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "WATCH_IDLE_S", 0.02)
+    async with world(tmp_path, 2) as (one, other):
+        await serve(other, "lawyer", LAWYER)
+        await until(lambda: len(one.node.agents()) == 1)
+        watching = one.node.watch_discover(request(NEED, scope="local"), watch=True)
+        before = (await anext(watching)).hits[0].score
+        await one.node.report_abuse("lawyer", "sends spam")
+        async with asyncio.timeout(5):
+            after = (await anext(watching)).hits[0].score
+        await watching.aclose()
+        assert after.trust < before.trust
+
+
 async def test_changes_are_told_to_the_index_only_once_there_is_one(tmp_path: Path, indexes: Indexes) -> None:
     async with world(tmp_path, 1) as (one,):
         await serve(one, "cook", COOK)

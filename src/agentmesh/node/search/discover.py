@@ -47,8 +47,8 @@ _INDEX_S = 20.0
 _SEARCHES_MAX = 128
 #: Entries judged between two looks at other work, where there is no index to do it.
 _STEP = 200
-#: A watched list is made again at most so often, seconds.
-WATCH_GAP_S = 0.5
+#: A watched list is made again at most so often, and at least so often, seconds: an index that was late, and trust, tell nobody.
+WATCH_GAP_S, WATCH_IDLE_S = 0.5, 5.0
 _EVERYTHING = Filters()
 
 
@@ -208,7 +208,9 @@ class Discovery:
                     view = await self._local(wanted, directory, question, begin_s)
             yield view
             while watch:
-                await changed.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(WATCH_IDLE_S):
+                        await changed.wait()
                 await asyncio.sleep(WATCH_GAP_S)
                 changed.clear()
                 again = await self._local(wanted, directory, question, time.monotonic())
