@@ -866,7 +866,7 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in(
                 "unit/node/test_discover.py",
                 "a_need_in_other_words_finds_who_answers_it_with_the_parts_of_the_score",
-                "who_is_called_as_the_query_says_comes_first",
+                "who_is_called_as_the_query_says_fits_it_whatever_the_name_means",
                 "who_is_dead_is_never_a_hit_but_told_as_a_near_miss",
                 "filters_of_index_and_daemon_make_near_misses_that_say_why",
                 "a_list_by_filters_alone_starts_no_search",

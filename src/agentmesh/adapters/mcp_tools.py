@@ -228,7 +228,8 @@ class Tools:
         node: Annotated[str, Field(description="Only agents at this node: name or id", max_length=256)] = "",
     ) -> Annotated[CallToolResult, Agents]:
         """Find agents in the mesh by what they can do, best first, with why each is there and why others are not."""
-        filters: DiscoverOptions = {
+        options: DiscoverOptions = {
+            "limit": limit,
             "tag": tag,
             "skill": skill,
             "protocol": protocol,
@@ -241,9 +242,9 @@ class Tools:
             "node": node,
         }
         if trust_tier:
-            filters["trust_tier"] = trust_tier
+            options["trust_tier"] = trust_tier
         with _errors():
-            found = await self._mesh.search(query, limit=limit, **filters)
+            found = await self._mesh.search(query, **options)
         answer = Agents(
             agents=[_found(hit) for hit in found.hits],
             near=[

@@ -83,12 +83,14 @@ async def test_a_need_in_other_words_finds_who_answers_it_with_the_parts_of_the_
         assert (view.embedder, view.notes, view.asked.asked) == ("fake-1", [], 0)
 
 
-async def test_who_is_called_as_the_query_says_comes_first(tmp_path: Path, indexes: Indexes) -> None:
+async def test_who_is_called_as_the_query_says_fits_it_whatever_the_name_means(
+    tmp_path: Path, indexes: Indexes
+) -> None:
     async with world(tmp_path, 1) as (one,):
         await serve(one, "lease", COOK)
         await serve(one, "lawyer", "All about the lease.")
         view = await one.node.discover(request("lease"))
-        assert names(view) == ["lease", "lawyer"]
+        assert {hit.agent.name: hit.score.text for hit in view.hits} == {"lease": 1.0, "lawyer": 1.0}
         assert (await one.node.discover(request("lease", tag="none"))).hits == []
 
 
