@@ -2428,6 +2428,17 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_guest_is_trusted_like_a_stranger_and_earns_it",
         ),
     ),
+    "bridge.kept": Requirement(
+        "issue 5.6, issue 2.1",
+        "Bridges stand in config.toml, only the operator's own agents go out, and a daemon without bridges loads none of it.",
+        _in(
+            "unit/daemon/test_bridging.py",
+            "a_bridge_is_kept_in_the_config_and_opened_again_from_there",
+            "what_the_environment_says_is_not_written_over",
+            "only_what_is_the_operators_own_may_go_out",
+            "a_daemon_without_bridges_loads_nothing_of_them",
+        ),
+    ),
     "bridge.mesh": Requirement(
         "issue 5.6, RQ3 Consul/etcd",
         "An agent registered in a real etcd is called from a second node; own agents stand there while they live.",

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from agentmesh.adapters.reach import Reach
 from agentmesh.api.a2a.cards import edge_card
 from agentmesh.daemon.knobs import Settings
-from agentmesh.daemon.settings import load, set_value
+from agentmesh.daemon.settings import Loaded, load, set_value
 from agentmesh.errors import AgentNotFound, ConfigError, MeshError, RecordNotFound
 from agentmesh.node.node import Node
 from agentmesh.node.registry import Owner
@@ -173,10 +173,13 @@ class Bridging:
     def _write(self, before: tuple[str, ...], now: tuple[str, ...]) -> bool:
         home = self._settings.paths
 
-        def configured() -> tuple[str, ...]:
-            return load({"home": home.path}, os.environ).settings.bridges
+        def configured() -> Loaded:
+            return load({"home": home.path}, os.environ)
 
-        if configured() != before:
+        loaded = configured()
+        source = loaded.sources["bridges"]
+        is_file = source == "default" or (source.startswith(str(home.config)) and "[profile." not in source)
+        if loaded.settings.bridges != before or not is_file:
             return False
         set_value(home, "bridges", ",".join(now) if now else None)
-        return configured() == now
+        return configured().settings.bridges == now

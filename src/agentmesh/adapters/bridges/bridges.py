@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 
@@ -94,6 +95,6 @@ class Bridges:
 
     async def aclose(self) -> None:
         """Close every bridge because the node stops, which withdraws what they took in itself. Idempotent."""
-        while self._bridges:
-            _, bridge = self._bridges.popitem()
-            await bridge.aclose(gone=False)
+        bridges = list(self._bridges.values())
+        self._bridges.clear()
+        await asyncio.gather(*(bridge.aclose(gone=False) for bridge in bridges))

@@ -64,8 +64,11 @@ class Consul:
             query = {"index": str(self._index), "wait": f"{_WAIT_S}s"} if self._index else {}
             timeout_s = _WAIT_S * 17 / 16 + REQUEST_TIMEOUT_S if self._index else REQUEST_TIMEOUT_S
             body, index = await self._ask("GET", "/v1/catalog/services", query, timeout_s=timeout_s)
+            if not index:
+                raise bad_answer("consul", self._spec.base, "no X-Consul-Index, without which nothing can be watched")
             if index == self._index:
                 yield Alive()
+                await asyncio.sleep(_PAUSE_S)
                 continue
             names = [name for name, tags in mapping(self._json(body)).items() if self._spec.tag in members(tags)]
             if len(names) > _SERVICES_MAX:
@@ -165,7 +168,7 @@ class Consul:
     async def _ask(
         self, method: str, path: str, query: dict[str, str], json: Any = None, timeout_s: float = REQUEST_TIMEOUT_S
     ) -> tuple[bytes, int]:
-        """Send one request; return the body, and the index of the answer."""
+        """Send one request; return the body, and the index of the answer, 0 if it has none."""
         url = f"{self._spec.base}{path}{'?' if query else ''}{urlencode(query)}"
         headers = {"X-Consul-Token": read_secret(self._spec.secret)} if self._spec.secret else {}
         try:
@@ -180,7 +183,7 @@ class Consul:
         check_status("consul", url, status, body)
         if status != 200:
             raise bad_answer("consul", url, f"HTTP {status}: {body[:200].decode('utf-8', 'replace')}")
-        return body, max(1, int(said)) if said.isascii() and said.isdigit() and len(said) < 20 else 1
+        return body, int(said) if said.isascii() and said.isdigit() and len(said) < 20 else 0
 
     def _json(self, body: bytes) -> Any:
         try:
