@@ -346,7 +346,8 @@ def _run_pip(
     look: Callable[[], None],
 ) -> int:
     """Run pip to its end and return its exit code; it is stopped when time is over, and when ``look`` raises."""
-    command = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+    # -P: what lies in the working directory, perhaps a pip.py of somebody else's, is not run.
+    command = [python, "-P", "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
     deadline = time.monotonic() + within_s
     with open(log, "wb") as said:
         try:

