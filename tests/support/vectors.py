@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
@@ -62,14 +63,15 @@ def honest(asked: Asked, _sock: socket.socket) -> bytes:
 class VectorServer:
     """The server. ``behaviour`` can be changed while it runs; ``asked`` holds every request."""
 
-    def __init__(self, behaviour: Behaviour = honest) -> None:
+    def __init__(self, behaviour: Behaviour = honest, tls: ssl.SSLContext | None = None) -> None:
         self.behaviour = behaviour
         self.asked: list[Asked] = []
         self.connections = 0
         self.over = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self.address = f"http://127.0.0.1:{self.port}#m"
+        self._tls = tls
+        self.address = f"http{'s' if tls else ''}://127.0.0.1:{self.port}#m"
         self._open: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
 
@@ -104,6 +106,9 @@ class VectorServer:
 
     def _serve(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError), sock:
+            if self._tls is not None:
+                sock = self._tls.wrap_socket(sock, server_side=True)
+                self._open.append(sock)
             for asked in self._requests(sock):
                 self.asked.append(asked)
                 said = self.behaviour(asked, sock)

@@ -6,18 +6,22 @@ import contextlib
 import json
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentmesh.embed import endpoint as endpoint_module
 from agentmesh.embed.endpoint import Endpoint, parse_address, read_key
 from agentmesh.errors import Closed, ConfigError, DecodeError, NoRoute, Timeout
+from tests.support.authority import Authority, write_files
 from tests.support.vectors import DIMS, Asked, VectorServer, answer, honest, vector_of, vectors
 
 
@@ -253,6 +257,51 @@ def test_a_text_too_long_for_the_model_is_shortened_alone(server: VectorServer, 
     with pytest.raises(ConfigError) as caught:
         endpoint.embed([long], "passage")
     assert caught.value.code == "embed.endpoint_refused"
+
+
+# -- TLS --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[tuple[VectorServer, Path]]:
+    """A server that speaks TLS, and the file of the CA that vouches for it."""
+    authority = Authority()
+    here = x509.IPAddress(ip_address("127.0.0.1"))
+    files = write_files(tmp_path, authority.issue("localhost", sans=(here,)), authority.pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+    with VectorServer(tls=context) as running:
+        yield running, files.ca
+
+
+def test_a_key_goes_to_a_server_whose_certificate_holds(
+    guarded: tuple[VectorServer, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, ca = guarded
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca))
+    endpoint = Endpoint(server.address, key="sk-abc")
+    assert any(endpoint.embed(["x"], "query")[0])
+    assert any(endpoint.embed(["y"], "query")[0])
+    endpoint.close()
+    assert [asked.headers["authorization"] for asked in server.asked] == ["Bearer sk-abc"] * 2
+    assert server.connections == 1
+
+
+def test_a_server_whose_certificate_does_not_hold_hears_nothing(guarded: tuple[VectorServer, Path]) -> None:
+    server, _ = guarded
+    with pytest.raises(NoRoute) as caught:
+        Endpoint(server.address, key="sk-abc").embed(["x"], "query")
+    assert "certificate" in (caught.value.why or "").lower()
+    assert server.asked == []
+
+
+def test_a_handshake_that_never_ends_costs_one_query(hasty: None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = Endpoint(f"https://127.0.0.1:{silent.getsockname()[1]}#m")
+        with pytest.raises(Timeout):
+            endpoint.embed(["x"], "query")
+        with pytest.raises(NoRoute):
+            endpoint.embed(["x"], "query")
 
 
 # -- when it misbehaves -----------------------------------------------------------------------------------------------
