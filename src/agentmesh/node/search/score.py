@@ -34,12 +34,12 @@ class Tuning(msgspec.Struct, frozen=True):
             another language if the model reads only English.
     """
 
-    concept: float = 0.85
+    concept: float = 1.0
     elsewhere: float = 0.5
     prior_agents: float = 300.0
     prior_share: float = 0.003
     unknown: float = 0.5
-    crowd: int = 90
+    crowd: int = 50
     both: float = 0.15
     cover: float = 0.35
     cover_foreign: float = 0.6
