@@ -6,12 +6,9 @@ amount of work; the exact score (``score.py``) then orders them by the passage t
 
 from __future__ import annotations
 
-import heapq
 import os
 from collections.abc import Callable, Iterable, Sequence
-from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
@@ -23,7 +20,6 @@ from agentmesh.core.search.model import (
     Filters,
     Found,
     Hit,
-    Passage,
 )
 from agentmesh.core.search.needs import needs_of
 from agentmesh.core.search.spelling import Spelling
@@ -31,32 +27,18 @@ from agentmesh.embed.base import Embedder
 from agentmesh.embed.builtin import Reader, Unit
 from agentmesh.embed.concepts import Lexicon, dumped, lexicon_files, mark_of, read_lexicon, stored
 from agentmesh.embed.models import models_in
-from agentmesh.node.search.dense import Dense, Near
-from agentmesh.node.search.packed import Keys, missed_by, packed, traits_asked, traits_of, unpacked
-from agentmesh.node.search.score import Need, Scored, Tuning, scored, weighed
-from agentmesh.node.search.vectors import Models, Question, Vectors, models_by_name
+from agentmesh.node.search.candidates import Asked, Candidates, ordered
+from agentmesh.node.search.packed import Keys, packed, read_document, traits_of
+from agentmesh.node.search.score import Need, Tuning, weighed
+from agentmesh.node.search.vectors import Models, Vectors, models_by_name
 from agentmesh.store.search import AgentRow, SearchStore
 
 #: Hits and near misses of one answer, at most.
 LIMIT_MAX = 1_000
-#: Entries of lists that one need may read, and agents that are then scored exactly.
-_ENTRIES_MAX = 25_000
-_EXACT_MIN, _EXACT_MAX = 120, 2_000
-#: From this length on a list is only read if somebody new in it could still be among the best.
-_LONG_LIST = 1_500
-#: Documents looked at in one go until there are enough hits.
-_JUDGED_AT_ONCE = 32
-#: Below this nothing speaks for an agent.
-_TEXT_MIN = 0.04
 #: From this part of other languages on a text is helped, or replaced, by English names before an English model reads it.
 _FOREIGN_SOME, _FOREIGN_MOST = 0.3, 0.7
-#: Agents that filters leave are all compared with a need's vector up to this number, else only the nearest.
-_WITHIN_MAX = 2_000
-#: Agents near a need's vector that are scored exactly.
-_NEAREST_AGENTS = 100
 #: Documents put in by one transaction.
 _BATCH = 100
-_COUNTS_MAX = 100_000
 _SPELLING_WORDS_MAX = 40_000
 #: What a corrected word still says, by the number of slips.
 _SLIPPED = (1.0, 0.9, 0.75)
@@ -74,7 +56,7 @@ class Engine:
             salt = os.urandom(16)
             store.put("salt", salt)
         self._keys = Keys(salt)
-        self._counts: dict[str, int] = {}
+        self._candidates = Candidates(store, tuning)
         self._spelling: Spelling | None = None
         self._report: list[str] = list(store.report)
         self._begin()
@@ -173,19 +155,19 @@ class Engine:
                 done += self._put(batch)
                 batch = {}
         done += self._put(batch) if batch else 0
-        while embed and self.has_work:
+        while embed and self._vectors.rests_s == 0:
             self.step()
         return done
 
     @property
     def has_work(self) -> bool:
         """Whether ``step`` has something to do now."""
-        return self._vectors.rests_s == 0
+        return self.rests_s == 0
 
     @property
     def rests_s(self) -> float | None:
         """Seconds until ``step`` has something to do; None if nothing is left."""
-        return self._vectors.rests_s
+        return 0.0 if self._spelling is None else self._vectors.rests_s
 
     @property
     def waiting(self) -> int:
@@ -194,7 +176,10 @@ class Engine:
 
     def step(self) -> None:
         """Do a small part of what is to be done, some 50 ms. Raises StoreError."""
-        self._vectors.step()
+        if self._vectors.rests_s == 0:
+            self._vectors.step()
+        else:
+            self._spell()  # the first slip of a keyboard need not wait for it
 
     def remove(self, agent_ids: Iterable[str]) -> int:
         """Take agents out and return how many were there. Raises StoreError."""
@@ -205,7 +190,7 @@ class Engine:
         if removed:
             self._store.change(removed, [])
             self._vectors.remove(number for number, _ in removed)
-            self._counts.clear()
+            self._candidates.changed()
         return len(removed)
 
     def _put(self, batch: dict[str, Document]) -> int:
@@ -223,7 +208,7 @@ class Engine:
             numbers = self._store.change(removed, added)
             self._vectors.remove(number for number, _ in removed)
             self._vectors.add([*zip(numbers, texts, strict=True)])
-            self._counts.clear()
+            self._candidates.changed()
         return len(added)
 
     def _old(self, agent_id: str) -> tuple[int, str] | None:
@@ -231,7 +216,7 @@ class Engine:
         if found is None:
             return None
         number, raw = found
-        document = _document(raw)
+        document = read_document(raw)
         return number, _tokens(document, self._read(document))
 
     def _read(self, document: Document) -> list[dict[str, float]]:
@@ -249,10 +234,13 @@ class Engine:
 
     def _texts(self, document: Document) -> list[str]:
         """Return what a model reads of an agent: its passages, and in English what other languages name."""
-        return [self._for_model(one.text[:TEXT_CHARS_MAX]) for one in document.passages[:PASSAGES_MAX]]
+        texts = [self._for_model(one.text[:TEXT_CHARS_MAX]) for one in document.passages[:PASSAGES_MAX]]
+        if texts and not texts[0].startswith(document.name):
+            texts[0] = f"{document.name[:200]}: {texts[0]}"
+        return texts
 
     def _texts_of(self, numbers: Sequence[int]) -> list[tuple[int, list[str]]]:
-        return [(number, self._texts(_document(raw))) for number, raw in self._store.documents(numbers).items()]
+        return [(number, self._texts(read_document(raw))) for number, raw in self._store.documents(numbers).items()]
 
     def _for_model(self, text: str) -> str:
         """Add the English names of what a text says in other languages; of one that is hardly English they stand alone."""
@@ -263,6 +251,7 @@ class Engine:
 
     def _row(self, document: Document) -> AgentRow:
         passages = self._read(document)
+        self._learn(passages)
         return AgentRow(
             document.agent_id,
             document.version,
@@ -300,129 +289,35 @@ class Engine:
         notes += [note for note in self._vectors.notes() if note not in notes]  # of what failed just now
         return Found(tuple(hits), tuple(nearly), tuple(texts), self.embedder, tuple(notes))
 
-    def _asked(self, text: str) -> _Asked:
+    def _asked(self, text: str) -> Asked:
         need = self._weigh(text)
         if not self._vectors.name:
-            return _Asked(need, None, 1.0)
+            return Asked(need, None, 1.0)
         if not self._vectors.reads_only_english:
-            return _Asked(need, self._vectors.question(text), self._tuning.cover)
+            return Asked(need, self._vectors.question(text), self._tuning.cover)
         gloss = self._reader.gloss(text)
         cover = self._tuning.cover if gloss.foreign < _FOREIGN_SOME else self._tuning.cover_foreign
         question = self._vectors.question(self._for_model(text))
-        return _Asked(need, question, cover if question is not None else 1.0)
+        return Asked(need, question, cover if question is not None else 1.0)
 
-    def _answers(self, needs: Sequence[_Asked], filters: Filters, limit: int, near: int) -> tuple[list[Hit], list[Hit]]:
-        within = self._within(filters)
+    def _answers(self, needs: Sequence[Asked], filters: Filters, limit: int, near: int) -> tuple[list[Hit], list[Hit]]:
+        within = self._candidates.within(filters)
         lists: list[tuple[list[Hit], list[Hit]]] = []
         for need in needs:
-            lists.append(self._for_need(need, filters, within, max(limit, 10) * 2, near))
+            lists.append(self._candidates.answers(need, filters, within, max(limit, 10) * 2, near))
         if len(lists) == 1:
             hits, nearly = lists[0]
         else:
             hits, nearly = _together([one for one, _ in lists]), _together([one for _, one in lists])
         return hits[:limit], nearly[:near]
 
-    def _within(self, filters: Filters) -> _Within | None:
-        """Return what the lists are cut down to; None without filters."""
-        if filters == Filters():
-            return None
-        by_figures = filters.context_window_min > 0 or filters.price_micros_max is not None
-        figures = (filters.context_window_min, filters.price_micros_max)
-        return _Within(traits_asked(filters), frozenset(self._store.agents_with(*figures)) if by_figures else None)
-
-    def _for_need(
-        self, need: _Asked, filters: Filters, within: _Within | None, limit: int, near: int
-    ) -> tuple[list[Hit], list[Hit]]:
-        """Return hits and near misses of one need."""
-        hits, nearly = self._judged(self._candidates(need, within, limit), filters, limit, near)
-        if within is not None and near:
-            nearly += self._judged(self._candidates(need, None, limit), filters, 0, near)[1]
-        best: dict[str, Hit] = {hit.agent_id: hit for hit in nearly}
-        return _ordered(hits), _ordered(best.values())[:near]
-
-    def _judged(
-        self, scores: Sequence[tuple[int, Scored]], filters: Filters, limit: int, near: int
-    ) -> tuple[list[Hit], list[Hit]]:
-        """Return the best that meet the filters, and the best that do not."""
-        hits: list[Hit] = []
-        nearly: list[Hit] = []
-        for start in range(0, len(scores), _JUDGED_AT_ONCE):
-            if len(hits) >= limit and (limit > 0 or len(nearly) >= near):
-                break
-            part = scores[start : start + _JUDGED_AT_ONCE]
-            documents = self._store.documents([number for number, _ in part])
-            for number, one in part:
-                if number in documents:
-                    hit = _hit(_document(documents[number]), one, filters)
-                    (nearly if hit.missed else hits).append(hit)
-        return hits[:limit], nearly[:near]
-
-    def _candidates(self, asked: _Asked, within: _Within | None, limit: int) -> list[tuple[int, Scored]]:
-        """Return agents that may answer with their exact scores, the best first."""
-        chosen = self._listed(asked.need, within, min(_EXACT_MAX, max(_EXACT_MIN, limit * 2)))
-        near: dict[int, Near] = {}
-        if asked.question is not None:
-            dense, vector = asked.question
-            chosen = [*dict.fromkeys([*chosen, *self._nearest(asked.question, within)])]
-            near = dense.near(vector, chosen)
-        results: list[tuple[int, Scored]] = []
-        for number, raw in self._store.features(chosen).items():
-            one = scored(asked.need, unpacked(raw), self._tuning)
-            if asked.question is not None:
-                one = _fused(one, near.get(number), asked.question.dense, asked.cover)
-            if one.text >= _TEXT_MIN:
-                results.append((number, one))
-        results.sort(key=lambda one: (-one[1].text, one[0]))
-        return results
-
-    def _listed(self, need: Need, within: _Within | None, most: int) -> list[int]:
-        """Return the agents that the lists of a need's features bring up, the most promising first."""
-        worth: dict[int, float] = {}
-        traits = within.traits if within is not None else ()
-        only = within.numbers if within is not None else None
-        left = _ENTRIES_MAX
-        features = sorted(need.features, key=lambda one: (self._count(one), one))
-        more = sum(need.features.values())  # what an agent that no list named yet can still come to
-        for feature in features:
-            count, gain = self._count(feature), need.features[feature]
-            if worth and (count > left or (count > _LONG_LIST and len(worth) >= most and more < _last(worth, most))):
-                break  # commoner ones only order what rarer ones brought up, and the exact score does that
-            more -= gain
-            found = self._store.agents_of(feature, *traits)[: max(left, 0)]
-            left -= len(found)
-            if only is not None:
-                found = [number for number in found if number in only]
-            for number in found:
-                worth[number] = worth.get(number, 0.0) + gain
-        return [number for number, _ in heapq.nlargest(most, worth.items(), key=itemgetter(1))]
-
-    def _nearest(self, question: Question, within: _Within | None) -> list[int]:
-        """Return the agents that a model brings up."""
-        if within is None:
-            return question.dense.nearest(question.vector)[:_NEAREST_AGENTS]
-        left = within.numbers
-        if within.traits:
-            having = frozenset(self._store.agents_of(*within.traits))
-            left = having if left is None else left & having
-        if left is None or len(left) > _WITHIN_MAX:
-            return [one for one in question.dense.nearest(question.vector) if left is None or one in left]
-        return sorted(left)
-
     def _weigh(self, text: str) -> Need:
         units = [self._corrected(unit) for unit in self._reader.units(text)]
-        return weighed(text, units, self._count, self._keys, len(self._store), self._tuning)
-
-    def _count(self, feature: str) -> int:
-        found = self._counts.get(feature)
-        if found is None:
-            if len(self._counts) >= _COUNTS_MAX:
-                self._counts.clear()
-            found = self._counts[feature] = self._store.count_of(feature)
-        return found
+        return weighed(text, units, self._candidates.count, self._keys, len(self._store), self._tuning)
 
     def _corrected(self, unit: Unit) -> Unit:
         """Return a unit whose word nobody knows with the known words that it may mean."""
-        if unit.known or any(self._count(word) for word in unit.words):
+        if unit.known or any(self._candidates.count(word) for word in unit.words):
             return unit
         near = self._spell().near(unit.plain)
         words: list[str] = []
@@ -430,7 +325,7 @@ class Engine:
         slips = near[0][1] if near else 0
         for word, _ in near:
             for read in self._reader.units(word):
-                words += [one for one in read.words if self._count(one)]
+                words += [one for one in read.words if self._candidates.count(one)]
                 for concept, strength in read.means:
                     means[concept] = max(means.get(concept, 0.0), strength)
         if not near:
@@ -443,7 +338,7 @@ class Engine:
         )
 
     def _spell(self) -> Spelling:
-        """Return the spelling of all words that the lexicon or an agent has; made on first use."""
+        """Return the spelling of all words that the lexicon or an agent has; made when nothing else is to do, or needed."""
         if self._spelling is None:
             made = Spelling()
             for word in self._reader.lexicon.words:
@@ -453,21 +348,18 @@ class Engine:
             self._spelling = made
         return self._spelling
 
+    def _learn(self, passages: Sequence[dict[str, float]]) -> None:
+        """Let the spelling know the words of a new agent."""
+        if self._spelling is not None:
+            for features in passages:
+                for name in features:
+                    if name.isascii() and name.isalpha():
+                        self._spelling.add(name)
+
     def close(self) -> None:
         """Close the file and let go of the model. Idempotent."""
         self._vectors.close()
         self._store.close()
-
-
-def _last(worth: dict[int, float], most: int) -> float:
-    """Return the value that an agent must have to be among the best so many."""
-    return heapq.nlargest(most, worth.values())[-1]
-
-
-def _hit(document: Document, one: Scored, filters: Filters) -> Hit:
-    passages = document.passages
-    passage = passages[one.passage] if one.passage < len(passages) else Passage("agent", "", document.name)
-    return Hit(document.agent_id, one.text, passage, missed_by(document, filters), one.lexical, one.concept)
 
 
 def _known(former: Embedder | None) -> Callable[[str], Embedder | None]:
@@ -475,34 +367,6 @@ def _known(former: Embedder | None) -> Callable[[str], Embedder | None]:
         return former if former is not None and former.name == name else None
 
     return opened
-
-
-class _Asked(NamedTuple):
-    """One need: what words and concepts cover, what a model makes of it, and the share of the first."""
-
-    need: Need
-    question: Question | None
-    cover: float
-
-
-class _Within(NamedTuple):
-    """What filters leave: agents that have these traits and, if figures were asked for, are among these."""
-
-    traits: list[str]
-    numbers: frozenset[int] | None
-
-
-def _fused(one: Scored, near: Near | None, dense: Dense, cover: float) -> Scored:
-    """Return what words, concepts and vectors say together; the passage is that of the stronger side."""
-    if near is None:  # its vectors are still being made
-        return one
-    nearness = dense.nearness(near.cosine)
-    passage = near.passage if (1 - cover) * nearness > cover * one.text else one.passage
-    return Scored(cover * one.text + (1 - cover) * nearness, one.lexical, nearness, passage)
-
-
-def _ordered(hits: Iterable[Hit]) -> list[Hit]:
-    return sorted(hits, key=lambda hit: (-hit.text, hit.agent_id))
 
 
 def _together(lists: Sequence[Sequence[Hit]]) -> list[Hit]:
@@ -522,7 +386,7 @@ def _together(lists: Sequence[Sequence[Hit]]) -> list[Hit]:
         msgspec.structs.replace(hit, text=(1 - share) * hit.text + share * total[agent_id] / len(lists))
         for agent_id, hit in best.items()
     ]
-    return _ordered(merged)
+    return ordered(merged)
 
 
 def _lexicon(store: SearchStore) -> Lexicon:
@@ -533,13 +397,6 @@ def _lexicon(store: SearchStore) -> Lexicon:
         found = read_lexicon(files)
         store.put("lexicon", dumped(found))
     return found
-
-
-_decode: Callable[[bytes], Document] = msgspec.msgpack.Decoder(Document).decode
-
-
-def _document(raw: bytes) -> Document:
-    return _decode(raw)
 
 
 def _tokens(document: Document, passages: Sequence[dict[str, float]]) -> str:

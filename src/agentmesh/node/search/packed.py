@@ -6,7 +6,9 @@ import hashlib
 import struct
 import sys
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
 
 from agentmesh.core.search.model import Document, Filters
 from agentmesh.core.search.text import clean
@@ -18,6 +20,7 @@ _TRAIT_CHARS_MAX = 80
 _TRAITS_MAX = 400
 _KEYS_MAX = 262_144
 _HEAD = struct.Struct("<H")
+_decode: Callable[[bytes], Document] = msgspec.msgpack.Decoder(Document).decode
 
 
 class Keys:
@@ -39,6 +42,11 @@ class Keys:
             made = hashlib.blake2b(feature.encode("utf-8", "replace"), digest_size=4, key=self._salt).digest()
             found = self._known[feature] = int.from_bytes(made, "little")
         return found
+
+
+def read_document(raw: bytes) -> Document:
+    """Return the document that msgspec wrote as MessagePack."""
+    return _decode(raw)
 
 
 def packed(passages: Iterable[Mapping[str, float]], keys: Keys) -> bytes:
