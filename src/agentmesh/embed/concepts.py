@@ -35,7 +35,7 @@ _PARENTS_MAX = 3
 _TERM_CHARS_MAX = 80
 _TERM_WORDS_MAX = 10
 #: Changes when the tables below do, so that a stored copy of other code is not read.
-_FORM = 5
+_FORM = 6
 
 
 class Lexicon(msgspec.Struct, array_like=True):
@@ -177,7 +177,7 @@ def _closure(row: _Row, rows: dict[str, _Row]) -> dict[str, float]:
 
 
 def _enter(made: Lexicon, term: str, concept: int, where: str, *, is_foreign: bool) -> None:
-    found = [one for one in tokens(term) if one.kind != "end"]
+    found = [one for one in tokens(term, "" if is_foreign else "english") if one.kind != "end"]
     if not found or len(clean(term)) > _TERM_CHARS_MAX or len(found) > _TERM_WORDS_MAX:
         raise _wrong(where, f"{term!r} has no words, or more than {_TERM_WORDS_MAX}")
     if len(found) == 1 and found[0].kind == "run":
@@ -192,7 +192,10 @@ def _enter(made: Lexicon, term: str, concept: int, where: str, *, is_foreign: bo
     longest[first] = max(len(names), longest.get(first, 0))
     for one in found:
         if one.kind == "word":
-            made.words.setdefault(one.plain, one.text)
+            if is_foreign:
+                made.words.setdefault(one.plain, one.plain)
+            else:
+                made.words[one.plain] = one.text
 
 
 def _bring_near(made: Lexicon) -> None:

@@ -97,7 +97,7 @@ def tokens(text: str, language: str = "english") -> Iterator[Token]:
 
     Args:
         text: Any string; it is cleaned here.
-        language: Of Latin words, as Snowball names it.
+        language: Of Latin words, as Snowball names it; "" leaves all words as they are.
     """
     for found in _TOKEN.finditer(clean(text)):
         kind = found.lastgroup
@@ -138,8 +138,8 @@ def _token(word: str, language: str) -> Token:
 
 @lru_cache(maxsize=_STEMS_MAX)
 def stem(word: str, language: str = "english") -> str:
-    """Return the stem of one folded word; words with digits and very short ones are their own."""
-    if len(word) < 4 or not word.isalpha():
+    """Return the stem of one folded word; words with digits and very short ones are their own, and all in no language ("")."""
+    if len(word) < 4 or not language or not word.isalpha():
         return word
     if _RUSSIAN.match(word):
         language = "russian"

@@ -47,7 +47,8 @@ REQUESTS_MAX = 64
 QUERY_TIMEOUT_S = 3.0
 #: How long the first query waits for agents to be indexed before it is answered from those that are.
 SYNC_WAIT_S = 1.5
-_START_TIMEOUT_S = 20.0
+#: The very first start reads the lexicon, a second of work; a busy machine takes many.
+_START_TIMEOUT_S = 90.0
 _UPDATE_TIMEOUT_S = 120.0
 _BATCH = 200
 _END_TIMEOUT_S = 3.0
@@ -110,7 +111,8 @@ class SearchClient:
         self._command = command
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._starting = asyncio.Lock()
+        self._starting: asyncio.Task[None] | None = None
+        self._is_open = False
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._number = 0
         self._changed: dict[str, None] = {}
@@ -120,8 +122,8 @@ class SearchClient:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process is up."""
-        return self._process is not None
+        """Whether the process is up and has opened the index."""
+        return self._process is not None and self._is_open
 
     @property
     def pid(self) -> int | None:
@@ -257,33 +259,43 @@ class SearchClient:
     # The process
 
     async def _started(self) -> None:
+        """Return when the process is up. It goes on starting if the query that needed it is given up."""
         if self._closed:
             raise StateError("the search is closed", code="search.closed")
-        async with self._starting:
-            if self.is_running:
-                return
-            self._synced = False
-            environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *self._command,
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
-                    env=environ,
-                    limit=1 << 20,
-                )
-            except OSError as error:
-                raise Closed(f"the search process cannot be started: {error}", code="search.died") from error
-            self._process = process
-            self._reading = self._scope.spawn(self._read(process), "search-read", quiet=True)
-            try:
-                async with asyncio.timeout(_START_TIMEOUT_S):
-                    await self._ask(self._opening())
-            except BaseException as error:
-                self._lose(process)
-                if isinstance(error, TimeoutError):
-                    raise _died() from None
-                raise
+        if self.is_running:
+            return
+        if self._starting is None:
+            self._starting = self._scope.spawn(self._start(), "search-start", quiet=True)
+            self._starting.add_done_callback(self._start_done)
+        await asyncio.shield(self._starting)
+
+    def _start_done(self, task: asyncio.Task[None]) -> None:
+        self._starting = None
+
+    async def _start(self) -> None:
+        self._synced = False
+        environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env=environ,
+                limit=1 << 20,
+            )
+        except OSError as error:
+            raise Closed(f"the search process cannot be started: {error}", code="search.died") from error
+        self._process = process
+        self._reading = self._scope.spawn(self._read(process), "search-read", quiet=True)
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                await self._ask(self._opening())
+        except BaseException as error:
+            self._lose(process)
+            if isinstance(error, TimeoutError):
+                raise _died() from None
+            raise
+        self._is_open = True
 
     def _opening(self) -> Open:
         own = self._settings
@@ -334,6 +346,7 @@ class SearchClient:
             process.kill()
         if process is self._process:
             self._process = None
+            self._is_open = False
             for waiting in list(self._waiting.values()):
                 if not waiting.done():
                     waiting.set_exception(_died())
@@ -343,6 +356,9 @@ class SearchClient:
         self._closed = True
         if self._sync is not None:
             self._sync.cancel()
+        if (starting := self._starting) is not None:
+            starting.cancel()
+            await asyncio.wait({starting}, timeout=_END_TIMEOUT_S)
         process, reading = self._process, self._reading
         if process is not None and process.stdin is not None:
             process.stdin.close()

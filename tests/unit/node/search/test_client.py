@@ -178,6 +178,22 @@ async def test_a_process_that_never_answers_costs_one_deadline(tmp_path: Path, t
     assert not client.is_running
 
 
+async def test_a_start_that_takes_longer_than_a_query_may_is_not_begun_again(
+    tmp_path: Path, table: Table, scope: TaskScope
+) -> None:
+    gate = tmp_path / "gate"
+    waits = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+    runs = "import runpy; runpy.run_module('agentmesh.node.search.worker', run_name='__main__')"
+    client = SearchClient(tmp_path / "s", table, scope, home=tmp_path, command=(sys.executable, "-c", waits + runs))
+    with pytest.raises(Timeout):
+        await client.search("tax", timeout_s=0.2)
+    first = client.pid
+    gate.touch()
+    assert await names(client, "tax return") == ["tax"]
+    assert client.pid == first
+    await client.aclose()
+
+
 async def test_too_many_queries_at_once_are_refused(client: SearchClient, monkeypatch: pytest.MonkeyPatch) -> None:
     await names(client, "tax")
     monkeypatch.setattr(client_module, "REQUESTS_MAX", 2)
