@@ -2458,6 +2458,7 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in(
                 "unit/node/test_federation.py",
                 "agents_arrive_change_and_go",
+                "a_seed_cannot_send_this_node_to_addresses_inside",
                 "only_partners_are_answered_and_each_proof_once",
                 "a_cursor_that_is_forged_or_of_another_partner_or_run_is_refused",
                 "a_bad_file_names_line_and_reason_and_the_old_one_stays",
@@ -2470,6 +2471,25 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "the_meshes_stay_two",
                 "revoking_the_organisation_ends_it",
             ),
+        ),
+    ),
+    "federation.listener": Requirement(
+        "RQ0 §4.2, issue 5.5",
+        "Partners reach two paths of a listener of its own and nothing else; over TLS if there is a certificate; no redirects.",
+        _in(
+            "api/test_federation.py",
+            "the_listener_serves_two_paths_and_nothing_else",
+            "what_is_no_request_of_a_partner_is_refused_by_name",
+            "a_seed_behind_tls_is_pulled_and_one_with_a_strange_certificate_is_not",
+            "a_redirect_is_not_followed_wherever_it_leads",
+        ),
+    ),
+    "federation.border": Requirement(
+        "issue 5.5",
+        "A link between two meshes carries calls only, whichever side says so.",
+        (
+            *_in("unit/node/test_links.py", "a_link_between_two_meshes_carries_calls_only_whichever_side_says_so"),
+            *_in("e2e/test_federation.py", "the_meshes_stay_two"),
         ),
     ),
     "federation.import": Requirement(

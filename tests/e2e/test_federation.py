@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.daemons import Daemon, Mesh, run_cli, script, sees_agent, wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 AGENTS = """
 from agentmesh import agent, run

@@ -75,9 +75,8 @@ class Border:
     def is_abroad(self, node: NodeId, voucher: str = "") -> bool:
         """Say whether a node is of another mesh."""
         organisation = self._organisations.of_node(node)
-        if organisation and organisation == self._organisations.own:
-            return False
-        if self.partners.is_partner(organisation, node):
+        ours = organisation and organisation == self._organisations.own
+        if not ours and self.partners.is_partner(organisation, node):
             return True
         return bool(self.partners.addresses_of(node)) and not self._is_ours(node)
 

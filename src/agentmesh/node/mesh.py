@@ -317,6 +317,16 @@ class Mesh:
     def _judge(self, peer: NodeId, hello: v1.Hello) -> None:
         self.admission.admit(peer, hello.credential)
         self._borders.greeted(peer, hello.organisation)
+        if (refusal := self._refusal_of(peer)) is not None:  # now that it is known to whom it belongs
+            raise refusal
+
+    def sort_out(self) -> None:
+        """Close the links that would be greeted another way now: who is of another mesh has changed."""
+        for peer in (*self.links.peers(), *self.links.abroad()):
+            node = peer.link.peer
+            abroad = self._borders.is_abroad(node, peer.hello.organisation) or peer.hello.calls_only
+            if abroad is not peer.calls_only:
+                self.links.drop(node, "it is on another side of the border now")
 
     def _refusal_of(self, did: str) -> MeshError | None:
         return None if self._obedience is None else self._obedience.refusal_of(did)

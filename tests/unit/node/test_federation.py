@@ -17,7 +17,7 @@ from agentmesh.identity.federation_proof import origin_of, read_answer, read_ask
 from agentmesh.identity.order import Revoke, Stop, sign_order
 from agentmesh.identity.trust_statement import TrustRow, sign_trust_statement
 from agentmesh.node.federation.feed import Feed
-from agentmesh.node.federation.imports import Answer
+from agentmesh.node.federation.imports import Answer, _may_dial
 from agentmesh.node.federation.rules import RulesFile, Seed, parse_seed
 from agentmesh.wire.federation import (
     PAGE_ENTRIES_MAX,
@@ -383,6 +383,24 @@ async def test_agents_below_the_threshold_are_not_shown(tmp_path: Path) -> None:
         puller.distrusted = {low.agent_id}
         await until(lambda: puller.names == ["fine"])
         assert puller.imports.entry(low.agent_id) is None
+
+
+def test_a_seed_cannot_send_this_node_to_addresses_inside() -> None:
+    far, near = "https://mesh.example:443", "http://127.0.0.1:7443"
+    for address, from_far, from_near in (
+        ("iroh:8.8.8.8:6374", True, True),
+        ("tls:mesh.example:6375", True, True),
+        ("iroh:https://relay.example/", True, True),
+        ("tls:10.0.0.7:6375", True, True),  # a partner in the same house
+        ("tls:127.0.0.1:6375", False, True),
+        ("tls:[::1]:6375", False, True),
+        ("tls:[::ffff:127.0.0.1]:6375", False, True),
+        ("tls:169.254.169.254:80", False, False),
+        ("tls:[fe80::1]:80", False, False),
+        ("tls:0.0.0.0:80", False, False),
+    ):
+        assert _may_dial(address, far) is from_far, address
+        assert _may_dial(address, near) is from_near, address
 
 
 # -- the desk

@@ -23,7 +23,15 @@ from agentmesh.wire import v1
 class End:
     """One node's links, and a diary of what they told."""
 
-    def __init__(self, hub: MemoryHub, seed: int, *, version: int = v1.WIRE_VERSION, links_max: int = 16) -> None:
+    def __init__(
+        self,
+        hub: MemoryHub,
+        seed: int,
+        *,
+        version: int = v1.WIRE_VERSION,
+        links_max: int = 16,
+        abroad: tuple[str, ...] = (),
+    ) -> None:
         self.key = KeyPair.generate(bytes([seed]) * 32)
         self.node_id = node_id(self.key.public)
         self.name = f"n{seed}"
@@ -42,6 +50,7 @@ class End:
             on_control=lambda peer, message: self._note(self.messages, (peer, message)),
             on_request=self._on_request,
             on_misbehaved=lambda peer, code, detail: self._note(self.misbehaved, code),
+            is_abroad=lambda peer, _hello: peer in abroad,
         )
         self._events: list[asyncio.Event] = []
 
@@ -88,6 +97,41 @@ async def test_both_ends_greet_and_know_each_other_by_their_keys() -> None:
         assert peer.hello.name == "n2"
         assert b.ups == [a.node_id]
         assert a.links.is_connected(b.node_id)
+
+
+@pytest.mark.parametrize("who", ["dialler", "other"])
+async def test_a_link_between_two_meshes_carries_calls_only_whichever_side_says_so(who: str) -> None:
+    hub = MemoryHub()
+    first, second = NodeId(End(hub, 1).node_id), NodeId(End(hub, 2).node_id)
+    async with AsyncExitStack() as stack:
+        a = End(hub, 1, abroad=(second,) if who == "dialler" else ())
+        b = End(hub, 2, abroad=(first,) if who == "other" else ())
+        for end in (a, b):
+            await end.links.open()
+            stack.push_async_callback(end.links.aclose)
+        peer = await a.links.connect(b.contact)
+        async with asyncio.timeout(5):
+            while b.links.peer(first) is None:  # noqa: ASYNC110 nobody is told of a link that carries calls only
+                await asyncio.sleep(0)
+        assert peer.calls_only
+        there = b.links.peer(first)
+        assert there is not None
+        assert there.calls_only
+        # Neither side's machines hear of the other, and what they are sent anyway is not looked at.
+        assert list(a.links.peers()) == list(b.links.peers()) == []
+        assert [one.link.peer for one in a.links.abroad()] == [second]
+        a.links.send(second, Ping(1, 1, 0, 0))
+        assert peer.outbox.empty()
+        await peer.control.send(v1.encode(Ping(1, 1, 0, 0)))
+        for question in (v1.NetQuery(v=1), v1.TrustQuery(v=1), v1.TraceQuery(v=1, run_id="r"), v1.AuditQuery(v=1)):
+            stream = await peer.link.open_stream()
+            await stream.send(v1.encode(question))
+            with pytest.raises(Closed):
+                await stream.recv()
+        assert (a.ups, b.ups, b.messages, b.misbehaved) == ([], [], [], [])
+        # The side that says so tells no addresses of its own.
+        said = there.hello if who == "dialler" else peer.hello
+        assert (said.calls_only, said.addresses) == (True, [])
 
 
 async def test_control_messages_arrive_in_order() -> None:

@@ -37,6 +37,8 @@ def show(
     out.line("  trust   ", trust, *([] if view.trust == "own" else [f"  {view.trust_tier} {view.trust_score:.2f}"]))
     out.line("  status  ", f"{view.status}{f': {clip(view.detail, 80)}' if view.detail else ''}")
     out.line("  where   ", f"{view.node_name or '-'}  {view.path}  {view.node_id}")
+    if view.organisation:
+        out.line("  org     ", view.organisation)
     if view.origin:
         out.line("  origin  ", printable(view.origin))
     out.line("  id      ", view.agent_id)

@@ -87,6 +87,7 @@ class Federation:
         take_evidence: Takes a node's trust statement, as from a neighbour.
         is_abroad: Whether a node is of another mesh.
         on_agent: Called with federated agents that appeared, changed or went.
+        on_border: Called when other nodes are of another mesh than before.
     """
 
     def __init__(
@@ -102,8 +103,9 @@ class Federation:
         take_evidence: Callable[[NodeId, list[str]], object],
         is_abroad: Callable[[str], bool],
         on_agent: Callable[[str], None] = lambda _: None,
+        on_border: Callable[[], None] = lambda: None,
     ) -> None:
-        self._on_agent = on_agent
+        self._on_agent, self._on_border = on_agent, on_border
         self._key, self._kit, self._brain, self._organisations = key, kit, brain, organisations
         self._orders, self._trust, self._is_abroad = orders, trust, is_abroad
         self._evidence_to = take_evidence
@@ -148,6 +150,7 @@ class Federation:
         if self._rules.refresh():
             self.exports.reload(self._rules.rules)
             self.imports.reload(list(self._rules.rules.seeds.values()))
+            self._on_border()
         state = (self._organisations.own, self._orders.revoked, self._orders.taken_back)
         if state != self._state:
             self._state = state

@@ -47,6 +47,7 @@ from agentmesh.net.tasks import TaskScope
 from agentmesh.node.federation.desk import PULL_PATH
 from agentmesh.node.federation.pages import Federated, Page, Source, read_entries, read_page
 from agentmesh.node.federation.rules import Seed
+from agentmesh.node.routes import host_of
 from agentmesh.store.federation import FederationStore
 from agentmesh.wire.federation import PAGE_BYTES_MAX, PROOF_HEADER, CatalogEntry, RefusedView, SeedView
 
@@ -153,7 +154,7 @@ class Imports:
         self._scope = TaskScope("federation")
         self._seeds: dict[str, Seed] = {}
         self._sources: dict[str, Source] = {}
-        self._nodes: dict[NodeId, NodeRecord] = {}
+        self._nodes: dict[NodeId, tuple[NodeRecord, str]] = {}
         self._best: dict[str, FederatedEntry] | None = None
         self._names: dict[str, list[str]] = {}
         self._closed = False
@@ -202,7 +203,7 @@ class Imports:
                 for agent in [agent for agent, _, _ in rows if agent not in whole]:
                     self._save(lambda url=seed.url, agent=agent: self._store.drop_entry(url, agent))
                 for raw in self._store.nodes(seed.url):
-                    self._note_node(raw)
+                    self._note_node(raw, seed.url)
             if seed.url in self._seeds and seed.url not in self.machine.seeds:
                 for item in held:
                     self._note(item)
@@ -211,19 +212,19 @@ class Imports:
                 for item in held:
                     self._on_change(item.agent)
 
-    def _note_node(self, raw: bytes) -> None:
+    def _note_node(self, raw: bytes, url: str) -> None:
         try:
             record = read_node_record(raw, now=int(self._unix_s()))
         except MeshError:
             return  # it ended meanwhile; a fresh one comes with the next page
-        self._keep_node(record)
+        self._keep_node(record, url)
 
-    def _keep_node(self, record: NodeRecord) -> bool:
+    def _keep_node(self, record: NodeRecord, url: str) -> bool:
         old = self._nodes.pop(record.node_id, None)
-        newer = old is None or record.seq > old.seq
+        newer = old is None or record.seq > old[0].seq
         while len(self._nodes) >= _NODES_MAX:
             del self._nodes[next(iter(self._nodes))]
-        self._nodes[record.node_id] = record if newer or old is None else old
+        self._nodes[record.node_id] = (record, url) if newer or old is None else old
         return newer
 
     # The machine
@@ -296,7 +297,7 @@ class Imports:
             self._feed(PullFailed(wanted.seed, wanted.token, refusal.code, refusal.detail, drop=True))
             return
         for record in page.nodes:
-            if self._keep_node(record):
+            if self._keep_node(record, seed.url):
                 self._save(lambda record=record: self._store.save_node(seed.url, record.node_id, record.raw))
         if page.evidence:
             self._on_evidence(NodeId(source.node), page.evidence)
@@ -428,12 +429,16 @@ class Imports:
 
     def addresses_of(self, node: NodeId) -> tuple[str, ...]:
         """Return where a node may be reached that a seed told of."""
-        record = self._nodes.get(node)
-        return () if record is None else tuple(a for a in record.addresses if not a.startswith("udp:"))
+        known = self._nodes.get(node)
+        if known is None:
+            return ()
+        record, url = known
+        return tuple(a for a in record.addresses if not a.startswith("udp:") and _may_dial(a, url))
 
     def node(self, node: NodeId) -> NodeRecord | None:
         """Return what a node says of itself that a seed told of."""
-        return self._nodes.get(node)
+        known = self._nodes.get(node)
+        return None if known is None else known[0]
 
     def is_source(self, organisation: str, node: str) -> bool:
         """Say whether a seed belongs to an organisation, or is a node."""
@@ -477,6 +482,20 @@ class Imports:
         """Stop pulling. Idempotent."""
         self._closed = True
         await self._scope.aclose()
+
+
+def _may_dial(address: str, url: str) -> bool:
+    """Say whether a seed may send this node to an address: to this very machine only if the seed is there itself.
+
+    Link-local addresses, among them those where clouds keep credentials, are nobody's node.
+    """
+    there = host_of(address)
+    if there is None:
+        return True
+    if there.is_loopback:
+        seed = host_of(f"http:{url.partition('://')[2]}")
+        return seed is not None and seed.is_loopback
+    return not (there.is_link_local or there.is_unspecified or there.is_multicast)
 
 
 def _is_of(seed: Seed, source: Source | None, organisation: str, node: str) -> bool:
