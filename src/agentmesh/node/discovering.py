@@ -6,28 +6,48 @@ import os
 import random
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agentmesh.core.search.rank import Weights
 from agentmesh.core.trust.opinion import Verdict
 from agentmesh.identity.manifest import Manifest
 from agentmesh.ids import AgentId, NodeId
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.listing import AgentHost
 from agentmesh.node.resolve import Directory, Entry
-from agentmesh.node.search.discover import Discovery, Shelf, open_client
 from agentmesh.node.standing import site_of
 from agentmesh.wire.search_views import DiscoverRequest, DiscoverView
 from agentmesh.wire.views import AgentView
+
+if TYPE_CHECKING:
+    from agentmesh.node.search.discover import Discovery
 
 
 class DiscoverHost(AgentHost):
     """What ``Node`` does to find agents; nothing but ``Node`` inherits it. It is also the ``Eyes`` of its answers."""
 
-    _discovery: Discovery
+    _made: Discovery | None = None
+
+    @property
+    def _discovery(self) -> Discovery:
+        """The discovery of this node, made and loaded with its first use: a daemon that nobody asks does not pay for it."""
+        if self._made is None:
+            self._made = self._discovering(self._home, self._scope)
+        return self._made
+
+    def _note_agent(self, agent_id: AgentId) -> None:
+        """Take note that an agent came, changed or left."""
+        if self._made is not None:
+            self._made.note(agent_id)
+
+    async def _end_discovery(self) -> None:
+        if self._made is not None:
+            await self._made.aclose()
 
     def _discovering(self, home: Path, scope: TaskScope) -> Discovery:
-        """Return the discovery of this node; its index is in the home directory."""
+        """Make the discovery of this node; its index is in the home directory."""
+        from agentmesh.core.search.rank import Weights
+        from agentmesh.node.search.discover import Discovery, Shelf, open_client
+
         shelf = Shelf(
             self._findable,
             self._findable_one,

@@ -223,7 +223,6 @@ class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         self._survey = survey_at(self.mesh, self.switch)
         self._audit_peers = self._watching(audit_log)
         self._traces = Traces(self.node_id, self.config, self._log, self.links, name_of=self.name_of)
-        self._discovery = self._discovering(self._home, self._scope)
 
     def _belong(self, key: KeyPair) -> None:
         """Compose what says who is whose, where this mesh ends, and which agents are shown."""
@@ -312,7 +311,7 @@ class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         return (peer is not None and peer.calls_only) or self.border.is_abroad(NodeId(node))
 
     def _on_changed(self, agent_id: AgentId) -> None:
-        self._discovery.note(agent_id)
+        self._note_agent(agent_id)
         if self.federation is not None:
             self.federation.changed(agent_id)
         entry = self._brain.entry(agent_id)
@@ -356,7 +355,7 @@ class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
 
     async def aclose(self) -> None:
         """Leave: finish or cancel calls, tell peers, close links. Idempotent."""
-        await self._discovery.aclose()
+        await self._end_discovery()
         if self.federation is not None:
             await self.federation.aclose()
         await self._survey.aclose()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from agentmesh.core.brain import Brain
 from agentmesh.ids import NodeId, short
+from agentmesh.net.tasks import TaskScope
 from agentmesh.node.audit import Audit
 from agentmesh.node.audit_peers import AuditPeers
 from agentmesh.node.calls import Calls
@@ -67,6 +68,7 @@ class Parts:
     _home: Path
     _http_port: Callable[[], int]
     _started_s: float
+    _scope: TaskScope
 
     def name_of(self, node: str) -> str:
         """Return the name of a node for people: its own claim, or the short id."""

@@ -16,7 +16,6 @@ from agentmesh.core.directory.config import DirectoryConfig
 from agentmesh.core.search.rank import Weights
 from agentmesh.errors import Closed, UsageError
 from agentmesh.identity.keys import KeyPair
-from agentmesh.node import discovering
 from agentmesh.node.door import Happening, Invocation
 from agentmesh.node.search import discover as discovery
 from agentmesh.node.search.asking import words_of
@@ -40,7 +39,7 @@ STILL = {"sync_s": 3_600.0, "sync_fast_s": 3_600.0, "sync_hot_s": 0.0, "sync_fre
 def indexes(monkeypatch: pytest.MonkeyPatch) -> Indexes:
     """Nodes made from now on open doubles of the index."""
     made = Indexes()
-    monkeypatch.setattr(discovering, "open_client", made.opener)
+    monkeypatch.setattr(discovery, "open_client", made.opener)
     monkeypatch.setattr(discovery, "WATCH_GAP_S", 0.01)
     return made
 
