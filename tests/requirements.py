@@ -901,6 +901,11 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "a_watched_list_follows_what_tells_nobody_too",
             ),
             *_in(
+                "unit/core/test_directory.py",
+                "what_a_peer_suggests_is_verified_and_the_first_that_nobody_honest_sends_ends_it",
+                "of_what_a_peer_suggests_only_the_first_find_room_in_a_full_table",
+            ),
+            *_in(
                 "e2e/test_discover.py",
                 "a_need_in_other_words_finds_an_agent_two_hops_away_and_calls_it",
                 "a_daemon_that_nobody_asked_in_words_has_no_search_process_and_takes_it_along_when_it_stops",

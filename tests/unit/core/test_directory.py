@@ -68,6 +68,7 @@ from agentmesh.core.messages import (
     Received,
     SignatureWanted,
     Signed,
+    Suggested,
     ZoneChanged,
 )
 from agentmesh.identity.keys import KeyPair
@@ -1102,6 +1103,28 @@ def test_one_peer_cannot_fill_the_table_nor_push_out_what_others_brought() -> No
     assert AgentChanged(key(150).did) in bench.give(THIRD, record(key(150), THIRD, name="late")).events
     gone = told(bench.feed(LocalRecord(record(key(151), ME, name="mine"))), AgentGone)
     assert [(e.why, e.name[:5]) for e in gone] == [("evicted", "flood")]
+
+
+def test_what_a_peer_suggests_is_verified_and_the_first_that_nobody_honest_sends_ends_it() -> None:
+    bench = Bench(OTHER)
+    good, later, ours = (record(key(n), node, name=f"a{n}") for n, node in ((1, OWNER), (2, OWNER), (3, ME)))
+    forged = good.raw.replace(b"Repeats", b"Invents")
+    out = bench.feed(Suggested(OTHER, (good.raw, ours.raw, forged, later.raw)))
+    assert list(bench.held) == [AGENT1.did]
+    assert len(codes(out)) == 1
+    assert AgentChanged(AGENT1.did) in out.events
+    assert not told(bench.feed(Suggested(OTHER, (record(key(4), OWNER, signed=False).raw,))), AgentChanged)
+
+
+def test_of_what_a_peer_suggests_only_the_first_find_room_in_a_full_table() -> None:
+    bench = Bench(OWNER, OTHER, entries_max=10, node_agents_max=100)
+    for n in range(10):
+        bench.give(OTHER, record(key(100 + n), OWNER, name=f"old{n}"))
+    found = tuple(record(key(200 + n), OWNER, name=f"found{n}").raw for n in range(6))
+    bench.feed(Suggested(OTHER, found, sought=2))
+    names = [e.manifest.name for e in bench.directory.table.live()]
+    assert len(names) == 10
+    assert [name for name in names if name.startswith("found")] == ["found0", "found1"]
 
 
 def test_agents_that_claim_a_node_by_hearsay_make_way_for_those_it_speaks_for_itself() -> None:
