@@ -1506,6 +1506,19 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in("unit/core/test_budget.py", "a_caller_that_comes_last_gets_what_others_leave_and_keeps_nobody_out"),
         ),
     ),
+    "policy.out": Requirement(
+        "RQ3 authorisation, issue 4.4, docs/reference/policy.md §3",
+        "Own policy keeps calls in: nobody here calls whom it names, confined agents call nobody elsewhere, and explain says so.",
+        _in(
+            "unit/node/test_policy_out.py",
+            "nobody_here_calls_whom_the_list_names_however_it_names_it",
+            "a_confined_agent_calls_only_agents_of_its_own_node",
+            "a_replica_that_is_not_named_is_called_in_place_of_one_that_is",
+            "explain_answers_for_elsewhere_only_if_something_here_keeps_the_call_in",
+            "while_the_files_make_no_sense_agents_call_nobody_elsewhere",
+            "what_cannot_be_meant_is_an_error_with_its_line",
+        ),
+    ),
     "policy.engine": Requirement(
         "RQ3 authorisation, issue 4.4, docs/reference/policy.md §4",
         "Fine-grained policies by agent, organisation, tag, skill, purpose, trust; nothing that a caller says is ever code.",

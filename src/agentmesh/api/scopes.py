@@ -30,7 +30,7 @@ SCOPES: dict[str, str] = {
 #: Most scopes of one key.
 SCOPES_MAX = 64
 #: Codes of refusals where the credential is good but does not reach so far: HTTP 403, not 401.
-FORBIDDEN = frozenset({"policy.denied", "refused.scope", "refused.tenant"})
+FORBIDDEN = frozenset({"policy.denied", "policy.out", "refused.scope", "refused.tenant"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

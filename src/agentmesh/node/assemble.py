@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from agentmesh.errors import ReadOnly
+from agentmesh.errors import MeshError, ReadOnly
+from agentmesh.identity.manifest import Manifest
 from agentmesh.ids import NodeId
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.callee import Callee, Check, Recorder
@@ -48,6 +49,7 @@ def assemble(
     site_of: Callable[[NodeId], str],
     directory: Directory,
     tenant_of: Callable[[str], str],
+    may_leave: Callable[[str, Manifest], MeshError | None],
 ) -> tuple[Incoming, Calls, TokenCalls]:
     """Return what serves calls that arrive, what starts those of programs beside this node, and what serves those that such
     programs bring with a token of their own.
@@ -61,6 +63,7 @@ def assemble(
         trust: Told how those went, and asked whom to rely on.
         name_of, site_of: Node id → name for people, and the site that it says it is at.
         tenant_of: Task id → the tenant that it belongs to; "" for one that is free.
+        may_leave: A caller here and an agent elsewhere → why own policy keeps the call in; None if it does not.
         directory: The agents that calls may go to.
     """
     clocks = RunClocks()
@@ -95,6 +98,7 @@ def assemble(
         on_outcome=trust.note_outcome,
         gate=switch.refuse,
         refusal_of=orders.refusal_of,
+        may_leave=may_leave,
     )
     token_calls = TokenCalls(mesh.node_id, config, callee, call_store, log, scope, clocks, tenant_of=tenant_of)
 

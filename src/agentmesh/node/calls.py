@@ -26,6 +26,7 @@ from agentmesh.errors import (
     to_wire,
 )
 from agentmesh.identity.budget import Budget
+from agentmesh.identity.manifest import Manifest
 from agentmesh.ids import NodeId
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.attempt import Attempt, Untouched
@@ -90,6 +91,7 @@ class Calls:
         on_outcome: Called with (agent, its node, task, state, error) when a call at another node ends, well or not.
         gate: Raises MeshError while no call may begin (a stopped node).
         refusal_of: Says of an id why it may not be called; None if it may (a revoked key).
+        may_leave: Says of a caller here and an agent elsewhere why the call may not leave; None if it may.
     """
 
     def __init__(
@@ -113,8 +115,9 @@ class Calls:
         on_outcome: Callable[[str, str, str, str, MeshError | None], None],
         gate: Callable[[], None] = lambda: None,
         refusal_of: Callable[[str], MeshError | None] = lambda _: None,
+        may_leave: Callable[[str, Manifest], MeshError | None] = lambda _caller, _callee: None,
     ) -> None:
-        self._gate, self._refusal_of = gate, refusal_of
+        self._gate, self._refusal_of, self._may_leave = gate, refusal_of, may_leave
         self._node_id = node_id
         self._outward = outward
         self._config = config
@@ -152,7 +155,8 @@ class Calls:
             UsageError: the request is malformed. Nothing was started.
             AgentNotFound: no such agent, or no such calling agent. Nothing was started.
             NoRoute: every replica is unhealthy. Nothing was started.
-            Unauthorized: the keys of all replicas are revoked. Nothing was started.
+            Unauthorized: the keys of all replicas are revoked, or own policy lets the call to none of them out. Nothing was
+                started.
             LoopDetected: the chain is too long. Nothing was started.
             Busy: too many calls. Nothing was started.
             StoreError: the event log does not take events. Nothing was started.
@@ -164,7 +168,7 @@ class Calls:
         hops, caller, caller_name = self._caller_of(request)
         if len(self._running) >= self._config.calls_max:
             raise Busy(f"{self._config.calls_max} calls are running on this node")
-        known = self._candidates(request, directory or self._directory)
+        known = self._candidates(request, caller, directory or self._directory)
         if any(c.replica.agent_id in hops for c in known):
             raise LoopDetected(
                 f"agent {request.to!r} is already in the chain of this call",
@@ -255,11 +259,11 @@ class Calls:
         visit = self._callee.serving(caller, request.parent_task_id)
         return None if visit is None else Share.of(visit.purse, visit.budget, wanted)
 
-    def _candidates(self, request: CallRequest, directory: Directory) -> list[Candidate]:
+    def _candidates(self, request: CallRequest, caller: str, directory: Directory) -> list[Candidate]:
         """Return the replicas that may be called. Raises AgentNotFound, NoRoute, Unauthorized."""
         by_weight = self._strategy(request) == "weighted"
         candidates: list[Candidate] = []
-        for entry in offered(self._allowed(find(request.to, directory, self._name_of))):
+        for entry in offered(self._allowed(caller, find(request.to, directory, self._name_of))):
             manifest = entry.manifest
             trust = self._trust_of(manifest.agent_id)
             candidates.append(
@@ -273,9 +277,14 @@ class Calls:
             )
         return candidates
 
-    def _allowed(self, found: list[Entry]) -> list[Entry]:
+    def _allowed(self, caller: str, found: list[Entry]) -> list[Entry]:
         """Return the replicas that may be called. Raises Unauthorized if none may."""
-        refusals = [self._refusal_of(e.manifest.agent_id) or self._refusal_of(e.manifest.node_id) for e in found]
+        refusals = [
+            self._refusal_of(e.manifest.agent_id)
+            or self._refusal_of(e.manifest.node_id)
+            or (None if e.local else self._may_leave(caller, e.manifest))
+            for e in found
+        ]
         allowed = [entry for entry, refusal in zip(found, refusals, strict=True) if refusal is None]
         if not allowed and refusals and refusals[0] is not None:
             raise refusals[0]

@@ -42,6 +42,7 @@ from agentmesh.node.mesh import Callbacks, Mesh
 from agentmesh.node.orders import orders_at
 from agentmesh.node.organisations import ORGANISATION_FILE, Organisations
 from agentmesh.node.policy.check import PolicyCheck
+from agentmesh.node.policy.outward import Outward
 from agentmesh.node.policy.policy import Policy
 from agentmesh.node.presented import Admitted, Presented
 from agentmesh.node.proof import Proofs
@@ -180,6 +181,7 @@ class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
             name_of=self.name_of,
             site_of=lambda node: site_of(self._brain, node),
             tenant_of=self.tenant_of,
+            may_leave=Outward(self.node_id, self.policy).refusal,
             directory=self.sights,
         )
         self._hearsay = Hearsay(key, self.trust, trust_store, self.links, on_misbehaved=self.mesh.note_misbehaviour)

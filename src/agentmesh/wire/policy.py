@@ -32,7 +32,7 @@ class RulingView(msgspec.Struct, kw_only=True):
 
     Attributes:
         allowed: The answer.
-        ground: What it rests on: "deny", "forbid", "allow", "grey", "permit", "default" or "broken".
+        ground: What it rests on: "deny", "forbid", "allow", "grey", "permit", "default", "out" or "broken".
         rule: The policies, the entry or the default that decided.
         source: Where they stand: ``file:line``, or who published them.
         caller, callee: Both sides.
@@ -101,6 +101,8 @@ class PolicyView(msgspec.Struct, kw_only=True):
         tags: Tag → keys.
         deny, allow, grey: The lists, published ones included.
         grey_trust_min: Trust below which a grey caller is refused, 0 to 1.
+        out_deny: Whom nobody at this node calls elsewhere.
+        out_confined: Agents at this node that call nobody elsewhere.
         policies: Cedar policies.
         issuers: Published lists in force.
         warnings: What stands between the files and what is in force.
@@ -117,6 +119,8 @@ class PolicyView(msgspec.Struct, kw_only=True):
     allow: list[EntryView] = []
     grey: list[EntryView] = []
     grey_trust_min: float = 0.0
+    out_deny: list[EntryView] = []
+    out_confined: list[EntryView] = []
     policies: list[PolicyRow] = []
     issuers: list[IssuerView] = []
     warnings: list[str] = []

@@ -62,9 +62,14 @@ def show(
     for name, keys in list(view.organisations.items())[:_ROWS_SHOWN]:
         shown = ", ".join(short(key) for key in keys[:8])
         out.check("ok", name, f"{len(keys)}: {shown}{' …' if len(keys) > 8 else ''}")
-    entries = [
-        (name, one) for name, many in (("deny", view.deny), ("allow", view.allow), ("grey", view.grey)) for one in many
-    ]
+    lists = (
+        ("deny", view.deny),
+        ("allow", view.allow),
+        ("grey", view.grey),
+        ("out.deny", view.out_deny),
+        ("out.confined", view.out_confined),
+    )
+    entries = [(name, one) for name, many in lists for one in many]
     if entries:
         out.line("")
         rows = [[name, one.who, clip(one.why, 60) or "-", clip(one.source, 40)] for name, one in entries[:_ROWS_SHOWN]]
@@ -84,7 +89,9 @@ def explain(
     caller: Annotated[
         str, typer.Argument(help="Agent, name@node or did:key; @NODE for the person at a node, @ for the one here.")
     ],
-    callee: Annotated[str, typer.Argument(help="An agent at this node.", autocompletion=agent_names)],
+    callee: Annotated[
+        str, typer.Argument(help="An agent at this node, or elsewhere: may the call leave?", autocompletion=agent_names)
+    ],
     skill: Annotated[str, typer.Option("--skill", help="Skill that would be asked for.")] = "",
     purpose: Annotated[str, typer.Option("--purpose", help="Purpose that would be given.")] = "",
 ) -> int:
@@ -142,7 +149,7 @@ def check(
             sources.append(read_one(beside))
     loaded = load(sources)
     policies = loaded.engine.rows if loaded.engine else []
-    entries = sum(len(index) for index in loaded.lists.entries.values())
+    entries = sum(len(index) for index in (*loaded.lists.entries.values(), *loaded.lists.out.values()))
     if out.json:
         out.data(
             {

@@ -10,6 +10,7 @@ from agentmesh.ids import public_key_of, short
 from agentmesh.node.policy.check import refusal
 from agentmesh.node.policy.facts import Facts, Party
 from agentmesh.node.policy.lists import Index
+from agentmesh.node.policy.outward import Outward
 from agentmesh.node.policy.policy import Policy
 from agentmesh.node.resolve import Directory, find
 from agentmesh.wire.policy import EntryView, IssuerView, PartyView, PolicyRow, PolicyView, RulingView
@@ -44,7 +45,7 @@ class Explainer:
 
         Args:
             caller: Agent name, ``name@node`` or did:key; ``@node`` for the person at a node; "" for the one at this node.
-            callee: An agent at this node.
+            callee: An agent at this node; or at another one, to see whether a call from here may leave.
             skill, purpose: As the caller would give them.
 
         Raises:
@@ -57,10 +58,12 @@ class Explainer:
         self._policy.refresh()
         called = self._one(callee)
         if called.node_id != self._node_id:
+            if (leaving := self._leaving(caller, called, skill, purpose)) is not None:
+                return leaving
             raise UsageError(
                 f"agent {called.name!r} lives at node {self._name_of(called.node_id)}",
                 code="policy.elsewhere",
-                why="who may call it is decided there, by the policy of that node",
+                why="who may call it is decided there, by the policy of that node; nothing here keeps the call from leaving",
                 hint=f"there: agentmesh policy explain CALLER {called.name}",
             )
         signer, node, says = self._caller(caller)
@@ -83,6 +86,36 @@ class Explainer:
             code=refused.code if refused else "",
             told=(refused.why or "") if refused else "",
             priority_max=ruling.priority_max,
+            mode=self._policy.mode,
+            version=self._policy.version,
+            warnings=self._policy.warnings(connected=False),
+        )
+
+    def _leaving(self, caller: str, called: Manifest, skill: str, purpose: str) -> RulingView | None:
+        """Return why a call of somebody at this node may not leave; None if it may, or comes from elsewhere."""
+        signer, node, says = self._caller(caller)
+        if node != self._node_id:
+            return None
+        outward = Outward(self._node_id, self._policy)
+        ruling, refused = outward.rule(says, called), outward.refusal(says, called)
+        if ruling is None or refused is None:
+            return None
+        facts = Facts(signer, node, says, called.agent_id, skill, purpose)
+        party = self._policy.caller(facts, self._manifest(says))
+        target = self._policy.callee(called.agent_id, called, called.node_id)
+        return RulingView(
+            allowed=False,
+            ground=ruling.ground,
+            rule=ruling.rule,
+            source=ruling.source,
+            caller=_party(party, party.claimed_name or short(party.key)),
+            callee=_party(target, called.name),
+            skill=skill,
+            purpose=purpose,
+            trust=int(100 * self._policy.trust.score(party.key)),
+            tier=self._policy.trust.tier(party.key),
+            code=refused.code,
+            told=refused.why or "",
             mode=self._policy.mode,
             version=self._policy.version,
             warnings=self._policy.warnings(connected=False),
@@ -112,6 +145,8 @@ class Explainer:
             deny=_entries(entries["deny"]),
             allow=_entries(entries["allow"]),
             grey=_entries(entries["grey"]),
+            out_deny=_entries(loaded.lists.out["deny"]),
+            out_confined=_entries(loaded.lists.out["confined"]),
             grey_trust_min=loaded.lists.grey_trust_min,
             policies=[PolicyRow(**row._asdict()) for row in loaded.engine.rows] if loaded.engine else [],
             issuers=[IssuerView(issuer=who, seq=seq, entries=count) for who, seq, count in policy.lists.issuers()],

@@ -13,7 +13,7 @@ from agentmesh.identity.manifest import Manifest
 OWN = "own"
 
 #: What a ruling rests on, in the order in which they are asked (docs/reference/policy.md §1).
-Ground = Literal["broken", "deny", "forbid", "allow", "grey", "permit", "default"]
+Ground = Literal["broken", "deny", "forbid", "allow", "grey", "permit", "default", "out"]
 
 
 class Facts(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -29,6 +29,8 @@ _ORGANISATION = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", re.ASCII)
 
 ListName = Literal["deny", "allow", "grey"]
 LIST_NAMES: tuple[ListName, ...] = ("deny", "allow", "grey")
+OutName = Literal["deny", "confined"]
+OUT_NAMES: tuple[OutName, ...] = ("deny", "confined")
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,6 +44,11 @@ class _Group(msgspec.Struct, forbid_unknown_fields=True):
     keys: list[str]
 
 
+class _Out(msgspec.Struct, forbid_unknown_fields=True):
+    deny: list[str | Entry] = []
+    confined: list[str | Entry] = []
+
+
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     organisations: dict[str, _Group] = {}
     tags: dict[str, _Group] = {}
@@ -49,6 +56,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     allow: list[str | Entry] = []
     grey: list[str | Entry] = []
     grey_trust_min: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    out: _Out = msgspec.field(default_factory=_Out)
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -84,12 +92,14 @@ class Lists(NamedTuple):
         tags_of: did:key → its tags, folded.
         entries: For each list, entry → (reason, source).
         grey_trust_min: Trust below which a grey caller is refused, 0 … 1.
+        out: Of calls that leave, entry → (reason, source): whom nobody here calls, and which agents here call nobody elsewhere.
     """
 
     organisation_of: Mapping[str, str]
     tags_of: Mapping[str, tuple[str, ...]]
     entries: Mapping[ListName, Index]
     grey_trust_min: float
+    out: Mapping[OutName, Index]
 
     @property
     def organisations(self) -> list[str]:
@@ -97,7 +107,7 @@ class Lists(NamedTuple):
         return list(dict.fromkeys((OWN, *self.organisation_of.values())))
 
 
-NO_LISTS = Lists({}, {}, {name: {} for name in LIST_NAMES}, 0.0)
+NO_LISTS = Lists({}, {}, {name: {} for name in LIST_NAMES}, 0.0, {name: {} for name in OUT_NAMES})
 
 
 def fold_tag(text: str) -> str:
@@ -125,7 +135,7 @@ def read_lists(source: Source) -> Lists:
             "is not as it should be",
             line=_line_of(text, key[1]) if key else 0,
             why=str(error),
-            hint="it holds deny, allow, grey, grey_trust_min, [organisations.NAME] keys and [tags.NAME] keys",
+            hint="it holds deny, allow, grey, grey_trust_min, [organisations.NAME] and [tags.NAME] keys, [out] deny, confined",
         ) from error
     if len(file.organisations) > GROUPS_MAX or len(file.tags) > GROUPS_MAX:
         raise bad_file(name, f"more than {GROUPS_MAX} organisations or tags")
@@ -155,30 +165,40 @@ def read_lists(source: Source) -> Lists:
             tags_of[key] = tuple(dict.fromkeys((*tags_of.get(key, ()), folded)))
     if len(organisation_of) + len(tags_of) > ENTRIES_MAX:
         raise bad_file(name, f"more than {ENTRIES_MAX} keys")
-    entries: dict[ListName, Index] = {}
     known = {OWN, *file.organisations}
-    for which in LIST_NAMES:
-        entries[which] = {}
-        for given in getattr(file, which):
-            entry = Entry(given) if isinstance(given, str) else given
-            line = _line_of(text, entry.who)
-            try:
-                who = _checked(entry)
-            except MeshError as error:
-                raise bad_file(name, str(error), line=line, why=error.why or "") from error
-            organisation = who.removeprefix("organisation:")
-            if organisation != who and organisation not in known:
-                raise bad_file(
-                    name,
-                    f"{which} names the organisation {organisation!r}, which is not in this file",
-                    line=line,
-                    why=f"known are {', '.join(sorted(known))[:300]}",
-                    hint=f"add [organisations.{organisation}] with its keys",
-                )
-            entries[which][who] = (entry.why, f"{name}:{line}" if line else name)
-        if len(entries[which]) > ENTRIES_MAX:
-            raise bad_file(name, f"{which} has more than {ENTRIES_MAX} entries")
-    return Lists(organisation_of, tags_of, entries, file.grey_trust_min)
+    entries: dict[ListName, Index] = {which: _index(source, which, getattr(file, which), known) for which in LIST_NAMES}
+    out: dict[OutName, Index] = {
+        which: _index(source, f"out.{which}", getattr(file.out, which), known) for which in OUT_NAMES
+    }
+    return Lists(organisation_of, tags_of, entries, file.grey_trust_min, out)
+
+
+def _index(source: Source, which: str, items: Sequence[str | Entry], known: Collection[str]) -> Index:
+    """Return the entries of one list: entry → (reason, where it stands). Raises ConfigError."""
+    text, name = source.text, source.name
+    index: Index = {}
+    for given in items:
+        entry = Entry(given) if isinstance(given, str) else given
+        line = _line_of(text, entry.who)
+        try:
+            who = _checked(entry)
+        except MeshError as error:
+            raise bad_file(name, str(error), line=line, why=error.why or "") from error
+        organisation = who.removeprefix("organisation:")
+        if organisation != who and organisation not in known:
+            raise bad_file(
+                name,
+                f"{which} names the organisation {organisation!r}, which is not in this file",
+                line=line,
+                why=f"known are {', '.join(sorted(known))[:300]}",
+                hint=f"add [organisations.{organisation}] with its keys",
+            )
+        if which == "out.confined" and organisation != who:
+            raise bad_file(name, "out.confined names keys and tags of agents at this node", line=line)
+        index[who] = (entry.why, f"{name}:{line}" if line else name)
+    if len(index) > ENTRIES_MAX:
+        raise bad_file(name, f"{which} has more than {ENTRIES_MAX} entries")
+    return index
 
 
 class Published:

@@ -291,11 +291,16 @@ class Policy:
             claimed_tags=claimed,
         )
 
-    def callee(self, agent: str, manifest: Manifest | None) -> Party:
-        """Return what is known of an agent at this node."""
-        organisation, home = self._organisation(agent, self._node_id)
-        tags = self._tags_of((agent, self._node_id), _tags(manifest))
-        return Party(agent, self._node_id, organisation, home, (agent,), tags, manifest.name if manifest else "")
+    def manifest_of(self, agent: str) -> Manifest | None:
+        """Return the manifest of an agent that is known here."""
+        return self._manifest_of(agent)
+
+    def callee(self, agent: str, manifest: Manifest | None, node: str = "") -> Party:
+        """Return what is known of an agent at this node, or at another one: the tags of that are its word."""
+        node = node or self._node_id
+        organisation, home = self._organisation(agent, node)
+        tags = self._tags_of((agent, node), _tags(manifest))
+        return Party(agent, node, organisation, home, (agent,), tags, manifest.name if manifest else "")
 
     def _organisation(self, agent: str, node: str) -> tuple[str, bool]:
         """Return (organisation, whether it is this node's own) of an agent at a node; an agent's own entry wins."""
