@@ -1726,6 +1726,7 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_grant_comes_in_the_authorization_header_and_opens_a_closed_agent",
             "a_token_opens_one_call_and_no_other_route_and_no_other_method",
             "the_tasks_of_a_caller_with_a_token_are_its_own",
+            "a_task_is_read_and_canceled_with_tokens_of_the_key_that_began_it_and_by_nobody_else",
             "the_failure_of_an_agent_is_told_with_its_receipt",
             "a_stop_of_the_node_ends_calls_with_tokens_too_and_lets_none_begin",
             "a_token_is_checked_only_by_the_node_of_its_agent",

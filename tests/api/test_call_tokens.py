@@ -285,7 +285,7 @@ async def test_a_token_opens_one_call_and_no_other_route_and_no_other_method(tmp
         for method, path in (("GET", "/api/v1/agents"), ("POST", "/api/v1/shutdown"), ("GET", "/api/v1/status")):
             answer = await h.http.request(method, path, headers={"DPoP": token})
             assert (answer.status_code, answer.json()["code"]) == (401, "refused.token"), path
-        rpc = {"jsonrpc": "2.0", "id": 1, "method": "GetTask", "params": {"id": "x"}}
+        rpc = {"jsonrpc": "2.0", "id": 1, "method": "GetExtendedAgentCard", "params": {}}
         answer = await h.http.post("/a2a/echo", json=rpc, headers={"DPoP": h.of_a2a(), **A2A_HEADERS})
         assert (answer.status_code, reason_of(answer)) == (401, "token.no_call")
 
@@ -304,6 +304,38 @@ async def test_the_tasks_of_a_caller_with_a_token_are_its_own(tmp_path: Path) ->
         assert "error" in stranger.json()
         own = h.token(parts, to=h.a2a_url, idem="m-3", digest=digest)
         assert (await h.send(own, message_id="m-3", **more)).json()["result"]["task"]["id"] == first["id"]
+
+
+async def test_a_task_is_read_and_canceled_with_tokens_of_the_key_that_began_it_and_by_nobody_else(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path, hang) as h:
+
+        async def about(method: str, params: dict[str, Any], pair: KeyPair | None, **over: Any) -> dict[str, Any]:
+            headers = dict(A2A_HEADERS)
+            if pair is not None:
+                digest = digest_of([{"data": params}], method, None)
+                headers["DPoP"] = h.of_a2a(pair=pair, **{"digest": digest, "skill": method, **over})
+            rpc = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+            return (await h.http.post("/a2a/echo", json=rpc, headers=headers)).json()
+
+        message = {"messageId": "m-1", "role": "ROLE_USER", "parts": [{"text": "hello"}]}
+        params = {"message": message, "configuration": {"returnImmediately": True}}
+        rpc = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": params}
+        headers = {"DPoP": h.of_a2a(idem="m-1"), **A2A_HEADERS}
+        task = (await h.http.post("/a2a/echo", json=rpc, headers=headers)).json()["result"]["task"]
+        await until(lambda: len(h.agent.calls) == 1)
+        for pair in (None, key(36)):
+            for method in ("GetTask", "CancelTask"):
+                assert "error" in await about(method, {"id": task["id"]}, pair)
+        assert "error" in await about("GetTask", {"id": "m-1"}, CALLER), "ids of the log are of anybody"
+        wrong = await about("CancelTask", {"id": task["id"]}, CALLER, digest=digest_of([], "CancelTask", None))
+        assert wrong["error"]["data"][0]["metadata"]["code"] == "token.digest"
+        assert (await about("GetTask", {"id": task["id"]}, CALLER))["result"]["status"]["state"] == "TASK_STATE_WORKING"
+        assert len((await about("ListTasks", {}, CALLER))["result"]["tasks"]) == 1
+        ended = await about("CancelTask", {"id": task["id"]}, CALLER)
+        assert ended["result"]["status"]["state"] == "TASK_STATE_CANCELED"
+        assert h.agent.canceled == ["m-1"]
 
 
 async def test_the_failure_of_an_agent_is_told_with_its_receipt(tmp_path: Path) -> None:

@@ -301,6 +301,23 @@ class Backend(View, Protocol):
         """
         ...
 
+    async def prove(self, presented: Presented, ref: str, parts: list[dict[str, Any]], skill: str) -> str:
+        """Check and use up the call token of a request about calls that began before; return who signed it.
+
+        Args:
+            presented: The token, and how it came.
+            ref: The agent that the request is about.
+            parts, skill: What was signed: the request's parameters as one data part, and its method.
+
+        Raises:
+            Unauthorized, LoopDetected, AgentNotFound, LimitError, Busy, StoreError: as for ``admit``.
+        """
+        ...
+
+    def cancel_of(self, caller: str, task_id: str) -> CancelResult:
+        """Ask a call to stop that was begun with a token of this caller; of others nothing is known."""
+        ...
+
     async def note_change(self, action: str, resource: str, **members: Any) -> None:
         """Write into the audit log that something around the node changed; it is on disk when this returns.
 

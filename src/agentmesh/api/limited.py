@@ -156,6 +156,24 @@ class Limited:
         await self._node.add_seeds(seeds)
 
 
+class OfCaller(Limited):
+    """The node as whoever signed a call token may ask about what it began itself: nothing from the log, which tells all."""
+
+    __slots__ = ("_caller", "_whole")
+
+    def __init__(self, node: Backend, rights: Rights, caller: str) -> None:
+        super().__init__(node, rights)
+        self._whole, self._caller = node, caller
+
+    async def cancel(self, task_id: str) -> CancelResult:
+        """Ask a call of its own to stop."""
+        return self._whole.cancel_of(self._caller, task_id)
+
+    async def task_events(self, task_id: str) -> list[EventV1]:
+        """Return nothing: ids of tasks in the log are of anybody."""
+        return []
+
+
 class Anonymous(Limited):
     """The node as a program without any credential sees it: nothing of a tenant that is not announced to the mesh."""
 

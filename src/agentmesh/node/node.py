@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from agentmesh.core.brain import Brain, BrainConfig
 from agentmesh.core.trust.config import TrustConfig
@@ -46,7 +47,7 @@ from agentmesh.node.policy.outward import Outward
 from agentmesh.node.policy.policy import Policy
 from agentmesh.node.presented import Admitted, Presented
 from agentmesh.node.proof import Proofs
-from agentmesh.node.registry import DoorKit, Registry
+from agentmesh.node.registry import DoorKit, LocalAgent, Registry
 from agentmesh.node.resolve import Directory, find, id_of
 from agentmesh.node.rulings import RulingHost
 from agentmesh.node.sights import Sights
@@ -348,8 +349,20 @@ class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
 
     async def admit(self, presented: Presented, request: CallRequest) -> Admitted:
         """Check a call that a program brings with a token of its own (see ``TokenCalls.admit``). Raises AgentNotFound too."""
-        found = [self.registry.get(e.manifest.agent_id) for e in find(request.to, self._brain, self.name_of)]
-        return await self._token_calls.admit(presented, request, [agent for agent in found if agent is not None])
+        return await self._token_calls.admit(presented, request, self._beside(request.to))
+
+    async def prove(self, presented: Presented, ref: str, parts: list[dict[str, Any]], skill: str) -> str:
+        """Check the token of a request about earlier calls (see ``TokenCalls.prove``). Raises AgentNotFound too."""
+        return await self._token_calls.prove(presented, self._beside(ref), parts, skill)
+
+    def cancel_of(self, caller: str, task_id: str) -> CancelResult:
+        """Ask a call to stop that was begun with a token of this caller; of others nothing is known."""
+        return CancelResult(task_id=task_id, canceled=self._token_calls.cancel(caller, task_id))
+
+    def _beside(self, ref: str) -> list[LocalAgent]:
+        """Return the agents beside this node that a reference names. Raises AgentNotFound: it names none anywhere."""
+        found = [self.registry.get(e.manifest.agent_id) for e in find(ref, self._brain, self.name_of)]
+        return [agent for agent in found if agent is not None]
 
     async def cancel(self, task_id: str) -> CancelResult:
         """Ask a running task to stop. Raises RunNotFound."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agentmesh.errors import (
     AgentCanceled,
@@ -120,7 +120,7 @@ class TokenCalls:
         self._node_id, self._config, self._callee, self._store = node_id, config, callee, store
         self._log, self._scope, self._clocks, self._unix_s = log, scope, clocks, unix_s
         self._tenant_of = tenant_of
-        self._running: dict[Call, None] = {}
+        self._running: dict[Call, Visit] = {}
 
     async def admit(self, presented: Presented, request: CallRequest, agents: Sequence[LocalAgent]) -> Admitted:
         """Check the token of a call and use it up; a refusal is in the audit log when it is raised.
@@ -163,14 +163,60 @@ class TokenCalls:
             check_body(token, digest_of(parts, request.skill, request.context_id))
             check_chain(token, message.agent_id)
             self._callee.find(message)
-            claims, now = token.claims, int(self._unix_s())
-            if not self._store.note_token(token.caller, claims.jti, token.kept_until, now=now):
-                raise ReplayError("this call token was used before", code="token.replayed")
+            self._note(token)
         except MeshError as error:
             refusal = _as_refusal(error)
             await self._callee.turn_away(self._node_id, message, refusal)
             raise refusal from error
         return Admitted(self, Visit(agent, message, Witness(token), NO_NODE))
+
+    async def prove(
+        self, presented: Presented, agents: Sequence[LocalAgent], parts: list[dict[str, Any]], skill: str
+    ) -> str:
+        """Check and use up the token of a request about calls that began before; return did:key of who signed it.
+
+        Args:
+            presented: The token, and how it came.
+            agents: Those beside this node that the request may be about.
+            parts: What is asked, as if it were the parts of a message.
+            skill: The method, as if it were the skill.
+
+        Raises:
+            MeshError: as ``admit``; a refusal is in the audit log when it is raised.
+        """
+        try:
+            agent, token = self._read(presented, agents)
+            check_body(token, digest_of(parts, skill, None))
+            check_chain(token, agent.manifest.agent_id)
+            self._note(token)
+        except MeshError as error:
+            refusal = _as_refusal(error)
+            about = agents[0].manifest.agent_id if agents else ""
+            message = v1.CallOpen(
+                v=v1.WIRE_VERSION,
+                task_id="",
+                run_id="",
+                agent_id=about,
+                parts=parts,
+                skill=skill,
+                token=presented.token,
+            )
+            await self._callee.turn_away(self._node_id, message, refusal)
+            raise refusal from error
+        return token.caller
+
+    def cancel(self, caller: str, task_id: str) -> bool:
+        """Ask a call that this caller began to stop; False if none such runs."""
+        for call, visit in self._running.items():
+            if call.task_id == task_id and visit.token.caller == caller:
+                return call.cancel()
+        return False
+
+    def _note(self, token: CallToken) -> None:
+        """Use a token up. Raises ReplayError, Busy, StoreError."""
+        now = int(self._unix_s())
+        if not self._store.note_token(token.caller, token.claims.jti, token.kept_until, now=now):
+            raise ReplayError("this call token was used before", code="token.replayed")
 
     def _read(self, presented: Presented, agents: Sequence[LocalAgent]) -> tuple[LocalAgent, CallToken]:
         """Return the token, verified, and the agent that it is for."""
@@ -228,7 +274,7 @@ class TokenCalls:
         self._log.append(submitted)
         call.add(submitted)
         task = self._scope.spawn(self._drive(call, visit), "token-call", quiet=True)
-        self._running[call] = None
+        self._running[call] = visit
         call.attach(task)
         task.add_done_callback(lambda _: self._over(call))
         return call

@@ -28,7 +28,7 @@ from agentmesh.api.a2a.cards import base_url, edge_card
 from agentmesh.api.backend import Admitted, Backend, View
 from agentmesh.api.body import decode_body, read_body
 from agentmesh.api.guard import RIGHTS
-from agentmesh.api.limited import view_of
+from agentmesh.api.limited import OfCaller, view_of
 from agentmesh.api.problems import headers_of
 from agentmesh.api.scopes import ANONYMOUS, FORBIDDEN, Rights
 from agentmesh.api.tokens import PRESENTED
@@ -47,6 +47,8 @@ _CARD_PATHS = frozenset({".well-known/agent-card.json", ".well-known/agent.json"
 _JSONRPC_CODES = {413: -32600, 400: -32700, 422: -32600}
 _REST_STATUS = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 413: "OUT_OF_RANGE", 422: "INVALID_ARGUMENT"}
 
+#: Methods of JSON-RPC about tasks that began before, as A2A 1.0 spells them.
+_ABOUT_TASKS = frozenset({"GetTask", "ListTasks", "CancelTask", "SubscribeToTask"})
 #: Query parameters of A2A's REST binding that are counts.
 _COUNTS = frozenset({"historyLength", "history_length", "pageSize", "page_size"})
 _COUNT = re.compile("[0-9]{1,9}")
@@ -138,9 +140,10 @@ class A2AEdge:
             rights.require_call(name, ref)
             key = _key(rights.tenant, name)
             router = await self._loaded()
-            admitted = await self._admit(router, ref, rest, decoded, scope) if PRESENTED in scope else None
-            if admitted is not None:
-                key = _key(admitted.caller, name)
+            admitted: Admitted | None = None
+            if PRESENTED in scope:
+                caller, admitted = await self._admit(router, ref, rest, decoded, scope)
+                key, node = _key(caller, name), OfCaller(self._backend, rights, caller)
         except MeshError as error:
             await _refusal(error, is_jsonrpc=is_jsonrpc, rpc_id=rpc_id)(scope, receive, send)
             return
@@ -150,15 +153,24 @@ class A2AEdge:
         inner = {**scope, "headers": headers, "agentmesh.a2a": (key, ref, node, admitted)}
         await router(inner, _replay(body, receive), send)
 
-    async def _admit(self, router: MeshRouter, ref: str, rest: str, decoded: object, scope: Scope) -> Admitted:
-        """Check the call token of a message, before a2a-sdk hears of it. Raises as ``Backend.admit``."""
+    async def _admit(
+        self, router: MeshRouter, ref: str, rest: str, decoded: object, scope: Scope
+    ) -> tuple[str, Admitted | None]:
+        """Check the call token of a request, before a2a-sdk hears of it; return who signed it, and the call if it is one.
+
+        Raises:
+            MeshError: as ``Backend.admit`` and ``Backend.prove``; Unauthorized with code "token.no_call" for other requests.
+        """
         presented: Presented = scope[PRESENTED]
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        message_id, request = router.message_in(decoded, rest, ref, headers)
         interface = base_url(headers.get("host", ""), self._port_of(), ref)
-        return await self._backend.admit(
-            presented._replace(addresses=(interface, *presented.addresses), task_id=message_id), request
-        )
+        presented = presented._replace(addresses=(interface, *presented.addresses))
+        method, params = _asked(decoded) if not rest else ("", None)
+        if method in _ABOUT_TASKS:
+            return await self._backend.prove(presented, ref, [{"data": params}], method), None
+        message_id, request = router.message_in(decoded, rest, ref, headers)
+        admitted = await self._backend.admit(presented._replace(task_id=message_id), request)
+        return admitted.caller, admitted
 
     def _key_of(self, node: View, tenant: str, ref: str) -> str:
         """Return the name of the agent. One that is gone still has its tasks."""
@@ -193,6 +205,12 @@ def _peek(decoded: object) -> tuple[str | int | None, bool]:
     rpc_id, method = request.get("id"), request.get("method")
     usable = isinstance(rpc_id, str | int) and not isinstance(rpc_id, bool)
     return rpc_id if usable else None, isinstance(method, str) and method[:1].isupper()  # pyright: ignore[reportReturnType]
+
+
+def _asked(decoded: object) -> tuple[str, object]:
+    """Return method and parameters of a JSON-RPC request."""
+    request: dict[str, object] = decoded if isinstance(decoded, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+    return str(request.get("method")), request.get("params")
 
 
 def _check_query(query: bytes) -> None:
