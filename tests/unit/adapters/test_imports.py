@@ -83,7 +83,7 @@ async def test_a_catalog_gives_its_agents_and_says_of_all_else_why_not(site: Sit
                 "data": {**CARD, "supportedInterfaces": [{"url": f"{site.url}/c"}]},
             },
             {"displayName": "mcp", "type": "application/mcp-server+json", "url": "https://8.8.8.8/mcp"},
-            {"displayName": "skill", "type": "application/ai-skills+zip", "url": "https://8.8.8.8/skill.zip"},
+            {"displayName": "skill", "type": "application/ai-skills+zip", "url": "https://8.8.8.8/skill"},
             {"displayName": "no address", "type": A2A, "data": {"name": "x"}},
             {"displayName": "metadata", "type": A2A, "url": "http://169.254.169.254/card.json"},
             {"displayName": "file", "type": A2A, "url": "file:///etc/passwd"},
