@@ -176,6 +176,11 @@ async def test_what_is_published_stands_there_and_exactly_that(world: World) -> 
     assert {entry.origin for entry in told} == {NODE}, "a mesh knows its own entries"
     await foreign.publish([posting("echo")], NODE)
     assert list(world.entries().values()) == ["http://127.0.0.1:6374/a2a/echo"]
+    [key] = world.entries()
+    await asyncio.to_thread(world.delete, key)  # somebody meddled with it
+    await foreign.publish([posting("echo")], NODE)
+    await foreign.publish([posting("echo")], NODE, fresh=True)
+    assert list(world.entries()) == [key]
     await foreign.withdraw()
     assert world.entries() == {}
     await watch.aclose()

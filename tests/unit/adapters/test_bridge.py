@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agentmesh.adapters.bridges import bridge as bridge_module
+from agentmesh.adapters.bridges import outgoing
 from agentmesh.adapters.bridges.base import Alive, Change, Gone, Listed, Listing, Posting, Put
 from agentmesh.adapters.bridges.bridge import Bridge
 from agentmesh.adapters.bridges.spec import read_spec
@@ -60,7 +61,7 @@ class FakeForeign:
         del self.entries[key]
         self.queue.put_nowait(Gone(key))
 
-    async def publish(self, postings: Sequence[Posting], origin: str) -> None:
+    async def publish(self, postings: Sequence[Posting], origin: str, *, fresh: bool = False) -> None:
         if self.error is not None:
             raise self.error
         self.published.append([one.name for one in postings])
@@ -126,7 +127,7 @@ class World:
         return {one.key: one.code for one in self.bridge.view().refusals}
 
     async def until(self, holds: Callable[[], Any]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not holds():  # noqa: ASYNC110 what is waited for is far from here
                 await asyncio.sleep(0.002)
 
@@ -134,9 +135,10 @@ class World:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what waits seconds wait milliseconds."""
-    for name in ("_BACKOFF_MIN_S", "_BACKOFF_MAX_S", "_RETRY_MIN_S", "_RETRY_MAX_S", "_RELIST_S"):
+    for name in ("_BACKOFF_MIN_S", "_BACKOFF_MAX_S", "_RETRY_MIN_S", "_RETRY_MAX_S", "_RELIST_S", "_GATHER_S"):
         monkeypatch.setattr(bridge_module, name, 0.01)
-    monkeypatch.setattr(bridge_module, "TTL_S", 0.06)
+    monkeypatch.setattr(outgoing, "_GATHER_S", 0.01)
+    monkeypatch.setattr(outgoing, "TTL_S", 0.06)
 
 
 async def test_agents_follow_their_entries_in_and_out() -> None:

@@ -88,8 +88,14 @@ class Foreign(Protocol):
         """
         ...
 
-    async def publish(self, postings: Sequence[Posting], origin: str) -> None:
-        """Make the entries of this node exactly these; cheap when nothing changed. ``origin`` is the node's id."""
+    async def publish(self, postings: Sequence[Posting], origin: str, *, fresh: bool = False) -> None:
+        """Make the entries of this node exactly these; cheap when nothing changed.
+
+        Args:
+            postings: What shall stand there.
+            origin: Id of this node.
+            fresh: Write all of them, whatever was written before.
+        """
         ...
 
     async def keep(self) -> bool:

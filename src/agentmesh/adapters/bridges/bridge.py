@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple
 
-from agentmesh.adapters.bridges.base import TTL_S, Change, Foreign, Gone, Host, Listed, Listing, Posting, Put
+from agentmesh.adapters.bridges.base import Change, Foreign, Gone, Host, Listed, Listing, Put
 from agentmesh.adapters.bridges.entry import Entry, read_entry
+from agentmesh.adapters.bridges.outgoing import Outgoing
 from agentmesh.adapters.bridges.spec import BridgeSpec
 from agentmesh.adapters.places import check_link, reach_of_url
 from agentmesh.adapters.reach import Reach
@@ -50,6 +51,8 @@ _REFUSED_MAX = 20_000
 #: With entries left out and room again, everything is listed anew, but not more often than this.
 _RELIST_S = 5.0
 _GOODBYE_S = 2.0
+#: Changes of agents here within this time are looked at together.
+_GATHER_S = 0.05
 #: Registrations a second over time, once there were as many as the bridge may take in: each one is told to the whole mesh and
 #: written to the audit log, so entries that change all the time must not set the pace.
 _PACE = 2.0
@@ -107,16 +110,18 @@ class Bridge:
         self._dirty: dict[str, None] = {}
         self._busy: set[str] = set()
         self._wake = asyncio.Event()
-        self._changed = asyncio.Event()
         self._unlisted: set[str] | None = None
         self._came_from = Reach.PUBLIC
         self._relisted_s = 0.0
         self._watching: asyncio.Task[None] | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._relisting: asyncio.TimerHandle | None = None
+        self._noticing: asyncio.TimerHandle | None = None
+        self._closed = False
         self._state: dict[str, BridgeState] = {"in": "off", "out": "off"}
         self._errors: dict[str, MeshError | None] = {"in": None, "out": None}
         self._since_s = {"in": time.time(), "out": time.time()}
-        self._posted: list[Posting] = []
+        self._outgoing = Outgoing(spec, foreign, host, on_up=lambda: self._now("out", "up"))
         self._turn = asyncio.Lock()
         self._pace = Bucket(_PACE, spec.taken_max, time.monotonic())
 
@@ -127,11 +132,17 @@ class Bridge:
             for number in range(_WORKERS):
                 self._scope.spawn(self._settle(), f"settle-{number}")
         if self.spec.way != "in":
-            self._scope.spawn(self._steadily("out", self._speak), "out")
+            self._scope.spawn(self._steadily("out", self._outgoing.run), "out")
 
     def note_change(self) -> None:
         """Hear that an agent beside this node came, changed or went."""
-        self._changed.set()
+        self._outgoing.note_change()
+        if self._noticing is None and not self._closed:
+            self._noticing = asyncio.get_running_loop().call_later(_GATHER_S, self._notice)
+
+    def _notice(self) -> None:
+        """Find the guests that are not registered any more, though their entries are there."""
+        self._noticing = None
         for key, guest in self._guests.items():
             if guest.is_there and guest.taken is not None and not all(map(self._host.has, guest.agents)):
                 guest.taken = None  # somebody withdrew it, or registered an agent of their own under its name
@@ -139,16 +150,17 @@ class Bridge:
 
     async def aclose(self, *, gone: bool = True) -> None:
         """Stop, withdraw what was sent out and let go what was taken in. Idempotent."""
-        for timer in self._timers.values():
-            timer.cancel()
+        self._closed = True
+        for timer in (*self._timers.values(), self._relisting, self._noticing):
+            if timer is not None:
+                timer.cancel()
         self._timers.clear()
         await self._scope.aclose()
         with suppress(MeshError, TimeoutError):
             async with asyncio.timeout(_GOODBYE_S):
                 await self._foreign.withdraw()
-        for key, guest in self._guests.items():
-            if gone and guest.agents:
-                await self._host.let_go(self.origin(key))
+        for key in self._guests if gone else ():
+            await self._host.let_go(self.origin(key))
         self._guests.clear()
         await self._foreign.aclose()
 
@@ -179,7 +191,7 @@ class Bridge:
                 RefusedEntry(key=key[:200], code=why.code, reason=_sentence(why)[:500])
                 for key, why in refused[:REFUSED_SHOWN_MAX]
             ],
-            posted=[posting.name for posting in self._posted],
+            posted=[posting.name for posting in self._outgoing.posted],
         )
 
     def warnings(self) -> list[str]:
@@ -192,6 +204,8 @@ class Bridge:
         failures = 0
         while True:
             begun_s = time.monotonic()
+            if self._state[side] == "off":
+                self._now(side, "connecting")
             try:
                 await work()
                 failures = 0
@@ -214,12 +228,8 @@ class Bridge:
 
     async def _listen(self) -> None:
         self._came_from = max(Reach.LOOPBACK, await reach_of_url(self.spec.base))
-        fresh = self._state["in"] == "off" or self._unlisted is not None
-        if self._over and self._has_room():
-            fresh = True
-        if self._state["in"] == "off":
-            self._now("in", "connecting")
-        self._watching = self._scope.spawn(self._watch(fresh=fresh), "watch", quiet=True)
+        fresh = self._state["in"] == "connecting" or self._unlisted is not None or (self._over and self._has_room())
+        self._watching = self._scope.spawn(self._watch(fresh=bool(fresh)), "watch", quiet=True)
         try:
             await self._watching
         except asyncio.CancelledError:
@@ -348,7 +358,6 @@ class Bridge:
             await check_link(entry.url, self._came_from, own_port=self._host.port)
             async with self._turn:
                 await asyncio.sleep(self._pace.wait_s(time.monotonic()))
-                self._pace.take(time.monotonic())
             if guest.entry != entry or not guest.is_there:
                 self._mark(key)
                 return
@@ -356,6 +365,7 @@ class Bridge:
         except MeshError as error:
             await self._failed(key, guest, entry, error)
             return
+        self._pace.take(time.monotonic())
         guest.taken, guest.agents, guest.why, guest.tries = entry, agents, None, 0
         await self._host.let_go(origin, keep=agents)  # what the entry said before
         if guest.entry != entry or not guest.is_there:
@@ -380,34 +390,14 @@ class Bridge:
 
     def _relist_soon(self) -> None:
         """List anew to find entries that were left out, now that there is room."""
-        if self._over and "" not in self._timers:
+        if self._over and self._relisting is None:
             wait_s = max(0.0, self._relisted_s + _RELIST_S - time.monotonic())
-            self._timers[""] = asyncio.get_running_loop().call_later(wait_s, self._relist)
+            self._relisting = asyncio.get_running_loop().call_later(wait_s, self._relist)
 
     def _relist(self) -> None:
-        self._timers.pop("", None)
+        self._relisting = None
         if self._watching is not None:
             self._watching.cancel()
-
-    # -- out -------------------------------------------------------------------------------------------------------
-
-    async def _speak(self) -> None:
-        if self._state["out"] == "off":
-            self._now("out", "connecting")
-        while True:
-            self._changed.clear()
-            postings = self._outgoing()
-            await self._foreign.publish(postings, self._host.node_id)
-            self._posted = postings
-            self._now("out", "up")
-            with suppress(TimeoutError):
-                async with asyncio.timeout(TTL_S / 3):
-                    await self._changed.wait()
-            await self._foreign.keep()
-
-    def _outgoing(self) -> list[Posting]:
-        wanted = {name.casefold() for name in self.spec.agents}
-        return [one for one in self._host.own(self.spec.edge) if not wanted or one.name.casefold() in wanted]
 
 
 def _sentence(error: MeshError) -> str:

@@ -98,14 +98,14 @@ class Consul:
         key = f"{service.get('Node', '')}/{service.get('ServiceID', '')}"[:512]
         return Put(key, msgspec.json.encode(said))
 
-    async def publish(self, postings: Sequence[Posting], origin: str) -> None:
+    async def publish(self, postings: Sequence[Posting], origin: str, *, fresh: bool = False) -> None:
         """See ``Foreign.publish``."""
         wanted = {_service_id(posting): self._service(posting, origin) for posting in postings}
         for service_id in [key for key in self._published if key not in wanted]:
             await self._deregister(service_id)
         for service_id, service in wanted.items():
             body = msgspec.json.encode(service)
-            if self._published.get(service_id) != body:
+            if fresh or self._published.get(service_id) != body:
                 await self._ask("PUT", "/v1/agent/service/register", {"replace-existing-checks": "true"}, service)
                 self._published[service_id] = body
         self._healthy = {_service_id(posting): posting.healthy for posting in postings}

@@ -163,7 +163,7 @@ class Etcd:
     def _key(self, kv: dict[str, Any]) -> str:
         return _bytes(kv.get("key")).removeprefix(self._prefix).decode("utf-8", "backslashreplace")[:512]
 
-    async def publish(self, postings: Sequence[Posting], origin: str) -> None:
+    async def publish(self, postings: Sequence[Posting], origin: str, *, fresh: bool = False) -> None:
         """See ``Foreign.publish``."""
         wanted = {posting.agent_id: write_entry(posting, origin) for posting in postings}
         if wanted and not self._lease:
@@ -174,7 +174,7 @@ class Etcd:
             await self._ask("/v3/kv/deleterange", {"key": self._own(key)})
             del self._published[key]
         for key, value in wanted.items():
-            if self._published.get(key) != value:
+            if fresh or self._published.get(key) != value:
                 try:
                     await self._ask("/v3/kv/put", {"key": self._own(key), "value": _b64(value), "lease": self._lease})
                 except _NoLease:
