@@ -25,6 +25,7 @@ NAMES = {
     "call": "bench.call",
     "throughput": "bench.throughput",
     "verify": "bench.verify",
+    "verify-parts": "bench.verify_parts",
     "lan": "bench.lan",
     "failover": "bench.failover",
     "bulk": "bench.transport",

@@ -211,9 +211,9 @@ class AuditLog:
         sign_s: float | None = None
         open_ = True
         while open_:
-            patience_s = _RETRY_S if self._kept or self._failing is not None else None
-            if sign_s is not None:
-                patience_s = max(0.0, sign_s - time.monotonic())
+            patience_s = None if sign_s is None else max(0.0, sign_s - time.monotonic())
+            if self._kept or self._failing is not None:
+                patience_s = _RETRY_S
             group, open_ = self._gather(patience_s)
             if group or self._kept or self._failing is not None:
                 try:

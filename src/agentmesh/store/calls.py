@@ -49,6 +49,7 @@ class CallStore:
 
     def __init__(self, db: Database, tokens: UsedTokens, journal: ReceiptJournal) -> None:
         self.path = db.path
+        self._directory = db.path.with_suffix("")
         self._db, self._tokens = db, tokens
         self._is_closed = self._is_failing = False
         #: Guards what follows; held for moments only, by the loop and by who files.
@@ -245,16 +246,20 @@ class CallStore:
                 return
             self._hurry.wait(_LINGER_S)
             self._hurry.clear()
-            while not self._is_closed:
-                try:
-                    self._file()
-                    break
-                except MeshError as error:
-                    if not self._is_failing:
-                        _log.error("receipts wait in %s, they cannot be filed: %s", self.path.with_suffix(""), error)
-                    self._is_failing = True
+            while not self._is_closed and not self._try_to_file():
                 self._hurry.wait(_RETRY_S)
                 self._hurry.clear()
+
+    def _try_to_file(self) -> bool:
+        try:
+            self._file()
+        except Exception as error:  # noqa: BLE001 the driver loop of this thread: were it to end, receipts would wait for ever
+            if not self._is_failing:
+                is_bug = not isinstance(error, MeshError)
+                _log.error("receipts cannot be filed, they wait in %s: %s", self._directory, error, exc_info=is_bug)
+            self._is_failing = True
+            return False
+        return True
 
     def _settle(self) -> None:
         """File what waits, before the database is asked. Raises StoreError."""
