@@ -21,8 +21,8 @@ from bench.discovery.baselines import Plain, Remembering, Searcher, TfIdf
 from bench.discovery.metrics import K, Metrics, judge, mean
 from bench.discovery.sets import Agent, Query
 
-#: Candidates by text that trust and health may reorder.
-DEPTH = 50
+#: Candidates by text that trust and health may reorder: as many as the node asks its index for, for ten answers.
+DEPTH = 110
 #: Text alone: a set says what fits, not who is trusted.
 TEXT_ALONE = Weights(1.0, 0.0, 0.0)
 #: Rivals, which are no index: words alone, and the vectors of the local model alone.
