@@ -15,6 +15,7 @@ import msgspec
 
 from agentmesh.core.search.rank import HEALTH, Weights
 from bench.discovery.measure import Asked, Standings, ordered
+from bench.discovery.metrics import K
 from bench.discovery.sets import Agent, Query, Skill
 
 #: The mixes that the report walks through, the default among them.
@@ -64,25 +65,39 @@ TRICKS: dict[str, Callable[[Agent, str], Agent]] = {
 }
 
 
+#: So many untrusted agents say what one good agent says: keys cost nothing, so one operator can have as many as it likes.
+CROWD = 150
+#: All experiments of the table, in its order.
+EXPERIMENTS = (*TRICKS, f"{CROWD} copies")
+_EVERY = 8
+
+
 class World(NamedTuple):
-    """A set with twins in it.
+    """A set with bad copies in it.
 
     Attributes:
-        agents: Those of the set, and two copies of each that is the best answer to some query.
+        agents: Those of the set, and copies of some of them.
         standings: Theirs.
-        bad: Agent → its two bad copies.
+        bad: Agent → its bad copies.
+        queries: What is asked of this world.
     """
 
     agents: list[Agent]
     standings: Standings
-    bad: dict[str, tuple[str, str]]
+    bad: dict[str, tuple[str, ...]]
+    queries: list[Query]
+
+
+def world(agents: Sequence[Agent], queries: Sequence[Query], experiment: str) -> World:
+    """Return the world of one experiment."""
+    return twins(agents, queries, experiment) if experiment in TRICKS else crowd(agents, queries)
 
 
 def twins(agents: Sequence[Agent], queries: Sequence[Query], trick: str) -> World:
     """Give each best agent an untrusted and a dead copy that use a trick."""
     bait = {name: one.query for one in reversed(queries) for name, grade in one.relevant.items() if grade == 3}
     everybody: list[Agent] = list(agents)
-    bad: dict[str, tuple[str, str]] = {}
+    bad: dict[str, tuple[str, ...]] = {}
     standings = {one.id: GOOD for one in agents}
     for one in agents:
         if one.id not in bait:
@@ -93,17 +108,32 @@ def twins(agents: Sequence[Agent], queries: Sequence[Query], trick: str) -> Worl
         for name, standing in zip(bad[one.id], (UNTRUSTED, DEAD), strict=True):
             everybody.append(msgspec.structs.replace(changed, id=name))
             standings[name] = standing
-    return World(everybody, standings, bad)
+    return World(everybody, standings, bad, list(queries))
+
+
+def crowd(agents: Sequence[Agent], queries: Sequence[Query]) -> World:
+    """Surround the best agents of every eighth query with a crowd of untrusted ones that say the same."""
+    asked = [one for one in queries if max(one.relevant.values(), default=0) == 3][::_EVERY]
+    copied = {name for one in asked for name, grade in one.relevant.items() if grade == 3}
+    everybody: list[Agent] = list(agents)
+    bad: dict[str, tuple[str, ...]] = {}
+    standings = {one.id: GOOD for one in agents}
+    for one in agents:
+        if one.id in copied:
+            bad[one.id] = tuple(f"!{one.id}-{number:03d}" for number in range(CROWD))
+            everybody.extend(msgspec.structs.replace(one, id=name) for name in bad[one.id])
+            standings.update(dict.fromkeys(bad[one.id], UNTRUSTED))
+    return World(everybody, standings, bad, asked)
 
 
 def outranked(asked: Asked, world: World, mix: Weights) -> float:
-    """Return the share of queries in which a bad copy stands before the good agent it copied."""
+    """Return the share of queries in which a bad copy is among the first ten and stands before the good agent it copied."""
     worse = 0
     for query, answer in zip(asked.queries, asked.answers, strict=True):
         place = {name: n for n, name in enumerate(ordered(answer, world.standings, mix))}
         last = len(place)
         worse += any(
-            place.get(copy, last + 1) < place.get(name, last)
+            place.get(copy, last) < min(K, place.get(name, last))
             for name, grade in query.relevant.items()
             if grade == 3
             for copy in world.bad.get(name, ())

@@ -65,8 +65,8 @@ def everything(name: str, agents: Sequence[Agent], queries: Sequence[Query]) -> 
     others = sets.read(*sets.SECOND)
     second = measure.judged(measure.ask(name, *others), measure.standings_of(others[0]))
     neutral, dealt = measure.standings_of(agents), conduct.dealt(agents)
-    worlds = {trick: conduct.twins(agents, queries, trick) for trick in conduct.TRICKS}
-    among = {trick: measure.ask(name, world.agents, queries) for trick, world in worlds.items()}
+    worlds = {one: conduct.world(agents, queries, one) for one in conduct.EXPERIMENTS}
+    among = {one: measure.ask(name, world.agents, world.queries) for one, world in worlds.items()}
     return {
         "machine": machine(),
         "build_s": round(asked.build_s, 3),
@@ -79,7 +79,7 @@ def everything(name: str, agents: Sequence[Agent], queries: Sequence[Query]) -> 
             {
                 "weights": list(mix),
                 **{split: _mixed(asked, split, dealt, mix) for split in SPLITS},
-                "outranked": {trick: round(conduct.outranked(among[trick], worlds[trick], mix), 4) for trick in worlds},
+                "outranked": {one: round(conduct.outranked(among[one], worlds[one], mix), 4) for one in worlds},
             }
             for mix in conduct.MIXES
         ],
@@ -181,10 +181,10 @@ def _weights(embedders: dict[str, Any]) -> Table:
 
 
 def _twins(embedders: dict[str, Any]) -> Table:
-    rows = [["embedder", "text, trust, health", *conduct.TRICKS]]
+    rows = [["embedder", "text, trust, health", *conduct.EXPERIMENTS]]
     for name, one in embedders.items():
         rows.extend(
-            [f"`{name}`", _mix(mix["weights"]), *(f"{mix['outranked'][trick]:.1%}" for trick in conduct.TRICKS)]
+            [f"`{name}`", _mix(mix["weights"]), *(f"{mix['outranked'][one]:.1%}" for one in conduct.EXPERIMENTS)]
             for mix in one["mixes"]
         )
     return rows
