@@ -33,7 +33,6 @@ _HASH = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _DIGEST = re.compile(r"sha-256=:[A-Za-z0-9+/]{43}=:", re.ASCII)
 _DID = re.compile(r"did:key:z6Mk[1-9A-HJ-NP-Za-km-z]{44}", re.ASCII)
 _MONEY = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
-_MISSING = object()
 
 
 def hash_of(raw: str) -> str:
@@ -59,16 +58,12 @@ def parse_claims(payload: bytes, *, bytes_max: int) -> dict[str, Any]:
     return cast("dict[str, Any]", claims)
 
 
-def _member(claims: dict[str, Any], name: str) -> Any:
-    value = claims.get(name, _MISSING)
-    if value is _MISSING:
-        raise DecodeError(
+def _wrong(claims: dict[str, Any], name: str, what: str) -> DecodeError:
+    """Return the error for a claim that is missing or malformed."""
+    if name not in claims:
+        return DecodeError(
             f"the claim {name} is missing", code="claims.missing", hint="docs/spec/tokens.md lists what is required"
         )
-    return value
-
-
-def _malformed(name: str, what: str) -> DecodeError:
     return DecodeError(
         f"the claim {name} is no {what}",
         code="claims.malformed",
@@ -79,41 +74,41 @@ def _malformed(name: str, what: str) -> DecodeError:
 
 def id_in(claims: dict[str, Any], name: str) -> str:
     """Return an id: 1 to 128 printable ASCII characters without spaces. Raises DecodeError, as all functions here."""
-    value = _member(claims, name)
+    value = claims.get(name)
     if not isinstance(value, str) or not _ID.fullmatch(value):
-        raise _malformed(name, f"id of 1 to {ID_CHARS_MAX} printable characters")
+        raise _wrong(claims, name, f"id of 1 to {ID_CHARS_MAX} printable characters")
     return value
 
 
 def text_in(claims: dict[str, Any], name: str) -> str:
     """Return a text of at most 512 characters without control characters; it may be empty."""
-    value = _member(claims, name)
+    value = claims.get(name)
     if not isinstance(value, str) or len(value) > TEXT_CHARS_MAX or _CONTROL.search(value):
-        raise _malformed(name, f"text of at most {TEXT_CHARS_MAX} characters without control characters")
+        raise _wrong(claims, name, f"text of at most {TEXT_CHARS_MAX} characters without control characters")
     return value
 
 
 def seconds_in(claims: dict[str, Any], name: str) -> int:
     """Return whole unix seconds, > 0."""
-    value = _member(claims, name)
+    value = claims.get(name)
     if type(value) is not int or not 0 < value <= SECONDS_MAX:
-        raise _malformed(name, "time in whole unix seconds")
+        raise _wrong(claims, name, "time in whole unix seconds")
     return value
 
 
 def count_in(claims: dict[str, Any], name: str, *, at_most: int) -> int:
     """Return an integer 0 … ``at_most``."""
-    value = _member(claims, name)
+    value = claims.get(name)
     if type(value) is not int or not 0 <= value <= at_most:
-        raise _malformed(name, f"integer from 0 to {at_most}")
+        raise _wrong(claims, name, f"integer from 0 to {at_most}")
     return value
 
 
 def did_in(claims: dict[str, Any], name: str) -> str:
     """Return a text in the form of an Ed25519 did:key; whether it decodes is found out by who takes the key."""
-    value = _member(claims, name)
-    if not is_did(value):
-        raise _malformed(name, "did:key of an Ed25519 key")
+    value = claims.get(name)
+    if not isinstance(value, str) or not _DID.fullmatch(value):
+        raise _wrong(claims, name, "did:key of an Ed25519 key")
     return value
 
 
@@ -124,39 +119,41 @@ def is_did(value: object) -> bool:
 
 def hash_in(claims: dict[str, Any], name: str) -> str:
     """Return a SHA-256 in base64url, 43 characters."""
-    value = _member(claims, name)
+    value = claims.get(name)
     if not isinstance(value, str) or not _HASH.fullmatch(value):
-        raise _malformed(name, "SHA-256 in base64url")
+        raise _wrong(claims, name, "SHA-256 in base64url")
     return value
 
 
 def digest_in(claims: dict[str, Any], name: str) -> str:
     """Return a digest as RFC 9530 spells it, ``sha-256=:…:``."""
-    value = _member(claims, name)
+    value = claims.get(name)
     if not isinstance(value, str) or not _DIGEST.fullmatch(value):
-        raise _malformed(name, "digest of the form sha-256=:…:")
+        raise _wrong(claims, name, "digest of the form sha-256=:…:")
     return value
 
 
 def object_in(claims: dict[str, Any], name: str) -> dict[str, Any]:
     """Return a nested object."""
-    value = _member(claims, name)
+    value = claims.get(name)
     if not isinstance(value, dict):
-        raise _malformed(name, "object")
+        raise _wrong(claims, name, "object")
     return cast("dict[str, Any]", value)
 
 
 def list_in(claims: dict[str, Any], name: str, *, items_max: int) -> list[Any]:
     """Return an array of at most ``items_max`` items."""
-    value = _member(claims, name)
+    value = claims.get(name)
     if not isinstance(value, list) or len(cast("list[Any]", value)) > items_max:
-        raise _malformed(name, f"list of at most {items_max} items")
+        raise _wrong(claims, name, f"list of at most {items_max} items")
     return cast("list[Any]", value)
 
 
 def amount_in(members: dict[str, Any], name: str) -> int:
     """Return an amount 0 … ``AMOUNT_MAX``: money (names that end in ``_micros``) from a text, anything else from an integer."""
-    value = _member(members, name)
+    value = members.get(name)
+    if value is None and name not in members:
+        raise _wrong(members, name, "amount")
     if name.endswith("_micros"):
         number = int(value) if isinstance(value, str) and _MONEY.fullmatch(value) else -1
     else:
