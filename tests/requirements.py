@@ -2394,6 +2394,7 @@ REQUIREMENTS: dict[str, Requirement] = {
             "what_changed_while_nobody_watched_is_told_at_the_next_watch",
             "a_registry_that_dies_in_a_watch_is_told_and_a_later_watch_goes_on",
             "ten_thousand_entries_are_listed",
+            "a_registry_that_answers_nonsense_is_named_so_and_never_followed_for_ever",
             "after_a_compaction_everything_is_listed_anew",
         ),
     ),

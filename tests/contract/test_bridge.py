@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
@@ -284,6 +285,45 @@ async def test_ten_thousand_entries_are_listed(world: World) -> None:
     assert set(watch.there.values()) == {f"http://a{i}.example/" for i in range(count)}
     await watch.aclose()
     await foreign.aclose()
+
+
+def page(*keys: str, more: bool = False) -> bytes:
+    kvs = [{"key": etcd.b64(f"agents/{key}"), "value": "e30="} for key in keys]
+    return json.dumps({"header": {"revision": "7"}, "kvs": kvs, "more": more}).encode()
+
+
+@pytest.mark.parametrize("kind", ["etcd", "consul"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"null", b"[]", b"{}", b"<html>", b"\xff", b"[" * 50_000, b'"text"', b'{"header": {"revision": -1}}', b'{"kvs": 3}',
+        b'{"header": {"revision": "9"}, "kvs": [{"key": "*no base64*"}]}', page("a", "b", more=True),
+    ],
+)  # fmt: skip
+async def test_a_registry_that_answers_nonsense_is_named_so_and_never_followed_for_ever(kind: str, body: bytes) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readline():
+            length = 0
+            while line := (await reader.readline()).strip().lower():
+                if line.startswith(b"content-length:"):
+                    length = int(line.partition(b":")[2])
+            await reader.readexactly(length)
+            assert head
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    foreign = open_foreign(read_spec(f"{kind}://127.0.0.1:{port}/{'agents' if kind == 'etcd' else ''}"))
+    watch = Watch(foreign)
+    await watch.until(lambda: watch.error is not None)
+    assert isinstance(watch.error, (DecodeError, Unreached))
+    with contextlib.suppress(MeshError):
+        await foreign.publish([posting("calc")], NODE)
+        await foreign.keep()
+        await foreign.withdraw()
+    await foreign.aclose()
+    server.close()
 
 
 # -- what only one kind has -------------------------------------------------------------------------------------------

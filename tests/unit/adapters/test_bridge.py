@@ -237,6 +237,21 @@ async def test_an_agent_that_was_withdrawn_here_comes_back_only_if_it_can() -> N
     await world.bridge.aclose()
 
 
+async def test_another_instance_takes_over_the_name_when_the_first_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_RETRY_MIN_S", "_RETRY_MAX_S"):
+        monkeypatch.setattr(bridge_module, name, 1_000)
+    world = World()
+    second = "http://127.0.0.1:9001/"
+    world.foreign.entries = {"a": entry(), "b": entry(second)}
+    world.host.failing[second] = StateError("the name is taken", code="register.taken")
+    world.bridge.open()
+    await world.until(lambda: world.origins() == ["a"] and world.reasons() == {"b": "register.taken"})
+    del world.host.failing[second]
+    world.foreign.delete("a")
+    await world.until(lambda: world.origins() == ["b"])
+    await world.bridge.aclose()
+
+
 async def test_entries_beyond_the_most_are_left_out_and_come_in_when_others_go() -> None:
     world = World("?max=2")
     world.foreign.entries = {key: entry() for key in "abcd"}

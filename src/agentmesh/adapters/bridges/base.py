@@ -20,6 +20,8 @@ TTL_S = 30
 REQUEST_TIMEOUT_S = 10.0
 #: Largest entry that is read.
 ENTRY_BYTES_MAX = 64 * 1024
+#: Entries of one listing; a registry of more is not for one prefix.
+ENTRIES_MAX = 200_000
 
 
 @dataclass(frozen=True, slots=True)

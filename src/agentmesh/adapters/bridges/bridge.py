@@ -349,6 +349,12 @@ class Bridge:
             if not guest.is_there:  # it may have come back meanwhile
                 self._guests.pop(key, None)
                 self._relist_soon()
+                for (
+                    other,
+                    one,
+                ) in self._guests.items():  # a name may be free now, as when instances of one agent take turns
+                    if one.why is not None and one.why.code == "register.taken":
+                        self._mark(other)
             else:
                 guest.taken, guest.agents = None, []
                 self._mark(key)

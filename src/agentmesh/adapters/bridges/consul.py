@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import msgspec
 
 from agentmesh.adapters.bridges.base import (
+    ENTRIES_MAX,
     REQUEST_TIMEOUT_S,
     TTL_S,
     Alive,
@@ -77,10 +78,14 @@ class Consul:
                     code="bridge.too_many",
                 )
             yield Listing()
+            told = 0
             for name in sorted(names):
                 path = f"/v1/catalog/service/{quote(name, safe='')}"
                 body, _ = await self._ask("GET", path, {"tag": self._spec.tag})
-                for item in members(self._json(body)):
+                found = members(self._json(body))
+                if (told := told + len(found)) > ENTRIES_MAX:
+                    raise LimitError(f"more than {ENTRIES_MAX} services carry the tag", code="bridge.too_many")
+                for item in found:
                     yield self._put(mapping(item))
             yield Listed()
             # An index that goes back belongs to a cluster that began anew: so does the watch (Consul, "blocking queries").

@@ -13,6 +13,7 @@ from contextlib import aclosing
 from typing import Any, cast
 
 from agentmesh.adapters.bridges.base import (
+    ENTRIES_MAX,
     ENTRY_BYTES_MAX,
     TTL_S,
     Alive,
@@ -74,7 +75,8 @@ class Etcd:
     async def _listing(self) -> AsyncGenerator[Change]:
         """List every entry as of one revision, page by page."""
         yield Listing()
-        key, revision, limit = self._range["key"], 0, _PAGE
+        told = 0
+        key, last, revision, limit = self._range["key"], b"", 0, _PAGE
         while True:
             request = {"key": key, "range_end": self._range["range_end"], "limit": str(limit)}
             try:
@@ -86,16 +88,21 @@ class Etcd:
                 continue
             except _Compacted:
                 yield Listing()
-                key, revision = self._range["key"], 0
+                key, last, revision = self._range["key"], b"", 0
                 continue
             header = mapping(page.get("header"))
             revision, self._cluster = revision or _number(header.get("revision")), str(header.get("cluster_id"))
             kvs = members(page.get("kvs"))
+            if (told := told + len(kvs)) > ENTRIES_MAX:
+                raise LimitError(f"more than {ENTRIES_MAX} entries lie below {self._spec.name}", code="bridge.too_many")
             for item in kvs:
                 yield self._put(mapping(item))
             if not page.get("more") or not kvs:
                 break
-            key = _b64(_bytes(mapping(kvs[-1]).get("key")) + b"\0")
+            after = _bytes(mapping(kvs[-1]).get("key")) + b"\0"
+            if after <= last:
+                raise bad_answer("etcd", self._spec.base, "a listing that does not get on")
+            key, last = _b64(after), after
         if not revision:
             raise bad_answer("etcd", self._spec.base, "a listing without a revision")
         self._seen = revision
@@ -169,7 +176,10 @@ class Etcd:
         if wanted and not self._lease:
             self._published.clear()
             answer = await self._ask("/v3/lease/grant", {"TTL": str(TTL_S)})
-            self._lease = str(_number(answer.get("ID")))
+            lease = _number(answer.get("ID"))
+            if not lease:
+                raise bad_answer("etcd", self._spec.base, "a lease without an id")
+            self._lease = str(lease)
         for key in [key for key in self._published if key not in wanted]:
             await self._ask("/v3/kv/deleterange", {"key": self._own(key)})
             del self._published[key]
