@@ -2509,6 +2509,14 @@ REQUIREMENTS: dict[str, Requirement] = {
         "A link between two meshes carries calls only, whichever side says so.",
         (
             *_in("unit/node/test_links.py", "a_link_between_two_meshes_carries_calls_only_whichever_side_says_so"),
+            *_in(
+                "unit/node/test_federated_nodes.py",
+                "a_call_from_abroad_needs_the_export_list_and_the_policy_of_the_callee",
+                "what_is_federated_is_passed_on_only_by_flag_and_id_and_not_further",
+                "an_agent_of_the_mesh_hides_a_federated_one_of_its_name",
+                "a_federated_agent_below_the_threshold_is_marked_or_dropped",
+                "a_node_that_becomes_a_partner_is_greeted_again_for_calls_only",
+            ),
             *_in("e2e/test_federation.py", "the_meshes_stay_two"),
         ),
     ),

@@ -125,6 +125,19 @@ def test_the_higher_seq_of_the_owner_wins_whatever_comes_when() -> None:
     assert bench.held == {"a": 6}
 
 
+def test_the_same_record_on_other_terms_takes_the_place_of_the_one_that_is_held() -> None:
+    bench = Bench()
+    bench.until_asked()
+    bench.page(card("a", 5, 1, terms=1))
+    for terms in (0, 1):
+        bench.until_asked()
+        bench.page(card("a", 5, 1, terms=terms))
+        assert bench.state.held["a"].terms == terms
+    bench.until_asked()
+    bench.page(card("a", 5, 0, terms=0), card("a", 4, 1, terms=0))
+    assert bench.state.held["a"].terms == 1
+
+
 def test_what_went_does_not_come_back_with_an_older_record_but_with_the_same_or_a_newer_one() -> None:
     bench = Bench()
     bench.until_asked()

@@ -16,6 +16,7 @@ from agentmesh.net.memory import MemoryHub, MemoryTransport
 from agentmesh.node.admission import Admission
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.door import Door, Happening, Health, Invocation
+from agentmesh.node.federation.federation import FederationKit
 from agentmesh.node.node import Node
 from agentmesh.store.audit import AuditLog
 from agentmesh.store.audit_files import AuditConfig
@@ -140,6 +141,7 @@ async def world(
     join: bool = True,
     kits: Sequence[FakeKit] = (),
     admissions: Sequence[Admission] = (),
+    federate: Callable[[int, Path], FederationKit] | None = None,
     brain: BrainConfig | None = None,
     **config: Any,
 ) -> AsyncIterator[list[Member]]:
@@ -184,6 +186,7 @@ async def world(
                 admission=admissions[i] if admissions else None,
                 trust_store=trust,
                 tenant_store=tenants,
+                federation=None if federate is None else federate(i, home),
             )
             await node.open()
             stack.push_async_callback(node.aclose)

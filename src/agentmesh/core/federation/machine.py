@@ -244,7 +244,12 @@ class Federation:
             return
         if state.sweep is not None:
             state.sweep[item.agent] = None
-        if held is not None and (item.seq, item.mark) <= (held.seq, held.mark):
+        same = held is not None and (item.seq, item.mark) == (held.seq, held.mark)
+        if (
+            held is not None
+            and (item.seq, item.mark) <= (held.seq, held.mark)
+            and not (same and item.terms != held.terms)
+        ):
             if item.seq < held.seq:
                 self._refuse(state, "manifest.replay", f"seq {item.seq} was superseded by {held.seq}")
             return

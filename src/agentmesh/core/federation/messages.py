@@ -18,6 +18,7 @@ class Item:
         agent: did:key of the agent.
         seq, mark: Of two records of one agent the higher pair counts (``Manifest.mark``); 0 for "withdrawn".
         exp: Unix second at which it ends.
+        terms: What the seed says besides; the same record on other terms takes the place of the one that is held.
         refused: Code of why it is not to be taken; "" = it holds.
         detail: More of that, for people.
         body: What to keep; the machine does not look at it.
@@ -28,6 +29,7 @@ class Item:
     seq: int = 0
     mark: int = 0
     exp: int = 0
+    terms: int = 0
     refused: str = ""
     detail: str = ""
     body: Any = None

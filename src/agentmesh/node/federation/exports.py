@@ -8,6 +8,7 @@ them by id. Whoever is revoked is shown to nobody.
 from __future__ import annotations
 
 import base64
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -78,7 +79,11 @@ class Exports:
 
     def reload(self, rules: Rules) -> None:
         """Take other rules: every view is looked at again."""
-        self._partners = rules.partners
+        before, self._partners = self._partners, rules.partners
+        for key in [key for key, one in rules.partners.items() if key in before and before[key].reshare != one.reshare]:
+            # All that the partner sees is another thing now, so it begins anew: its cursor is unknown to a fresh feed.
+            self._secret = hashlib.sha256(self._secret).digest()
+            self.feeds[key] = Feed(key, self._secret)
         for key in [key for key in self.feeds if key not in rules.partners]:
             del self.feeds[key]
         for key in rules.partners:

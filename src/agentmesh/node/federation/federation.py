@@ -114,6 +114,7 @@ class Federation:
         self._hinting: dict[str, bool] = {}
         self._hint_problems: dict[str, str] = {}
         self._state: object = None
+        self._judging = False
         self.exports = Exports(self, os.urandom(32), self._hint_later)
         self.desk = Desk(
             key,
@@ -223,7 +224,13 @@ class Federation:
     def is_low(self, agent: str) -> bool:
         """Say whether an agent is trusted less than federated ones must be."""
         least = self._kit.trust_min
-        return least > 0 and self._trust.verdict(agent).score < least
+        if least <= 0 or self._judging:
+            return False  # a verdict looks up where the agent lives, and so comes by here again
+        self._judging = True
+        try:
+            return self._trust.verdict(agent).score < least
+        finally:
+            self._judging = False
 
     # What seeds and partners say
 

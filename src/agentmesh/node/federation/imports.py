@@ -45,7 +45,7 @@ from agentmesh.identity.voucher import Membership, read_membership
 from agentmesh.ids import NodeId
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.federation.desk import PULL_PATH
-from agentmesh.node.federation.pages import Federated, Page, Source, read_entries, read_page
+from agentmesh.node.federation.pages import Federated, Page, Source, item_of, read_entries, read_page
 from agentmesh.node.federation.rules import Seed
 from agentmesh.node.routes import host_of
 from agentmesh.store.federation import FederationStore
@@ -513,9 +513,7 @@ def _kept(rows: list[tuple[str, bytes, bool]], source: Source, now: int) -> list
             member = None if manifest.tombstone else read_membership(manifest, now=now)
         except MeshError:
             continue
-        kind = "tombstone" if manifest.tombstone else "card"
-        kept = Federated(manifest, member, reshare)
-        found.append(Item(kind, manifest.agent_id, manifest.seq, manifest.mark, manifest.exp, body=kept))
+        found.append(item_of(Federated(manifest, member, reshare)))
     return found
 
 

@@ -145,8 +145,15 @@ def _record_of(entry: CatalogEntry, source: Source, now: int) -> Item:
         member = read_membership(manifest, now=now)
         _check_source(manifest, member, source)
     kept = Federated(manifest, member, entry.metadata.mesh.reshare)
-    kind = "tombstone" if tombstone else "card"
-    return Item(kind, manifest.agent_id, manifest.seq, manifest.mark, manifest.exp, body=kept)
+    return item_of(kept)
+
+
+def item_of(kept: Federated) -> Item:
+    """Return the item of a record that was verified."""
+    manifest = kept.manifest
+    kind = "tombstone" if manifest.tombstone else "card"
+    terms = int(kept.reshare)
+    return Item(kind, manifest.agent_id, manifest.seq, manifest.mark, manifest.exp, terms, body=kept)
 
 
 def _check_source(manifest: Manifest, member: Membership | None, source: Source) -> None:
