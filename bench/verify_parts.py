@@ -46,7 +46,7 @@ PARTS: tuple[tuple[str, Any, str, bool], ...] = (
     ("both hash the answer", Witness, "add", True),
     ("the callee signs a receipt", Proofs, "attest", True),
     ("the callee records the call and waits for the disk", Audit, "ended", True),
-    ("of it: write and sync", audit_files.AuditFiles, "_write", False),
+    ("of it, and at the caller: write and sync", audit_files.AuditFiles, "_write", False),
     ("the caller checks the receipt", Proofs, "accept", True),
     ("of both: keep the receipt", CallStore, "keep", False),
     ("the caller makes its record, which nobody waits for", Audit, "called", True),
