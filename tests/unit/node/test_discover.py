@@ -308,6 +308,21 @@ async def test_a_peer_that_asks_too_much_is_refused_as_busy_and_misuse_is_charge
         assert len(one.node.trust.show(other.node.node_id).events) > charged
 
 
+async def test_a_peer_is_refused_rather_than_answered_by_words_alone(
+    tmp_path: Path, indexes: Indexes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "_PATIENCE_S", 0.02)
+    async with world(tmp_path, 2) as (one, other):
+        await serve(one, "lawyer", LAWYER)
+        await one.node.discover(request(NEED, scope="local"))
+        indexes.opened[0].hold = asyncio.Event()
+        stream = await next(peer.link for peer in other.node.links.peers()).open_stream()
+        await stream.send(v1.encode(v1.SearchQuery(v=1, text="tenancy agreements")))
+        payload = await stream.recv()
+        assert payload is not None
+        assert v1.decode_search_reply(payload) == v1.SearchReply(refused="discover.starting")
+
+
 FOREIGN = KeyPair.generate(b"f" * 32)
 
 

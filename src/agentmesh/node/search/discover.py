@@ -19,7 +19,7 @@ import msgspec
 
 from agentmesh.core.search.model import Document, Filters, Found, Hit, Passage
 from agentmesh.core.search.rank import Weights
-from agentmesh.errors import MeshError
+from agentmesh.errors import Busy, MeshError
 from agentmesh.identity.manifest import Manifest
 from agentmesh.ids import AgentId
 from agentmesh.net.base import Stream
@@ -46,7 +46,7 @@ _PATIENCE_S, _PATIENCE_MIN_S = 1.5, 0.3
 _INDEX_S = 20.0
 _SEARCHES_MAX = 128
 #: Entries judged between two looks at other work, where there is no index to do it.
-_STEP = 200
+_STEP = 50
 #: A watched list is made again at most so often, and at least so often, seconds: an index that was late, and trust, tell nobody.
 WATCH_GAP_S, WATCH_IDLE_S = 0.5, 5.0
 _EVERYTHING = Filters()
@@ -255,21 +255,29 @@ class Discovery:
         return "federation" if is_abroad else sources.get(agent_id, "local")
 
     async def _found(self, wanted: Wanted, limit: int, seen: Directory, patience_s: float) -> Found:
-        """Ask the index; look at the words alone if it does not answer, or not soon: it goes on by itself for the next query."""
-        near = wanted.near and wanted.near + _POOL
+        """Ask the index, or look at the words alone if it does not answer."""
         try:
-            if self._index is None:
-                self._index = self._open_index(self._shelf)
-            asked = self._index.search(wanted.query, wanted.filters, limit=limit, near=near, timeout_s=_INDEX_S)
-            search = self._scope.spawn(asked, "query", quiet=True)
-            await asyncio.wait({search}, timeout=patience_s)
-            if search.done() and not search.cancelled():
-                return self._with_named(search.result(), wanted, seen)
-            note = "words alone decided: the search by meaning is starting or busy; ask again in a moment"
+            return self._with_named(await self._indexed(wanted, limit, patience_s), wanted, seen)
         except MeshError as error:
-            note = f"words alone decided, since the search by meaning failed: {error.detail}"
-        found = await self._by_words(wanted.query, wanted.filters, seen)
-        return msgspec.structs.replace(found, notes=(*found.notes, note))
+            found = await self._by_words(wanted.query, wanted.filters, seen)
+            return msgspec.structs.replace(found, notes=(*found.notes, f"words alone decided: {error.detail}"))
+
+    async def _indexed(self, wanted: Wanted, limit: int, patience_s: float) -> Found:
+        """Ask the index.
+
+        Raises:
+            Busy: it does not answer soon (code "discover.starting"); it goes on by itself, for the next query.
+            MeshError: it failed.
+        """
+        if self._index is None:
+            self._index = self._open_index(self._shelf)
+        near = wanted.near and wanted.near + _POOL
+        asked = self._index.search(wanted.query, wanted.filters, limit=limit, near=near, timeout_s=_INDEX_S)
+        search = self._scope.spawn(asked, "query", quiet=True)
+        await asyncio.wait({search}, timeout=patience_s)
+        if not search.done() or search.cancelled():
+            raise Busy("the search by meaning is starting or busy; ask again in a moment", code="discover.starting")
+        return search.result()
 
     def _with_named(self, found: Found, wanted: Wanted, seen: Directory) -> Found:
         """Put those whose very name the query is before all others, whatever the name means."""
@@ -313,7 +321,8 @@ class Discovery:
         if not text.strip():
             return ()
         wanted = read_request(DiscoverRequest(query=text, near=0, scope="local"), self._weights)
-        found = await self._found(wanted, min(LIMIT_MAX, limit + _POOL), self._mesh.brain, _PATIENCE_S)
+        # Never the words alone for others: to read every card costs this node's loop much more than it costs to ask.
+        found = await self._indexed(wanted, min(LIMIT_MAX, limit + _POOL), _PATIENCE_S)
         return [AgentId(hit.agent_id) for hit in found.hits]
 
     def _may_tell(self, agent_id: AgentId) -> bytes | None:
