@@ -896,6 +896,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "nobody_is_asked_where_the_operator_or_the_query_says_so",
                 "a_query_of_a_peer_brings_signed_records_that_it_does_not_know",
                 "a_peer_that_asks_too_much_is_refused_as_busy_and_misuse_is_charged",
+                "a_node_of_another_mesh_is_never_told_a_query",
                 "a_peer_is_refused_rather_than_answered_by_words_alone",
                 "hostile_answers_admit_nothing",
                 "watching_shows_an_agent_that_comes_and_one_that_goes",

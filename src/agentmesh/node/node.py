@@ -250,7 +250,7 @@ class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
             self.trust,
             take_evidence=lambda node, raws: self._hearsay.take(node, raws),
             is_abroad=self._is_abroad,
-            on_agent=lambda agent: self._discovery.note(AgentId(agent)),
+            on_agent=lambda agent: self._note_agent(AgentId(agent)),
             on_border=self.mesh.sort_out,
         )
         self.border.partners = federation

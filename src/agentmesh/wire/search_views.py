@@ -102,7 +102,14 @@ class DiscoverHit(msgspec.Struct, kw_only=True):
 
 
 class NearMiss(msgspec.Struct, kw_only=True):
-    """An agent whose text fits and that is no answer, and why: "health", "trust_tier", or the filter that it does not meet."""
+    """An agent whose text fits and that is no answer.
+
+    Attributes:
+        agent, score: Who, and how it would stand.
+        missed: "health", "trust_tier", "signature" (unsigned beside a signed agent of its name), "revoked", or the filter that it
+            does not meet.
+        why: The same in a sentence.
+    """
 
     agent: AgentView
     score: ScoreView
@@ -130,7 +137,8 @@ class DiscoverView(msgspec.Struct, kw_only=True):
         embedder: By which meaning was compared; "" if only words were.
         notes: What people should know ("the model file is missing, the built-in embedder answers").
         asked: Other nodes.
-        total: Agents that meet the filters and that the text speaks for, shown or not.
+        total: Agents that meet the filters and that the text speaks for, shown or not, as far as the list was made: at least 100
+            beyond ``limit``.
         took_ms: Since the request came.
     """
 

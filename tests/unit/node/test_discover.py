@@ -254,6 +254,17 @@ async def test_nobody_is_asked_where_the_operator_or_the_query_says_so(tmp_path:
         assert len(indexes.opened) == 1  # the other node looked for nothing
 
 
+async def test_a_node_of_another_mesh_is_never_told_a_query(tmp_path: Path, indexes: Indexes) -> None:
+    async with world(tmp_path, 3) as (one, near, abroad):
+        for peer in one.node.links.peers():
+            peer.calls_only = peer.link.peer == abroad.node.node_id
+        asking = one.node._discovery._asking  # pyright: ignore[reportPrivateUsage]
+        view = await one.node.discover(request(NEED))
+        assert view.asked.failed == 0
+        assert len(indexes.opened) == 2  # this node's and its neighbour's
+        assert asking._whom() == [near.node.node_id]  # pyright: ignore[reportPrivateUsage]
+
+
 async def test_a_query_of_a_peer_brings_signed_records_that_it_does_not_know(tmp_path: Path, indexes: Indexes) -> None:
     async with world(tmp_path, 2) as (one, other):
         await serve(one, "lawyer", LAWYER)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,7 +29,7 @@ _BAR_CELLS = 10
 _BAR = (("text", "█"), ("trust", "▓"), ("health", "░"))
 _LISTED_MAX = 1_000
 
-Tier = Literal["low", "unknown", "medium", "high", "own"]
+_TIERS = ("low", "unknown", "medium", "high", "own")
 
 
 def discover(
@@ -71,6 +71,10 @@ def discover(
     if query and query_ and query != query_:
         raise UsageError("two queries are given", code="discover.query", hint='agentmesh discover "…"')
     query = query or query_
+    if trust and trust not in _TIERS:
+        raise UsageError(
+            f"{trust[:40]!r} is no tier of trust", code="discover.trust", hint="--trust " + " | ".join(_TIERS)
+        )
     filters: dict[str, Any] = {
         "protocol": protocol,
         "tag": tag,
@@ -139,8 +143,9 @@ def _show(out: Output, query: str, view: DiscoverView, *, explain: bool) -> None
     if out.json:
         out.data(as_json(view))
         return
+    weighty = explain or not view.hits or not view.embedder
     for note in view.notes:
-        out.note(("! ", "warn"), note)
+        out.note(("! ", "warn" if weighty else "dim"), (note, "plain" if weighty else "dim"))
     if view.hits:
         head = ["NAME", "SKILL", "SCORE", "TRUST", "WHERE", "STATUS"]
         out.table(head, [_hit_row(hit, view.weights if query.strip() else None) for hit in view.hits])

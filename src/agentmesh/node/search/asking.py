@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from agentmesh.core.contacts.guard import Bucket
-from agentmesh.errors import DecodeError, MeshError
+from agentmesh.errors import DecodeError, MeshError, Unauthorized
 from agentmesh.ids import AgentId, NodeId, capability_key
 from agentmesh.net.base import Stream
 from agentmesh.net.tasks import TaskScope
@@ -138,7 +138,8 @@ class Asking:
         others.sort(key=lambda node: not links.is_connected(node))
         half = PEERS_MAX // 2
         chosen = [*first[: max(half, PEERS_MAX - len(others))], *others]
-        return [node for node in chosen if node != self._mesh.node_id][:PEERS_MAX]
+        abroad = {peer.link.peer for peer in links.abroad()}
+        return [node for node in chosen if node != self._mesh.node_id and node not in abroad][:PEERS_MAX]
 
     async def _ask(self, node: NodeId, query: v1.SearchQuery, question: Question, time_s: float) -> None:
         try:
@@ -157,6 +158,8 @@ class Asking:
     async def _reply(self, node: NodeId, query: v1.SearchQuery) -> v1.SearchReply:
         links = self._mesh.links
         peer = await links.connect(self._mesh.contact_of(node))
+        if peer.calls_only:
+            raise Unauthorized("a node of another mesh is not told what is looked for here", code="link.calls_only")
         stream = await peer.link.open_stream()
         try:
             await stream.send(v1.encode(query))

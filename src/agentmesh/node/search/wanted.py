@@ -145,6 +145,6 @@ def _micros(name: str, text: str) -> int:
             f"{name} is {text[:40]!r}, which is no amount of US dollars",
             code="discover.price",
             why="an amount has at most ten digits and six decimals",
-            hint=f'"{name}": "0.05"',
+            hint="write it as 0.05",
         )
     return amount
