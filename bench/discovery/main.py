@@ -33,6 +33,8 @@ def main(arguments: Sequence[str]) -> int:
             return report.write(args.embedder)
         if args.scale is not None:
             return _scale(args)
+        if args.vectors is not None:
+            return _vectors(args)
         return _measure(args)
     except MeshError as error:
         print(f"error: {error}" + (f"\n  next: {error.hint}" if error.hint else ""), file=sys.stderr)
@@ -96,6 +98,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     one.add_argument("--report", action="store_true", help="measure our set in every way and renew the page")
     one.add_argument("--scale", type=_count, metavar="N", help="build N agents out of our texts: speed and size")
+    one.add_argument(
+        "--vectors",
+        type=_count,
+        metavar="N",
+        help="search N made-up vectors: exact, by numpy, by the graph with its recall",
+    )
     return one
 
 
@@ -138,6 +146,14 @@ def _scale(args: argparse.Namespace) -> int:
     name = args.embedder or measure.DEFAULT
     told = scale.measured(name, args.scale)
     report.keep("scale", f"{name}/{args.scale}", told)
+    print(json.dumps(told) if args.json else "\n".join(f"  {key:<16}{value}" for key, value in told.items()))
+    return 0
+
+
+def _vectors(args: argparse.Namespace) -> int:
+    from bench.discovery import vectors  # needs numpy and usearch, the others do not
+
+    told = vectors.run(args.vectors)
     print(json.dumps(told) if args.json else "\n".join(f"  {key:<16}{value}" for key, value in told.items()))
     return 0
 

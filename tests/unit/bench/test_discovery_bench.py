@@ -236,3 +236,18 @@ def test_a_crowd_of_bad_copies_that_fills_all_places_is_seen() -> None:
     asked = measure.Asked([query], without, 0, 0.0, 0.0)
     assert conduct.outranked(asked, world, Weights()) == 1
     assert conduct.outranked(asked._replace(answers=within), world, Weights()) == 0
+
+
+def test_the_graph_of_vectors_finds_nearly_what_exact_search_finds() -> None:
+    pytest.importorskip("numpy")
+    pytest.importorskip("usearch")
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "discovery", "--vectors", "3000", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    assert told["vectors"] == 3000
+    assert told["graph_recall@10"] > 0.9

@@ -112,6 +112,11 @@ class Dense:
     def __len__(self) -> int:
         return self._count - len(self._free)
 
+    @property
+    def matrix(self) -> npt.NDArray[np.int8]:
+        """The rows, eight bits a figure, those of agents that went included."""
+        return self._matrix[: self._count]
+
     # Agents
 
     def add(self, agents: Sequence[tuple[int, Sequence[str]]]) -> None:
@@ -220,7 +225,7 @@ class Dense:
             rows = self._walked(asked, min(NEAREST, len(self)))
         else:
             found = self._usearch.search(
-                self._matrix[: self._count], asked, min(count, 4 * NEAREST), self._usearch.MetricKind.Cos, exact=True
+                self.matrix, asked, min(count, 4 * NEAREST), self._usearch.MetricKind.Cos, exact=True
             )
             rows = found.keys
         numbers = self._agents[self._numpy.asarray(rows, dtype=self._numpy.int64)].tolist()
