@@ -68,12 +68,13 @@ class Candidates:
         return Within(traits_asked(filters), frozenset(self._store.agents_with(*figures)) if by_figures else None)
 
     def answers(
-        self, need: Asked, filters: Filters, within: Within | None, limit: int, near: int
+        self, need: Asked, filters: Filters, within: Within | None, limit: int, near: int, *, needs: int = 1
     ) -> tuple[list[Hit], list[Hit]]:
-        """Return hits and near misses of one need."""
-        hits, nearly = self._judged(self._candidates(need, within, limit), filters, limit, near)
+        """Return hits and near misses of one need, which is one of so many."""
+        exact = min(_EXACT_MAX, max(_EXACT_MIN // needs, limit * 2))
+        hits, nearly = self._judged(self._candidates(need, within, exact), filters, limit, near)
         if within is not None and near:
-            nearly += self._judged(self._candidates(need, None, limit), filters, 0, near)[1]
+            nearly += self._judged(self._candidates(need, None, exact), filters, 0, near)[1]
         best: dict[str, Hit] = {hit.agent_id: hit for hit in nearly}
         return ordered(hits), ordered(best.values())[:near]
 
@@ -94,9 +95,9 @@ class Candidates:
                     (nearly if hit.missed else hits).append(hit)
         return hits[:limit], nearly[:near]
 
-    def _candidates(self, asked: Asked, within: Within | None, limit: int) -> list[tuple[int, Scored]]:
+    def _candidates(self, asked: Asked, within: Within | None, exact: int) -> list[tuple[int, Scored]]:
         """Return agents that may answer with their exact scores, the best first."""
-        chosen = self._listed(asked.need, within, min(_EXACT_MAX, max(_EXACT_MIN, limit * 2)))
+        chosen = self._listed(asked.need, within, exact)
         near: dict[int, Near] = {}
         if asked.question is not None:
             dense, vector = asked.question

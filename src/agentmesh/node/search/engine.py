@@ -304,7 +304,8 @@ class Engine:
         within = self._candidates.within(filters)
         lists: list[tuple[list[Hit], list[Hit]]] = []
         for need in needs:
-            lists.append(self._candidates.answers(need, filters, within, max(limit, 10) * 2, near))
+            answers = self._candidates.answers(need, filters, within, max(limit, 10) * 2, near, needs=len(needs))
+            lists.append(answers)
         if len(lists) == 1:
             hits, nearly = lists[0]
         else:

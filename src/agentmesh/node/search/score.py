@@ -135,43 +135,65 @@ def weighed(
 
 def scored(need: Need, passages: Sequence[Packed], tuning: Tuning) -> Scored:
     """Return how well the best passage answers, with the help of what the others say."""
-    units = len(need.most)
-    if not units or need.total <= 0 or not passages:
-        return Scored(0.0, 0.0, 0.0, 0)
-    rows: list[tuple[list[float], list[float], float]] = []
-    words_best, concepts_best = [0.0] * units, [0.0] * units
-    paths = need.paths
-    asked = paths.keys()
-    for keys, strengths in passages:
-        words, concepts = [0.0] * units, [0.0] * units
-        for key in asked & set(keys):
-            strength = strengths[bisect_left(keys, key)] / 255
+    if need.total <= 0:
+        return _NOTHING
+    rows: list[tuple[int, dict[int, float], dict[int, float]]] = []
+    words_best: dict[int, float] = {}
+    concepts_best: dict[int, float] = {}
+    for number, (keys, strengths) in enumerate(passages):
+        words, concepts = _covered(need.paths, keys, strengths, tuning)
+        if words or concepts:
+            rows.append((number, words, concepts))
+            for unit, worth in words.items():
+                if worth > words_best.get(unit, 0.0):
+                    words_best[unit] = worth
+            for unit, worth in concepts.items():
+                if worth > concepts_best.get(unit, 0.0):
+                    concepts_best[unit] = worth
+    if not rows:
+        return _NOTHING
+    # What each unit is worth if only other passages cover it, and how much more it is where a passage covers it itself.
+    part, most = tuning.elsewhere, need.most
+    elsewhere: dict[int, float] = {}
+    for unit in {**words_best, **concepts_best}:
+        said = words_best.get(unit, 0.0) * part, concepts_best.get(unit, 0.0) * part
+        elsewhere[unit] = min(most[unit], max(said) + tuning.both * min(said))
+    best, best_row = -1.0, rows[0]
+    for row in rows:
+        _, words, concepts = row
+        text = 0.0
+        for unit in {**words, **concepts}:
+            word = max(words.get(unit, 0.0), words_best.get(unit, 0.0) * part)
+            concept = max(concepts.get(unit, 0.0), concepts_best.get(unit, 0.0) * part)
+            high, low = (word, concept) if word > concept else (concept, word)
+            text += min(most[unit], high + tuning.both * low) - elsewhere[unit]
+        if text > best:
+            best, best_row = text, row
+    number, words, concepts = best_row
+    lexical = sum(max(words.get(unit, 0.0), worth * part) for unit, worth in words_best.items())
+    concept = sum(max(concepts.get(unit, 0.0), worth * part) for unit, worth in concepts_best.items())
+    text = sum(elsewhere.values()) + best
+    return Scored(min(1.0, text / need.total), min(1.0, lexical / need.total), min(1.0, concept / need.total), number)
+
+
+_NOTHING = Scored(0.0, 0.0, 0.0, 0)
+
+
+def _covered(
+    paths: dict[int, list[Path]], keys: array[int], strengths: bytes, tuning: Tuning
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Return what the words and what the concepts of one passage cover of each unit; units that they leave out are not there."""
+    words: dict[int, float] = {}
+    concepts: dict[int, float] = {}
+    common = paths.keys() & set(keys)
+    if common:
+        damp = (1.0 if len(keys) <= tuning.crowd else math.sqrt(tuning.crowd / len(keys))) / 255
+        for key in common:
+            strength = strengths[bisect_left(keys, key)] * damp
             for unit, gain, is_word in paths[key]:
                 worth = gain * strength
                 if is_word:
-                    words[unit] += worth
-                elif worth > concepts[unit]:
+                    words[unit] = words.get(unit, 0.0) + worth
+                elif worth > concepts.get(unit, 0.0):
                     concepts[unit] = worth
-        damp = 1.0 if len(keys) <= tuning.crowd else math.sqrt(tuning.crowd / len(keys))
-        rows.append((words, concepts, damp))
-        for unit in range(units):
-            words_best[unit] = max(words_best[unit], words[unit] * damp)
-            concepts_best[unit] = max(concepts_best[unit], concepts[unit] * damp)
-    best = Scored(0.0, 0.0, 0.0, 0)
-    for number, (words, concepts, damp) in enumerate(rows):
-        text = lexical = concept = 0.0
-        for unit in range(units):
-            mine_words = max(words[unit] * damp, words_best[unit] * tuning.elsewhere)
-            mine_concepts = max(concepts[unit] * damp, concepts_best[unit] * tuning.elsewhere)
-            high, low = max(mine_words, mine_concepts), min(mine_words, mine_concepts)
-            text += min(need.most[unit], high + tuning.both * low)
-            lexical += mine_words
-            concept += mine_concepts
-        if text > best.text:
-            best = Scored(text, lexical, concept, number)
-    return Scored(
-        min(1.0, best.text / need.total),
-        min(1.0, best.lexical / need.total),
-        min(1.0, best.concept / need.total),
-        best.passage,
-    )
+    return words, concepts
