@@ -42,7 +42,7 @@ class Tuning(msgspec.Struct, frozen=True):
     crowd: int = 50
     both: float = 0.15
     cover: float = 0.35
-    cover_foreign: float = 0.6
+    cover_foreign: float = 0.7
 
 
 class Path(NamedTuple):
