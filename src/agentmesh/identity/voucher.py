@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, cast
 
+import msgspec
+
 from agentmesh.errors import DecodeError, Unauthorized, UsageError
 from agentmesh.identity.claims import SET_CLOCKS, did_in, id_in, is_did, parse_claims, seconds_in
 from agentmesh.identity.jws import check_kid, kid_in, sign_compact, split_compact, verify_compact
 from agentmesh.identity.keys import KeyPair
-from agentmesh.identity.manifest import Manifest
+from agentmesh.identity.manifest import EXT, Manifest
 from agentmesh.ids import public_key_of
 
 VOUCHER_TYP = "agentmesh-voucher+jwt"
@@ -35,8 +37,31 @@ CHAIN_MAX = 2
 _PAYLOAD_BYTES_MAX = 768
 #: Vouchers whose signature is remembered to hold: one per node of an organisation, and those of the agents read last.
 _KNOWN_MAX = 4_096
+#: Vouchers of nodes that are remembered as they were read.
+_NODES_MAX = 1_024
 
 Role = Literal["node", "agent"]
+
+
+class _Extension(msgspec.Struct):
+    uri: str
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Capabilities(msgspec.Struct):
+    extensions: list[_Extension] = []
+
+
+class _Card(msgspec.Struct):
+    capabilities: _Capabilities
+
+
+class _Params(msgspec.Struct):
+    organisation: Any = None
+
+
+_card_decoder = msgspec.json.Decoder(_Card)
+_params_decoder = msgspec.json.Decoder(_Params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +164,14 @@ def read_voucher(raw: str, *, now: int, subject: str = "") -> Voucher:
             "the voucher is for somebody else", code="voucher.subject", why=f"it is for {voucher.subject}"
         )
     check_time(voucher, now)
-    _verified(raw)
+    _verified(raw, voucher.issuer)
     return voucher
 
 
 def read_kept_voucher(raw: str) -> Voucher:
     """Return a voucher that an organisation signed, whatever its time. Raises as ``read_voucher``."""
     voucher = _of_organisation(_parse(raw))
-    _verified(raw)
+    _verified(raw, voucher.issuer)
     return voucher
 
 
@@ -179,7 +204,7 @@ def claimed_by(manifest: Manifest) -> str:
     """Return the did:key of the organisation that a manifest claims, unverified; "" if it claims none."""
     if not manifest.signed or manifest.tombstone or b'"organisation"' not in manifest.raw:
         return ""
-    claim = manifest.params.get("organisation")
+    claim = _claim_in(manifest)
     found = cast("dict[str, Any]", claim).get("id") if isinstance(claim, dict) else None
     return found if isinstance(found, str) and is_did(found) else ""
 
@@ -201,7 +226,7 @@ def read_membership(manifest: Manifest, *, now: int) -> Membership | None:
     """
     if not manifest.signed or manifest.tombstone or b'"organisation"' not in manifest.raw:
         return None
-    claim = manifest.params.get("organisation")
+    claim = _claim_in(manifest)
     if claim is None:
         return None
     members = cast("dict[str, Any]", claim) if isinstance(claim, dict) else {}
@@ -226,7 +251,8 @@ def read_chain(raws: Sequence[str], organisation: str, *, agent: str, node: str,
         node: did:key of the node that the agent says it lives at: the only one that may stand between.
         now: Unix seconds.
     """
-    chain = [_parse(raw) for raw in raws]
+    # The first voucher of two is the same for all agents of a node.
+    chain = [_parse_again(raws[0]), *map(_parse, raws[1:])] if len(raws) == 2 else [_parse(raws[0])]
     first, last = chain[0], chain[-1]
     if first.issuer != organisation or any(one.organisation != organisation for one in chain):
         raise Unauthorized("the chain begins with another organisation", code="voucher.issuer")
@@ -240,8 +266,8 @@ def read_chain(raws: Sequence[str], organisation: str, *, agent: str, node: str,
         )
     for one in chain:
         check_time(one, now)
-    for raw in raws:
-        _verified(raw)
+    for one in chain:
+        _verified(one.raw, one.issuer)
     between = first.subject if len(chain) == 2 else ""
     return Membership(organisation, between, max(one.iat for one in chain), min(one.exp for one in chain))
 
@@ -256,6 +282,20 @@ def _parse(raw: str) -> Voucher:
     _check(voucher)
     check_kid(kid, voucher.issuer)
     return voucher
+
+
+@lru_cache(maxsize=_NODES_MAX)
+def _parse_again(raw: str) -> Voucher:
+    """Do as ``_parse``, and remember it."""
+    return _parse(raw)
+
+
+def _claim_in(manifest: Manifest) -> Any:
+    """Return what a verified manifest says of its organisation; None if nothing. The rest of the card is not unpacked."""
+    for extension in _card_decoder.decode(manifest.raw).capabilities.extensions:
+        if extension.uri == EXT:
+            return _params_decoder.decode(extension.params).organisation
+    return None
 
 
 def _voucher_in(claims: dict[str, Any], raw: str) -> Voucher:
@@ -294,6 +334,6 @@ def _check(voucher: Voucher) -> None:
 
 
 @lru_cache(maxsize=_KNOWN_MAX)
-def _verified(raw: str) -> None:
+def _verified(raw: str, issuer: str) -> None:
     """Check the signature of a voucher that ``_parse`` has read. Only what holds is remembered, under its exact characters."""
-    verify_compact(raw, public_key_of(_parse(raw).issuer))
+    verify_compact(raw, public_key_of(issuer))

@@ -1,4 +1,4 @@
-"""``agentmeshd start``: the daemon in the foreground (service managers) or, with ``-b``, in the background.
+"""``agentmeshd start``, ``agentmesh serve``: the daemon in the foreground (service managers) or, with ``-b``, in the background.
 
 Its flags are the settings table: one flag per row.
 """
@@ -22,6 +22,7 @@ def start(out: Output, background: bool = False, **given: Any) -> int:
     \b
     agentmeshd start                       in the foreground; Ctrl-C or SIGTERM ends it
     agentmeshd start -b --port 7000        in the background
+    agentmesh serve --federation.seeds=https://mesh.partner.example:7443
 
     A flag beats the environment (AGENTMESH_*), which beats config.toml: 'agentmesh config explain' shows each value.
     """
