@@ -151,5 +151,5 @@ def test_the_ten_needs_of_the_guide_find_who_it_says_though_they_share_no_word(m
             best = discover(node, need, "-k", "1")["agents"][0]
             assert best["name"] == name, (need, best)
             assert not words(need) & words(json.dumps(best["skills"]) + best["description"]), need
-            assert best["score"]["text"] == pytest.approx(float(text), abs=0.15), need
-            assert best["score"]["total"] == pytest.approx(float(total), abs=0.11), need
+            assert best["score"]["text"] == pytest.approx(float(text), abs=0.2), need
+            assert best["score"]["total"] == pytest.approx(float(total), abs=0.15), need
