@@ -71,7 +71,7 @@ class Candidates:
         self, need: Asked, filters: Filters, within: Within | None, limit: int, near: int, *, needs: int = 1
     ) -> tuple[list[Hit], list[Hit]]:
         """Return hits and near misses of one need, which is one of so many."""
-        exact = min(_EXACT_MAX, max(_EXACT_MIN // needs, limit * 2))
+        exact = min(_EXACT_MAX, max(_EXACT_MIN // needs, limit + limit // 4))
         hits, nearly = self._judged(self._candidates(need, within, exact), filters, limit, near)
         if within is not None and near:
             nearly += self._judged(self._candidates(need, None, exact), filters, 0, near)[1]

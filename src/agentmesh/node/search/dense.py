@@ -96,6 +96,7 @@ class Dense:
         self._free: list[int] = []
         self._waiting: dict[bytes, Waiting] = {}
         self._order: deque[bytes] = deque()
+        self._awaiting: dict[int, list[bytes]] = {}  # agent → what it waits for
         self._graph: Any = None
         self._unrelated: float | None = None
 
@@ -135,6 +136,7 @@ class Dense:
                     self._waiting[key] = Waiting(text, [])
                     self._order.append(key)
                 self._waiting[key].rows.append((number, passage))
+                self._awaiting.setdefault(number, []).append(key)
 
     def remove(self, number: int) -> None:
         """Take an agent out."""
@@ -143,15 +145,9 @@ class Dense:
             self._free.append(row)
             if self._graph is not None:
                 self._graph.remove(row)
-        for waiting in [one for one in self._waiting.values() if any(row[0] == number for row in one.rows)]:
-            waiting.rows[:] = [row for row in waiting.rows if row[0] != number]
-
-    def clear(self) -> None:
-        """Take all agents out."""
-        for number in list(self._rows_of):
-            self.remove(number)
-        self._waiting.clear()
-        self._order.clear()
+        for key in self._awaiting.pop(number, ()):
+            rows = self._waiting[key].rows
+            rows[:] = [row for row in rows if row[0] != number]
 
     def step(self) -> None:
         """Embed a few of the waiting texts. A failure of the model is kept in ``failure``; StoreError is raised."""
@@ -175,6 +171,10 @@ class Dense:
         for key, raw in zip(keys, vectors, strict=True):
             for number, passage in self._waiting.pop(key).rows:
                 self._put_raw(number, passage, raw)
+                left = self._awaiting[number]
+                left.remove(key)
+                if not left:
+                    del self._awaiting[number]
 
     # Queries
 

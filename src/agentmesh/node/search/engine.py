@@ -303,8 +303,9 @@ class Engine:
     def _answers(self, needs: Sequence[Asked], filters: Filters, limit: int, near: int) -> tuple[list[Hit], list[Hit]]:
         within = self._candidates.within(filters)
         lists: list[tuple[list[Hit], list[Hit]]] = []
+        each = max(limit, 10) if len(needs) == 1 else limit // len(needs) + 20
         for need in needs:
-            answers = self._candidates.answers(need, filters, within, max(limit, 10) * 2, near, needs=len(needs))
+            answers = self._candidates.answers(need, filters, within, each, near, needs=len(needs))
             lists.append(answers)
         if len(lists) == 1:
             hits, nearly = lists[0]

@@ -187,6 +187,20 @@ def test_texts_wait_for_a_model_that_fails_and_are_embedded_later(
     engine.close()
 
 
+def test_an_agent_that_goes_while_its_texts_wait_leaves_nothing_behind(tmp_path: Path, model: Model) -> None:
+    engine = opened(tmp_path, model)
+    engine.update(AGENTS, embed=False)
+    engine.update([document("ann", "Hello", "Plans every journey", version="2")], embed=False)
+    engine.remove(["tom", "ann"])
+    while engine.has_work:
+        engine.step()
+    assert engine.waiting == 0
+    assert "paul: Fiscal matters" in model.read
+    assert "tom: Feeds the feline" not in model.read
+    assert {hit.agent_id for hit in engine.search("cat journey levy").hits} <= {"paul"}
+    engine.close()
+
+
 def test_a_model_that_changes_its_dimension_is_not_believed(tmp_path: Path, model: Model) -> None:
     engine = opened(tmp_path, model)
     engine.update(AGENTS)
