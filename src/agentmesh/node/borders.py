@@ -74,6 +74,8 @@ class Border:
 
     def is_abroad(self, node: NodeId, voucher: str = "") -> bool:
         """Say whether a node is of another mesh."""
+        if node == self._organisations.node_id:
+            return False  # whoever tells of this node's own agents, and they may come back from a partner
         organisation = self._organisations.of_node(node)
         ours = organisation and organisation == self._organisations.own
         if not ours and self.partners.is_partner(organisation, node):

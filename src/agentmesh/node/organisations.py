@@ -64,6 +64,7 @@ class Organisations:
         on_change: Callable[[], None] = lambda: None,
         unix_s: Callable[[], float] = time.time,
     ) -> None:
+        self.node_id = key.did
         self._key, self._file, self._manifest_of, self._unix_s = key, file, manifest_of, unix_s
         #: Told when another voucher is in force here, or an organisation was met for the first time.
         self.on_change = on_change

@@ -182,6 +182,30 @@ async def test_what_is_federated_is_passed_on_only_by_flag_and_id_and_not_furthe
         assert names(c) == []
 
 
+async def test_what_comes_back_from_a_partner_changes_nothing_about_this_node(tmp_path: Path) -> None:
+    async with meshes(tmp_path, 2, {0: (origin(1),), 1: (origin(0),)}) as (b, a):
+        agent = await b.serve("calc", echo)
+        calc = id_of(b, "calc")
+        share(
+            b,
+            partner(ORGS[1], "calc", more="reshare = true")
+            + f'[seeds.a]\nurl = "{origin(1)}"\nallow = ["{ORGS[0].did}"]\n',
+        )
+        await until(lambda: names(a) == ["calc"])
+        theirs = a.node.federation
+        assert theirs is not None
+        # A lies: it passes B's agent back to B, though a list for the agent's own organisation never does.
+        theirs.may_show = lambda manifest, one: True  # type: ignore[method-assign]
+        share(a, partner(ORGS[0], calc))
+        assert b.node.federation is not None
+        await until(lambda: b.node.federation.imports.entry(calc) is not None)  # type: ignore[union-attr]
+        assert b.node.federation.addresses_of(b.node.node_id)
+        assert not b.node.border.is_abroad(b.node.node_id)
+        assert names(b) == ["calc"]
+        assert await ask(b, "calc") == "heard"
+        assert len(agent.calls) == 1
+
+
 async def test_an_agent_of_the_mesh_hides_a_federated_one_of_its_name(tmp_path: Path) -> None:
     async with meshes(tmp_path, 2, {0: (origin(1),)}) as (a, b):
         mine, theirs = await a.serve("calc", echo), await b.serve("calc", echo)
