@@ -32,6 +32,8 @@ EXACT_ROWS_MAX = 400_000
 #: Rows of one search, and how widely the graph is walked for it.
 NEAREST = 256
 _GRAPH_BREADTH = 128
+#: Rows put into the graph in one step, a millisecond each; until it has all of them every vector is compared.
+_GRAPH_STEP_ROWS = 40
 #: After a failure of the model nothing is embedded for so long.
 _REST_S = 30.0
 #: A cosine that is this part of the way from unrelated to identical is as near as different words come.
@@ -98,6 +100,7 @@ class Dense:
         self._order: deque[bytes] = deque()
         self._awaiting: dict[int, list[bytes]] = {}  # agent → what it waits for
         self._graph: Any = None
+        self._graphed = 0  # rows before this one are in the graph
         self._unrelated: float | None = None
 
     @property
@@ -143,7 +146,7 @@ class Dense:
         for row in self._rows_of.pop(number, ()):
             self._agents[row] = 0
             self._free.append(row)
-            if self._graph is not None:
+            if row < self._graphed:
                 self._graph.remove(row)
         for key in self._awaiting.pop(number, ()):
             rows = self._waiting[key].rows
@@ -175,6 +178,23 @@ class Dense:
                 left.remove(key)
                 if not left:
                     del self._awaiting[number]
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether ``grow`` has rows to put into the graph."""
+        return self._count > EXACT_ROWS_MAX and self._graphed < self._count
+
+    def grow(self) -> None:
+        """Put a few rows into the graph."""
+        if self._graph is None:
+            self._graph = self._usearch.Index(
+                ndim=self._dims, metric="cos", dtype="i8", expansion_search=_GRAPH_BREADTH, expansion_add=_GRAPH_BREADTH
+            )
+        end = min(self._count, self._graphed + _GRAPH_STEP_ROWS)
+        rows = [row for row in range(self._graphed, end) if self._agents[row]]
+        if rows:
+            self._graph.add(self._numpy.asarray(rows, dtype=self._numpy.uint64), self._matrix[rows])
+        self._graphed = end
 
     # Queries
 
@@ -221,8 +241,8 @@ class Dense:
             return []
         asked = self._numpy.rint(vector * (127.0 / float(abs(vector).max()))).astype(self._numpy.int8)
         count = min(self._count, NEAREST + len(self._free))
-        if self._count > EXACT_ROWS_MAX:
-            rows = self._walked(asked, min(NEAREST, len(self)))
+        if self._count > EXACT_ROWS_MAX and not self.is_growing:
+            rows = self._graph.search(asked, min(NEAREST, len(self))).keys
         else:
             found = self._usearch.search(
                 self.matrix, asked, min(count, 4 * NEAREST), self._usearch.MetricKind.Cos, exact=True
@@ -287,7 +307,7 @@ class Dense:
         self._scales[row] = _SCALE.unpack_from(raw)[0]
         self._agents[row], self._passages[row] = number, passage
         self._rows_of.setdefault(number, []).append(row)
-        if self._graph is not None:
+        if row < self._graphed:
             self._graph.add(row, self._matrix[row])
         return True
 
@@ -307,17 +327,6 @@ class Dense:
             self._matrix, self._scales, self._agents, self._passages = grown
         self._count += 1
         return self._count - 1
-
-    def _walked(self, asked: Any, count: int) -> Any:
-        """Return the rows that the graph finds; it is built at the first query that needs it."""
-        if self._graph is None:
-            np = self._numpy
-            self._graph = self._usearch.Index(
-                ndim=self._dims, metric="cos", dtype="i8", expansion_search=_GRAPH_BREADTH, expansion_add=_GRAPH_BREADTH
-            )
-            rows = np.flatnonzero(self._agents[: self._count]).astype(np.uint64)
-            self._graph.add(rows, self._matrix[rows])
-        return self._graph.search(asked, count).keys
 
     def _fail(self, error: MeshError) -> None:
         self.failure = error.detail

@@ -121,11 +121,12 @@ class Vectors:
     @property
     def rests_s(self) -> float | None:
         """Seconds until ``step`` has something to do; None if it has nothing to do."""
-        rests = [
-            0.0 if self._loading[id(one)] else one.rests_s
-            for one in self._all()
-            if self._loading[id(one)] or one.waiting
-        ]
+        rests: list[float] = []
+        for one in self._all():
+            if self._loading[id(one)] or one.is_growing:
+                rests.append(0.0)
+            elif one.waiting:
+                rests.append(one.rests_s)
         return min(rests, default=None)
 
     def notes(self) -> list[str]:
@@ -163,6 +164,9 @@ class Vectors:
                 break
             if one.waiting and one.rests_s == 0:
                 one.step()
+                break
+            if one.is_growing:
+                one.grow()
                 break
         coming = self._coming
         if coming is not None and not coming.waiting and not self._loading[id(coming)]:
