@@ -2,6 +2,7 @@
 
 A node and an agent are each one Ed25519 key, written ``did:key:z6Mk…`` (multicodec 0xed01, base58btc; W3C did:key).
 The DHT key is SHA-256 of the 32 raw bytes; the iroh endpoint id is the same 32 bytes (research: standards (a)).
+The URI of our A2A extension stands here too, for rooms that read cards and check no signature.
 Ids of runs, tasks and events are 128 random bits in hex, made by the caller of these functions: no randomness here.
 """
 
@@ -21,6 +22,8 @@ NodeId = NewType("NodeId", str)
 AgentId = NewType("AgentId", str)
 Key = NewType("Key", bytes)
 
+#: URI of our AgentCard extension and of the protocol binding between nodes. A breaking change needs a new one (A2A §4.6.3).
+EXT = "https://agentmesh.dev/ext/mesh/v1"
 #: Base58 costs 10 µs each way, and control messages name the same few hundred nodes over and over. 300 bytes each; worlds
 #: of 10,000 simulated nodes must fit, or every look-up of theirs would miss.
 _CACHE_MAX = 16_384

@@ -22,10 +22,8 @@ from agentmesh.identity.claims import SET_CLOCKS
 from agentmesh.identity.jws import sign_compact, sign_detached, split_compact, verify_detached
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.safe import CARD_REQUIRED, INTERFACE_REQUIRED, SKILL_REQUIRED, check_safe, tidied
-from agentmesh.ids import AgentId, NodeId, is_name, parse_agent_id, parse_node_id
+from agentmesh.ids import EXT, AgentId, NodeId, is_name, parse_agent_id, parse_node_id
 
-#: URI of our AgentCard extension and of the protocol binding between nodes. A breaking change needs a new one (A2A §4.6.3).
-EXT = "https://agentmesh.dev/ext/mesh/v1"
 #: Largest record, bytes of JSON; ``wire.v1`` keeps the same figure for its readers.
 MANIFEST_BYTES_MAX = 64 * 1024
 #: Longest ``exp`` - ``iat`` of any record, seconds. A tombstone that lives this long outlives every manifest it ends.

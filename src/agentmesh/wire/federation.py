@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from agentmesh.identity.manifest import EXT
+from agentmesh.ids import EXT
 
 #: Media type of a page.
 CATALOG_TYPE = "application/ai-catalog+json"
