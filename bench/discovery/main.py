@@ -70,10 +70,13 @@ def run() -> list[dict[str, Any]]:
             )
     for count, within in SCALES:
         told = scale.measured(measure.DEFAULT, count)
+        report.keep("scale", f"{measure.DEFAULT}/{count}", told)
         head = f"{measure.DEFAULT}, {count:,} agents"
         rows += [
             {"what": f"{head}: query p99", "value": told["p99_ms"], "unit": "ms", "goal": within},
+            {"what": f"{head}: query p99, CPU time", "value": told["p99_cpu_ms"], "unit": "ms"},
             {"what": f"{head}: indexed", "value": told["build_per_s"], "unit": "agents/s", "goal": "≥ 2,000"},
+            {"what": f"{head}: indexed, CPU time", "value": told["build_per_cpu_s"], "unit": "agents/s"},
             {"what": f"{head}: memory, peak", "value": told["rss_peak_mb"], "unit": "MB", "goal": "≤ 400"},
             {"what": f"{head}: file", "value": told["file_mb"], "unit": "MB"},
         ]

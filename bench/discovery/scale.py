@@ -7,9 +7,8 @@ word stands in far more agents than it would in life: hard on the index, not kin
 from __future__ import annotations
 
 import json
-import os
 import random
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -127,7 +126,7 @@ def run(name: str, count: int) -> dict[str, Any]:
         "rss_before_mb": round(before_mb, 1),
         "rss_built_mb": round(built_mb, 1),
         "rss_mb": round(after_mb, 1),
-        "rss_peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1),
+        "rss_peak_mb": round(rss_mb("VmHWM"), 1),
     }
 
 
@@ -153,13 +152,16 @@ def _p99(values: Sequence[float]) -> float:
     return sorted(values)[int(len(values) * 0.99) - 1]
 
 
-def rss_mb() -> float:
-    """Return what this process holds in memory now; 0 where the system does not tell."""
+def rss_mb(which: str = "VmRSS") -> float:
+    """Return what this program holds in memory now, or has held at most ("VmHWM"); 0 where the system does not tell.
+
+    Not ``getrusage``: its peak outlives an exec, so it would be that of the process which started this one.
+    """
     try:
-        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+        found = re.search(rf"^{which}:\s+(\d+) kB$", Path("/proc/self/status").read_text("ascii"), re.MULTILINE)
     except OSError:
         return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return int(found[1]) * 1024 / 1e6 if found else 0.0
 
 
 if __name__ == "__main__":
