@@ -72,7 +72,7 @@ def test_an_endpoint_answers_and_when_it_hangs_searches_go_on_without_it(mesh: M
 
         def said() -> dict[str, Any] | None:
             found = asked(node, "somebody who bakes bread")
-            return found if found["notes"] else None
+            # On a busy machine the first note may be of the search process, which was late itself.
+            return found if any("does not answer" in note for note in found["notes"]) else None
 
-        found = wait_until(said, "a note", 60)
-        assert any("does not answer" in note for note in found["notes"])
+        wait_until(said, "a note of the endpoint", 60)
