@@ -62,7 +62,12 @@ def test_an_endpoint_answers_and_when_it_hangs_searches_go_on_without_it(mesh: M
     with VectorServer() as server:
         node = furnished(mesh, agent, embedder=server.address)
         answered_by(node, server.address)
-        assert any(NEED in text for batch in server.texts() for text in batch)
+
+        def heard() -> bool:
+            asked(node)  # a need is not sent out while no agent has reached the index
+            return any(NEED in text for batch in server.texts() for text in batch)
+
+        wait_until(heard, "the need at the endpoint", 60)
 
         def hang(*_args: object) -> None:
             server.over.wait(120)
