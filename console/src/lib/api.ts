@@ -1,0 +1,69 @@
+/**
+ * The daemon's HTTP API, typed from its own description (`schema.d.ts`, made by `npm run types`). The page is served by the
+ * daemon, so the session's cookie goes along and nothing else is ever asked.
+ */
+import createClient from 'openapi-fetch'
+import type { components, paths } from './schema'
+
+export type Schemas = components['schemas']
+
+/** A refusal or failure, in the words of the daemon (RFC 9457). */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    readonly detail: string,
+    readonly why = '',
+    readonly hint = '',
+  ) {
+    super(detail)
+  }
+}
+
+/** Told of every request that got no answer or was refused for want of a session. */
+export type Watcher = (what: 'unreached' | 'unauthorised' | 'reached') => void
+let watcher: Watcher = () => {}
+export function watchRequests(by: Watcher): void {
+  watcher = by
+}
+
+const TIMEOUT_MS = 30_000
+
+async function ask(request: Request): Promise<Response> {
+  const clock = AbortSignal.timeout(TIMEOUT_MS)
+  try {
+    const answer = await fetch(new Request(request, { signal: AbortSignal.any([request.signal, clock]) }))
+    watcher(answer.status === 401 ? 'unauthorised' : 'reached')
+    return answer
+  } catch (error) {
+    if (request.signal.aborted) throw error
+    watcher('unreached')
+    throw new ApiError(0, clock.aborted ? 'console.timeout' : 'console.unreached', '')
+  }
+}
+
+/** The client: `client.GET('/api/v1/runs', { params: … })`. Prefer `got`, which throws what is wrong. */
+export const client = createClient<paths>({ baseUrl: '/', fetch: ask, credentials: 'same-origin' })
+
+interface Answer<T> {
+  data?: T
+  error?: unknown
+  response: Response
+}
+
+/**
+ * Wait for an answer and return its body.
+ *
+ * @throws ApiError with what the daemon said, or with status 0 if it could not be asked.
+ */
+export async function got<T>(answer: Promise<Answer<T>>): Promise<T> {
+  const { data, error, response } = await answer
+  if (response.ok && data !== undefined) return data
+  throw problemOf(error, response.status)
+}
+
+function problemOf(body: unknown, status: number): ApiError {
+  const said = (typeof body === 'object' && body !== null ? body : {}) as Record<string, unknown>
+  const text = (key: string) => (typeof said[key] === 'string' ? said[key] : '')
+  return new ApiError(status, text('code') || `http.${status}`, text('detail'), text('why'), text('hint'))
+}
