@@ -2545,6 +2545,20 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    # -- the console -------------------------------------------------------------------------------------------------
+    "console.build": Requirement(
+        "issue 6.1, RQ4 M2",
+        "The committed build comes from these sources and this API, is small, and asks for nothing outside.",
+        _in(
+            "console/test_build.py",
+            "the_build_was_made_from_these_sources",
+            "the_types_were_made_from_this_api",
+            "the_build_is_small_and_has_no_source_maps",
+            "the_build_names_no_place_outside",
+            "no_component_takes_markup_from_data_or_carries_literal_text",
+            "building_anew_gives_the_same_files",
+        ),
+    ),
     "house.floors": Requirement(
         "issue 2.1",
         "Imports go down only; the core has no clock, socket or chance of its own.",
