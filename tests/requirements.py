@@ -2557,6 +2557,15 @@ REQUIREMENTS: dict[str, Requirement] = {
             "the_build_names_no_place_outside",
             "no_component_takes_markup_from_data_or_carries_literal_text",
             "building_anew_gives_the_same_files",
+    "console.rows": Requirement(
+        "RQ4 M2, issue 6.3, docs/spec/console.md §1",
+        "A run is told as rows without payloads; labels are one bounded line of whatever a payload holds.",
+        _in(
+            "unit/wire/test_rows.py",
+            "any_payload_gives_one_printable_line_of_at_most_160_characters",
+            "a_label_says_what_the_trace_of_the_cli_says",
+            "marks_that_turn_hide_or_break_a_line_become_visible",
+            "a_huge_payload_costs_no_more_than_a_small_one",
         ),
     ),
     "house.floors": Requirement(

@@ -15,6 +15,7 @@ from agentmesh.errors import (
     SignatureError,
     Unauthorized,
 )
+from agentmesh.node.rows import rows_of
 from agentmesh.sdk.types import (
     AgentDetail,
     AgentView,
@@ -44,11 +45,13 @@ from agentmesh.sdk.types import (
     Stored,
     TenantRequest,
     TenantView,
+    TraceRows,
     TraceView,
     TrustView,
 )
 from agentmesh.wire.event import EventV1, digest, order_key
 from agentmesh.wire.policy import PartyView, PolicyView, RulingView
+from agentmesh.wire.rows import RowQuery
 
 NODE = "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK"
 AGENT = "did:key:z6MkjchhfUsD6mmvni8mCdXHw216Xrm9bQe2mBH1P5RDjVJG"
@@ -268,6 +271,16 @@ class FakeBackend:
             raise RunNotFound(f"no run {ref}")
         shown = [e for e in events if e.seq > after]
         return TraceView(run_id=events[-1].run_id, count=len(events), digest=digest(events), events=shown)
+
+    async def rows(self, ref: str, query: RowQuery, remote: bool = True) -> TraceRows:
+        self._ask("rows", ref, query, remote)
+        return rows_of(await self.trace(ref, 0, remote), len(self.log), query)
+
+    async def event(self, seq: int) -> EventV1:
+        self._ask("event", seq)
+        if not 0 < seq <= len(self.log):
+            raise RecordNotFound(f"no event {seq}")
+        return self.log[seq - 1]
 
     async def runs(self, limit: int) -> list[RunView]:
         self._ask("runs", limit)

@@ -53,6 +53,8 @@ GOOD: dict[tuple[str, str], tuple[str, bytes | None]] = {
     ("GET", "/api/v1/federation"): ("/api/v1/federation", None),
     ("POST", "/api/v1/orders"): ("/api/v1/orders", b'{"order": "a.b.c"}'),
     ("GET", "/api/v1/runs/{ref}/events"): ("/api/v1/runs/last/events?after=0&remote=false", None),
+    ("GET", "/api/v1/runs/{ref}/rows"): ("/api/v1/runs/last/rows?limit=2&kind=message,status&remote=false", None),
+    ("GET", "/api/v1/events/{seq}"): ("/api/v1/events/1", None),
     ("GET", "/api/v1/keys"): ("/api/v1/keys", None),
     ("POST", "/api/v1/keys"): ("/api/v1/keys", b'{"name":"ci","scopes":["read"],"expires_s":60}'),
     ("DELETE", "/api/v1/keys/{name}"): ("/api/v1/keys/ci", None),

@@ -39,11 +39,13 @@ from agentmesh.sdk.types import (
     Stored,
     TenantRequest,
     TenantView,
+    TraceRows,
     TraceView,
     TrustView,
 )
 from agentmesh.wire.event import EventV1
 from agentmesh.wire.policy import PolicyView, RulingView
+from agentmesh.wire.rows import RowQuery
 
 
 class Call(Protocol):
@@ -149,6 +151,23 @@ class View(Protocol):
         Raises:
             RunNotFound: no run matches.
             UsageError: the prefix fits more than one run.
+        """
+        ...
+
+    async def rows(self, ref: str, query: RowQuery, remote: bool = True) -> TraceRows:
+        """Return a run as rows without payloads; ``ref`` and ``remote`` as for ``trace``.
+
+        Raises:
+            RunNotFound: no run matches.
+            UsageError: the prefix fits more than one run.
+        """
+        ...
+
+    async def event(self, seq: int) -> EventV1:
+        """Return one event whole, by its position in this node's log.
+
+        Raises:
+            RecordNotFound: there is none, or it is somebody else's.
         """
         ...
 

@@ -22,10 +22,12 @@ from agentmesh.sdk.types import (
     RunView,
     StatusView,
     Stored,
+    TraceRows,
     TraceView,
     TrustView,
 )
 from agentmesh.wire.event import EventV1
+from agentmesh.wire.rows import RowQuery
 
 
 def view_of(node: Backend, rights: Rights) -> View:
@@ -102,6 +104,14 @@ class Limited:
     async def trace(self, ref: str, after: int = 0, remote: bool = True) -> TraceView:
         """See ``Backend``."""
         return await self._node.trace(ref, after, remote)
+
+    async def rows(self, ref: str, query: RowQuery, remote: bool = True) -> TraceRows:
+        """See ``Backend``."""
+        return await self._node.rows(ref, query, remote)
+
+    async def event(self, seq: int) -> EventV1:
+        """See ``Backend``."""
+        return await self._node.event(seq)
 
     async def receipts(self, ref: str) -> list[ReceiptView]:
         """See ``Backend``."""

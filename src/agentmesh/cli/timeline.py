@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from agentmesh.cli.output import Output, clip, pad
-from agentmesh.wire.event import TERMINAL_STATES, EventV1, text_of
+from agentmesh.wire.event import TERMINAL_STATES, EventV1
+from agentmesh.wire.rows import describe
 
 if TYPE_CHECKING:
     from agentmesh.wire.views import TraceView
@@ -93,36 +94,3 @@ class Timeline:
         if event.kind == "message":
             return f"{agent} → {caller}" if event.payload.get("role", "agent") != "user" else f"{caller} → {agent}"
         return agent
-
-
-def describe(event: EventV1) -> str:
-    """Return what an event says, on one line."""
-    payload = event.payload
-    if event.kind == "status":
-        state = str(payload.get("state", ""))
-        detail = payload.get("text") or payload.get("detail") or text_of(payload.get("input"))
-        return f"{state}: {detail}" if detail else state
-    if event.kind == "message":
-        return f'"{text_of(payload.get("parts"))}"'
-    if event.kind == "artifact":
-        name = payload.get("name") or payload.get("artifact_id") or "artifact"
-        return f"{name}: {text_of(payload.get('parts'))}"
-    if event.kind == "tool":
-        result = payload.get("result")
-        shown = f" → {_compact(result)}" if result is not None else ""
-        return f"{payload.get('name', 'tool')}({_arguments(payload.get('args'))}){shown}"
-    if event.kind == "reasoning":
-        return str(payload.get("text", ""))
-    return f"{payload.get('code', 'error')}: {payload.get('message', '')}"
-
-
-def _arguments(args: Any) -> str:
-    if isinstance(args, dict):
-        return ", ".join(f"{key}={_compact(value)}" for key, value in args.items())  # pyright: ignore
-    if isinstance(args, list):
-        return ", ".join(_compact(value) for value in args)  # pyright: ignore
-    return "" if args is None else _compact(args)
-
-
-def _compact(value: Any) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

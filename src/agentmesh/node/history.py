@@ -12,8 +12,10 @@ from agentmesh.identity.audit_record import AuditRecord
 from agentmesh.node.parts import Parts
 from agentmesh.store import audit_read
 from agentmesh.wire.audit_views import AuditPeerView, AuditProof, AuditRecords, AuditView
+from agentmesh.wire.console_views import TraceRows
 from agentmesh.wire.event import EventV1, check
 from agentmesh.wire.proof_views import ReceiptView
+from agentmesh.wire.rows import RowQuery
 from agentmesh.wire.views import RunView, Stored, TraceView
 
 _INGEST_MAX = 10_000
@@ -32,6 +34,16 @@ class HistoryHost(Parts):
         view = await self._traces.view(ref, after=after, remote=remote)
         view.receipts = self._call_store.count_of_run(view.run_id)
         return view
+
+    async def rows(self, ref: str, query: RowQuery, remote: bool = True) -> TraceRows:
+        """Return a run as rows without payloads (see ``Traces.rows``)."""
+        rows = await self._traces.rows(ref, query, remote=remote)
+        rows.receipts = self._call_store.count_of_run(rows.run_id)
+        return rows
+
+    async def event(self, seq: int) -> EventV1:
+        """Return one event whole, by its position in this node's log. Raises RecordNotFound."""
+        return await self._log.event_at(seq)
 
     async def receipts(self, ref: str) -> list[ReceiptView]:
         """Return the receipts kept here of a run or task, oldest first.

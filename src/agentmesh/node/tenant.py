@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING
 
-from agentmesh.errors import AgentNotFound, MeshError, Refused, RunNotFound, Unauthorized, UsageError
+from agentmesh.errors import AgentNotFound, MeshError, RecordNotFound, Refused, RunNotFound, Unauthorized, UsageError
 from agentmesh.node.call import Call
 from agentmesh.node.record import new_id
 from agentmesh.node.resolve import find
+from agentmesh.node.rows import rows_of
 from agentmesh.node.tenants import TenantDirectory, Tenants
 from agentmesh.store.tenants import Tenant
+from agentmesh.wire.console_views import TraceRows
 from agentmesh.wire.event import EventV1, digest, encode_json
 from agentmesh.wire.net_views import NetView, PeerView
 from agentmesh.wire.order_views import OrdersView
 from agentmesh.wire.proof_views import ReceiptView
+from agentmesh.wire.rows import RowQuery
 from agentmesh.wire.search_views import DiscoverRequest, DiscoverView
 from agentmesh.wire.trust_views import TrustView
 from agentmesh.wire.views import (
@@ -176,6 +179,18 @@ class TenantNode:
             missing_nodes=[node for node in view.missing_nodes if node in seen],
             complete=view.complete,
         )
+
+    async def rows(self, ref: str, query: RowQuery, remote: bool = True) -> TraceRows:
+        """Return the rows of its own tasks in a run (see ``Traces.rows``). Raises RunNotFound, UsageError."""
+        view = await self.trace(ref, 0, remote)
+        return rows_of(view, max(event.seq for event in view.events), query)
+
+    async def event(self, seq: int) -> EventV1:
+        """Return one event of its own tasks. Raises RecordNotFound."""
+        event = await self._node.event(seq)
+        if not event.task_id or self._store.owner(event.task_id) != self._tenant.name:
+            raise RecordNotFound(f"no event {seq} of yours in the log of this node")
+        return event
 
     def _run_of(self, ref: str) -> str:
         """Return the one run of its own that a reference names. Raises RunNotFound, UsageError."""

@@ -14,9 +14,12 @@ from agentmesh.ids import NodeId
 from agentmesh.net.base import Stream
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.links import Links, Peer
+from agentmesh.node.rows import rows_of
 from agentmesh.store.eventlog import EventLog
 from agentmesh.wire import v1
+from agentmesh.wire.console_views import TraceRows
 from agentmesh.wire.event import EventV1, check, digest, is_end, order_key, state_of
+from agentmesh.wire.rows import RowQuery
 from agentmesh.wire.views import TraceView
 
 _event_decoder = msgspec.msgpack.Decoder(EventV1)
@@ -74,6 +77,11 @@ class Traces:
             missing_nodes=missing,
             complete=not missing and _ended(events),
         )
+
+    async def rows(self, ref: str, query: RowQuery, *, remote: bool = True) -> TraceRows:
+        """Return the rows of the run that ``ref`` names. Raises as ``view``."""
+        view = await self.view(ref, remote=remote)
+        return rows_of(view, max(event.seq for event in view.events), query)
 
     async def _ask(self, node_id: str, run_id: str) -> bool:
         """Fetch what a peer knows of a run and keep copies; False if it could not be asked."""

@@ -15,6 +15,7 @@ from agentmesh.wire.bridge_views import (
     ImportView,
     RefusedEntry,
 )
+from agentmesh.wire.console_views import EventView, RowBatch, TaskRow, TraceRows
 from agentmesh.wire.federation import FederationView, PartnerView, RefusedView, SeedView
 from agentmesh.wire.net_views import CutOffView, NetNodeView, NetView, PeerList, PeerRole, PeerState, PeerView, UdpView
 from agentmesh.wire.order_views import OrderRequest, OrdersView, OrderTaken, OrderView
@@ -82,6 +83,7 @@ __all__ = [
     "DiscoverHit",
     "DiscoverRequest",
     "DiscoverView",
+    "EventView",
     "EventsRequest",
     "FederationView",
     "GrantRequest",
@@ -115,6 +117,7 @@ __all__ = [
     "Registered",
     "Renewed",
     "Reply",
+    "RowBatch",
     "RulingView",
     "RunList",
     "RunView",
@@ -127,9 +130,11 @@ __all__ = [
     "StatusView",
     "Stored",
     "Strategy",
+    "TaskRow",
     "TenantList",
     "TenantRequest",
     "TenantView",
+    "TraceRows",
     "TraceView",
     "TrustEventView",
     "TrustLevel",

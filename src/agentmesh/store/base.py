@@ -153,6 +153,10 @@ class Events(Protocol):
         """Return the run id that a reference names. Raises RunNotFound, UsageError."""
         ...
 
+    async def event_at(self, seq: int) -> EventV1:
+        """Return the event at a position. Raises RecordNotFound."""
+        ...
+
     async def runs(self, limit: int = 50) -> list[RunRow]:
         """Return the newest runs, newest first."""
         ...

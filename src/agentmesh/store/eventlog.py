@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agentmesh.errors import Corrupt, Full, LimitError, RunNotFound, StateError, StoreError, UsageError
+from agentmesh.errors import Corrupt, Full, LimitError, RecordNotFound, RunNotFound, StateError, StoreError, UsageError
 from agentmesh.store.base import EventLogConfig, Report, RunRow
 from agentmesh.store.index import Index, Place, admit
 from agentmesh.store.jsonl import full_error
@@ -273,6 +273,24 @@ class EventLog:
             LimitError, StoreError: as ``run_events``.
         """
         return _in_order(await self._events(lambda reader: reader.task_places(task_id, 100_000)))
+
+    async def event_at(self, seq: int) -> EventV1:
+        """Return the event at a position of this log.
+
+        Raises:
+            RecordNotFound: there is none, or none any more.
+            StoreError: the index cannot be read.
+        """
+        found = await self._events(lambda reader: reader.places_after(seq - 1, seq, 1))
+        if not found:
+            raise RecordNotFound(
+                f"no event {seq} in the log of this node",
+                why="it never was, or it is older than what is kept"
+                if seq <= self.last_seq
+                else "it has not happened yet",
+                hint="agentmesh trace last --json   shows the positions (seq) of a run",
+            )
+        return found[0]
 
     async def runs(self, limit: int = 50) -> list[RunRow]:
         """Return the newest runs, newest (by arrival here) first. Raises StoreError."""

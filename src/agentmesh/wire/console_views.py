@@ -26,6 +26,8 @@ class RowBatch(msgspec.Struct, kw_only=True):
         state: Index into ``TraceRows.states``; -1 for events that are not a status.
         label: What a person reads in the row, at most 160 characters, one line.
         bytes: Size of the event in the log.
+        index: Where the event stands among the rows that match the filters, from 0; merged like ``position`` when only those
+            are held. Empty without filters, where it is the position.
     """
 
     position: list[int] = []
@@ -37,6 +39,7 @@ class RowBatch(msgspec.Struct, kw_only=True):
     state: list[int] = []
     label: list[str] = []
     bytes: list[int] = []
+    index: list[int] = []
 
 
 class TaskRow(msgspec.Struct, kw_only=True):

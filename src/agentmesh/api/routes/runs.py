@@ -6,10 +6,13 @@ import re
 
 from agentmesh.api.sse import stream_of_log
 from agentmesh.api.table import Ask, EventStream, Param, RouteRow
-from agentmesh.errors import Busy, Corrupt, DecodeError, Full, LimitError, RunNotFound, UsageError
+from agentmesh.errors import Busy, Corrupt, DecodeError, Full, LimitError, RecordNotFound, RunNotFound, UsageError
 from agentmesh.sdk.requests import EVENTS_BYTES_MAX
-from agentmesh.sdk.types import EventsRequest, ReceiptList, RunList, Stored, TraceView
+from agentmesh.sdk.types import EventsRequest, EventView, ReceiptList, RunList, Stored, TraceRows, TraceView
+from agentmesh.wire.rows import ROWS_DEFAULT, ROWS_MAX, RowQuery, kinds_of, listed
 
+_SEQ_DIGITS_MAX = 15
+_REF_SUMMARY = "Run or task id, a unique prefix of 4 or more characters, last, or last~N."
 _FULL_RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -21,6 +24,32 @@ async def list_runs(ask: Ask) -> RunList:
 async def trace_run(ask: Ask) -> TraceView:
     """Answer ``GET /api/v1/runs/{ref}/events``."""
     return await ask.backend.trace(ask.path["ref"], ask.query["after"], ask.query["remote"])
+
+
+async def row_run(ask: Ask) -> TraceRows:
+    """Answer ``GET /api/v1/runs/{ref}/rows``."""
+    asked = ask.query
+    query = RowQuery(
+        after=asked["after"],
+        upto=asked["upto"],
+        start=asked["start"],
+        limit=asked["limit"],
+        kinds=kinds_of(asked["kind"]),
+        states=listed("state", asked["state"]),
+        tasks=listed("task", asked["task"]),
+        agent=asked["agent"],
+        since=asked["since"],
+        until=asked["until"],
+    )
+    return await ask.backend.rows(ask.path["ref"], query, asked["remote"])
+
+
+async def show_event(ask: Ask) -> EventView:
+    """Answer ``GET /api/v1/events/{seq}``."""
+    seq = ask.path["seq"]
+    if not (seq.isascii() and seq.isdigit() and len(seq) <= _SEQ_DIGITS_MAX):
+        raise RecordNotFound(f"no event {seq[:40]!r}: events are named by their position in the log")
+    return EventView(event=await ask.backend.event(int(seq)))
 
 
 async def list_receipts(ask: Ask) -> ReceiptList:
@@ -70,7 +99,34 @@ ROWS = (
             Param("after", "integer", 0, "Leave out events up to this local seq."),
             Param("remote", "boolean", True, "Also ask the other nodes that took part."),
         ),
-        path_params={"ref": "Run or task id, a unique prefix of 4 or more characters, last, or last~N."},
+        path_params={"ref": _REF_SUMMARY},
+        scope="read",
+    ),
+    RouteRow(
+        "GET",
+        "/api/v1/runs/{ref}/rows",
+        row_run,
+        "Show a run as rows without payloads",
+        TraceRows,
+        errors=(RunNotFound, UsageError, Corrupt),
+        params=(
+            Param("after", "integer", 0, "Leave out rows up to this local seq: what came since."),
+            Param("upto", "integer", 0, "Look at the run as it was at this seq, while paging; 0 for now."),
+            Param("start", "integer", 0, "Rows to pass over, of those that are asked for."),
+            Param("limit", "integer", ROWS_DEFAULT, "At most so many rows.", low=1, high=ROWS_MAX),
+            Param("kind", "string", "", "Only these kinds, divided by commas."),
+            Param("state", "string", "", "Only status events that name one of these states, divided by commas."),
+            Param("task", "string", "", "Only events of these calls, divided by commas.", chars_max=10_000),
+            Param("agent", "string", "", "Only events of this agent, by name or id.", chars_max=300),
+            Param("since", "integer", 0, "Not before this time, microseconds since 1970 UTC."),
+            Param("until", "integer", 0, "Not after this time, microseconds since 1970 UTC; 0 for no end."),
+            Param("remote", "boolean", True, "Also ask the other nodes that took part."),
+        ),
+        path_params={"ref": _REF_SUMMARY},
+        description=(
+            "Columns, one entry per event, in the order of the run. Page with ``start`` and the ``upto`` of the first answer; "
+            "ask with ``after`` = ``upto`` for what came since, and put each row where its ``position`` says."
+        ),
         scope="read",
     ),
     RouteRow(
@@ -80,7 +136,7 @@ ROWS = (
         "Show what callees signed of a run",
         ReceiptList,
         errors=(RunNotFound, UsageError, Corrupt),
-        path_params={"ref": "Run or task id, a unique prefix of 4 or more characters, last, or last~N."},
+        path_params={"ref": _REF_SUMMARY},
         description="Receipts and the tokens of their calls, as kept at this node: enough to check both offline.",
         scope="read",
     ),
@@ -101,6 +157,17 @@ ROWS = (
             "that the stream lives. Reconnect with Last-Event-ID and nothing is lost or repeated."
         ),
         scope="events",
+    ),
+    # After the stream, whose path would look like a position.
+    RouteRow(
+        "GET",
+        "/api/v1/events/{seq}",
+        show_event,
+        "Show one event with its payload",
+        EventView,
+        errors=(RecordNotFound, Corrupt),
+        path_params={"seq": "Position in this node's log."},
+        scope="read",
     ),
     RouteRow(
         "POST",
