@@ -2557,6 +2557,8 @@ REQUIREMENTS: dict[str, Requirement] = {
             "the_build_names_no_place_outside",
             "no_component_takes_markup_from_data_or_carries_literal_text",
             "building_anew_gives_the_same_files",
+        ),
+    ),
     "console.rows": Requirement(
         "RQ4 M2, issue 6.3, docs/spec/console.md §1",
         "A run is told as rows without payloads; labels are one bounded line of whatever a payload holds.",
