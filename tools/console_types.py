@@ -26,7 +26,7 @@ from agentmesh.wire import console_views
 CONSOLE = Path(__file__).resolve().parent.parent / "console"
 TARGET = CONSOLE / "src" / "lib" / "schema.d.ts"
 #: What only streams carry: no route answers with it as JSON.
-STREAMED = (console_views.Tick, console_views.TraceRows, console_views.EventView, console_views.LoginLink)
+STREAMED = (console_views.Tick,)
 
 
 def description() -> bytes:

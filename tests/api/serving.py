@@ -15,9 +15,11 @@ import uvicorn
 from agentmesh.adapters.bridges.spec import read_spec
 from agentmesh.api.access import Access
 from agentmesh.api.app import Api, create_app
+from agentmesh.api.console.sessions import Sessions
 from agentmesh.errors import RecordNotFound, StateError
 from agentmesh.sdk.types import BridgeChange, BridgeView, ImportRequest, ImportView, Problem, RefusedEntry
 from agentmesh.store.keys import KeptKey
+from agentmesh.store.sessions import KeptSession
 from tests.api.node_double import FakeBackend
 
 TOKEN = "test-token-of-forty-three-characters-in-all"
@@ -39,6 +41,25 @@ class Shelf:
 
     def remove(self, name: str) -> bool:
         return self.kept.pop(name, None) is not None
+
+
+class SessionsKept:
+    """Keeps sessions of the console in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, KeptSession] = {}
+
+    def all(self) -> list[KeptSession]:
+        return list(self.kept.values())
+
+    def put(self, session: KeptSession) -> None:
+        self.kept[session.hash] = session
+
+    def remove(self, hash: bytes) -> None:
+        self.kept.pop(hash, None)
+
+    def clear(self) -> None:
+        self.kept.clear()
 
 
 @dataclass
@@ -128,7 +149,7 @@ class FakeRegistries:
 def build(backend: FakeBackend, shutdowns: list[str] | None = None, port: int = 6374, **options: Any) -> Api:
     """Make the application on a double."""
     calls = shutdowns if shutdowns is not None else []
-    options.setdefault("access", Access(TOKEN, Shelf()))
+    options.setdefault("access", Access(TOKEN, Shelf(), sessions=Sessions(SessionsKept)))
     options.setdefault("registries", FakeRegistries())
     return create_app(backend, port_of=lambda: port, on_shutdown=lambda: calls.append("now"), **options)
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from agentmesh.api.access import Access
 from agentmesh.api.app import Api
+from agentmesh.api.console.sessions import Sessions
 from agentmesh.api.routes import ROWS
 from agentmesh.api.scopes import SCOPES, parse_scopes
 from agentmesh.errors import RecordNotFound, StateError, Unauthorized, UsageError
@@ -23,7 +24,7 @@ from agentmesh.sdk.requests import headers_of, status
 from agentmesh.sdk.types import KeyRequest
 from agentmesh.store.keys import KeptKey, KeyStore
 from tests.api.node_double import FakeBackend, FakeCall, event
-from tests.api.serving import TOKEN, Answer, Served, Shelf, ask_app, build, serving
+from tests.api.serving import TOKEN, Answer, Served, SessionsKept, Shelf, ask_app, build, serving
 from tests.api.test_routes import GOOD
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -52,7 +53,7 @@ async def ask(app: Api, secret: str, method: str, target: str, body: bytes | Non
 )
 async def test_a_key_opens_the_routes_of_its_scope_and_no_other(row: Any, scope: str) -> None:
     backend = FakeBackend()
-    access = Access(TOKEN, Shelf())
+    access = Access(TOKEN, Shelf(), sessions=Sessions(SessionsKept))
     app = build(backend, access=access)
     await backend.append(event(1))
     access.add_key(KeyRequest(name="other", scopes=["read"]))
@@ -104,10 +105,10 @@ async def test_routes_of_other_rooms_are_the_operators_unless_they_are_public() 
         return PlainTextResponse("hello")
 
     access = Access(TOKEN, Shelf())
-    app = build(FakeBackend(), access=access, extra_routes=[Route("/console", hello)])
+    app = build(FakeBackend(), access=access, extra_routes=[Route("/other", hello)])
     reader, admin = made(access, "read", name="r"), made(access, "admin", name="a")
-    assert (await ask(app, reader, "GET", "/console")).problem().code == "refused.scope"
-    assert (await ask(app, admin, "GET", "/console")).body == b"hello"
+    assert (await ask(app, reader, "GET", "/other")).problem().code == "refused.scope"
+    assert (await ask(app, admin, "GET", "/other")).body == b"hello"
 
 
 async def test_the_a2a_edge_asks_for_a_credential_once_it_is_not_open() -> None:

@@ -68,6 +68,9 @@ GOOD: dict[tuple[str, str], tuple[str, bytes | None]] = {
     ("DELETE", "/api/v1/bridges"): ("/api/v1/bridges?url=etcd://127.0.0.1:2379/agents", None),
     ("POST", "/api/v1/import"): ("/api/v1/import", b'{"url":"http://127.0.0.1:9","dry_run":true}'),
     ("POST", "/api/v1/events"): ("/api/v1/events", EVENTS),
+    ("POST", "/api/v1/console/login"): ("/api/v1/console/login", None),
+    ("POST", "/api/v1/console/logout"): ("/api/v1/console/logout", None),
+    ("DELETE", "/api/v1/console/sessions"): ("/api/v1/console/sessions", None),
 }
 
 

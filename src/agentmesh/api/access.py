@@ -1,4 +1,5 @@
-"""Who a request comes from: the operator's token, an API key, a JWT, or nobody; and what ends when a key is revoked.
+"""Who a request comes from: the operator's token, an API key, a JWT, a session of the console, or nobody; and what ends when
+a key is revoked.
 
 All keys are in memory by their SHA-256, so a request costs one hash and one look-up. Nothing of a key can be learned from how
 long that takes: what is looked up is the hash, and the one secret that is kept as such is compared in constant time.
@@ -17,12 +18,13 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from agentmesh.api.scopes import OPERATOR, Rights, parse_scopes
+from agentmesh.api.scopes import OPERATOR, SESSION_PREFIX, Rights, parse_scopes
 from agentmesh.errors import ConfigError, RecordNotFound, Unauthorized, UsageError
 from agentmesh.store.keys import KeptKey
 from agentmesh.wire.access import KeyMade, KeyRequest, KeyView
 
 if TYPE_CHECKING:
+    from agentmesh.api.console.sessions import Sessions
     from agentmesh.api.issuers import Issuers
     from agentmesh.api.jwt import Jwts
 
@@ -77,6 +79,7 @@ class Access:
         token: The operator's token; never empty.
         shelf: Where API keys are kept; None = there are none, and none can be made.
         issuers: Whose JWTs are accepted; None = nobody's.
+        sessions: Who is logged in to the console; None = nobody can.
         now: The wall clock, Unix seconds.
 
     Raises:
@@ -90,6 +93,7 @@ class Access:
         shelf: KeyShelf | None = None,
         *,
         issuers: Issuers | None = None,
+        sessions: Sessions | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         if not token:
@@ -102,6 +106,10 @@ class Access:
         self._by_name: dict[str, _Entry] = {}
         #: What goes on in the name of each key: ended when it is revoked.
         self._open: dict[str, list[asyncio.Timeout]] = {}
+        self.sessions = sessions
+        if sessions is not None:
+            sessions.on_end = self._end
+            sessions.is_busy = self._open.__contains__
         for kept in shelf.all() if shelf is not None else ():
             self._put(kept)
 
@@ -183,6 +191,8 @@ class Access:
             going.remove(clock)
             if not going and self._open.get(rights.key) is going:
                 del self._open[rights.key]
+                if self.sessions is not None and rights.key.startswith(SESSION_PREFIX):
+                    self.sessions.touch(rights.key)
 
     # Keys
 
@@ -238,14 +248,18 @@ class Access:
         if entry is None or not self._kept().remove(name):
             raise RecordNotFound(f"no API key is named {name[:80]!r}", code="keys.unknown", hint="agentmesh keys list")
         del self._by_name[name], self._by_hash[entry.kept.hash]
-        for clock in self._open.pop(name, ()):
-            clock.reschedule(asyncio.get_running_loop().time())
+        self._end(name)
         return self._view(entry)
 
     def revoke_tenant(self, tenant: str) -> None:
         """Forget every key of a tenant. Raises StoreError: those that were not forgotten are still good."""
         for name in [name for name, entry in self._by_name.items() if entry.kept.tenant == tenant]:
             self.revoke_key(name)
+
+    def _end(self, key: str) -> None:
+        """End what goes on in the name of a key or session."""
+        for clock in self._open.pop(key, ()):
+            clock.reschedule(asyncio.get_running_loop().time())
 
     def _kept(self) -> KeyShelf:
         if self._shelf is None:

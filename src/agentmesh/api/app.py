@@ -1,6 +1,7 @@
 """The ASGI application of a node: guard, route table, edge. Built once by the daemon.
 
 server ─► Guard (who may speak) ─► Api ─┬─► POST /api/v1/calls at once (the hot path)
+                                        ├─► the console's files and login
                                         └─► Starlette ─► the other rows, and routes of other rooms (A2A)
 """
 
@@ -8,18 +9,21 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentmesh.api import openapi, problems
 from agentmesh.api.access import Access
 from agentmesh.api.backend import Backend, Registries
+from agentmesh.api.console.names import cookie_name
 from agentmesh.api.endpoint import Endpoint
 from agentmesh.api.guard import RIGHTS, Guard
 from agentmesh.api.routes import ROWS
@@ -34,6 +38,8 @@ CALLS_PATH = "/api/v1/calls"
 SCOPED_PREFIX = "/api/v1/"
 #: Paths of the A2A edge, which judges rights itself; without a credential while it is open.
 A2A_PREFIX = "/a2a/"
+#: Paths of the console's files and login: public, since they tell nothing.
+_CONSOLE = re.compile(r"/|/console(?:/.*)?|/assets/.*|/[a-z0-9_-]{1,40}\.(?:svg|png|ico|webmanifest)", re.DOTALL)
 
 
 def create_app(
@@ -47,6 +53,7 @@ def create_app(
     a2a_open: bool = True,
     streams_max: int = STREAMS_MAX,
     heartbeat_s: float = HEARTBEAT_S,
+    console: Path | None = None,
 ) -> Api:
     """Build the application.
 
@@ -60,9 +67,10 @@ def create_app(
         a2a_open: Whether the A2A edge serves those who bring no credential.
         streams_max: Most event streams open at once.
         heartbeat_s: Seconds between comments on an idle stream.
+        console: Folder of the console's built files; the package's by default.
     """
     streams = Streams(streams_max=streams_max, heartbeat_s=heartbeat_s)
-    return Api(backend, access, registries, port_of, on_shutdown, extra_routes, streams, a2a_open=a2a_open)
+    return Api(backend, access, registries, port_of, on_shutdown, extra_routes, streams, console, a2a_open=a2a_open)
 
 
 class Api:
@@ -77,6 +85,7 @@ class Api:
         on_shutdown: Callable[[], None],
         extra_routes: Sequence[BaseRoute],
         streams: Streams,
+        console: Path | None,
         *,
         a2a_open: bool,
     ) -> None:
@@ -93,7 +102,14 @@ class Api:
             exception_handlers={HTTPException: _http_problem, MeshError: _mesh_problem, Exception: _bug_problem},
         )
         self._public = frozenset(row.path for row in ROWS if not row.scope)
-        self._guard = Guard(self._dispatch, access=access, is_public=self._is_public, is_door=_is_door)
+        self._site, self._console_folder = site, console
+        self._guard = Guard(
+            self._dispatch,
+            access=access,
+            is_public=self._is_public,
+            is_door=_is_door,
+            cookie=lambda: cookie_name(port_of()),
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
@@ -104,11 +120,22 @@ class Api:
         self.streams.end_all()
 
     def _is_public(self, path: str) -> bool:
-        return path in self._public or (self._a2a_open and path.startswith(A2A_PREFIX))
+        return path in self._public or is_console(path) or (self._a2a_open and path.startswith(A2A_PREFIX))
+
+    @functools.cached_property
+    def _console(self) -> ASGIApp:
+        # Made with the first browser, as in ``Guard``.
+        from agentmesh.api.console.site import ConsoleSite
+
+        site = self._site
+        return ConsoleSite(site.node, site.access.sessions, site.port_of, self._console_folder)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == CALLS_PATH and scope["method"] == "POST":
             await self._calls(scope, receive, send)
+            return
+        if is_console(scope["path"]):
+            await self._console(scope, receive, send)
             return
         if (
             scope["type"] == "http"
@@ -130,6 +157,11 @@ class Api:
         except Exception:  # noqa: BLE001 - the HTTP edge
             # Starlette answered with a 500 and raised it again for the log; the server need not see it.
             _log.exception("%s %s failed", scope.get("method", ""), scope.get("path", ""))
+
+
+def is_console(path: str) -> bool:
+    """Say whether a path is of the console's files or login."""
+    return _CONSOLE.fullmatch(path) is not None
 
 
 def _is_door(path: str) -> bool:

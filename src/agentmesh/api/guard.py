@@ -2,9 +2,10 @@
 
 Four checks before any byte of a body is read:
 - ``Host`` must name loopback, so that a web page cannot reach us by rebinding its DNS name to 127.0.0.1.
-- ``Origin``, which browsers add, must be loopback too.
+- ``Origin``, which browsers add, must be loopback too; with the console's cookie it must be our own (``api.console.judge``).
 - A key in the query string is refused: it stands in logs and histories by now.
-- One ``Authorization`` header must open something (``api.access``), except on the public paths. What it opens goes on with the
+- One ``Authorization`` header, or without any the console's cookie, must open something (``api.access``), except on the public
+  paths. What it opens goes on with the
   request, as ``rights``; each route says what it needs. At the doors for calls a call token does as well (``api.tokens``).
 
 A plain ASGI callable: it runs on every call and must cost microseconds.
@@ -23,7 +24,7 @@ from agentmesh.api.problems import send_problem
 from agentmesh.api.scopes import ANONYMOUS, BY_TOKEN, OPERATOR, Rights
 from agentmesh.api.sse import Progress
 from agentmesh.api.tokens import PRESENTED, presented_in, refuse_for_tenant
-from agentmesh.errors import Unauthorized
+from agentmesh.errors import MeshError, Unauthorized
 
 #: Where the rights of a request are in its ASGI scope.
 RIGHTS = "agentmesh.rights"
@@ -43,6 +44,7 @@ class Guard:
         access: Says what credentials open.
         is_public: Says of a path whether it needs none.
         is_door: Says of a path whether calls come in there, and call tokens with them.
+        cookie: Returns the name of the console's cookie; "" = there is none.
     """
 
     def __init__(
@@ -52,10 +54,11 @@ class Guard:
         access: Access,
         is_public: Callable[[str], bool],
         is_door: Callable[[str], bool] = lambda _: False,
+        cookie: Callable[[], str] = lambda: "",
     ) -> None:
         self._app = app
         self._access = access
-        self._is_public, self._is_door = is_public, is_door
+        self._is_public, self._is_door, self._cookie = is_public, is_door, cookie
         self._good_hosts: set[bytes] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,12 +96,12 @@ class Guard:
         try:
             if scope["query_string"]:
                 _refuse_secret_in(scope["query_string"])
-            rights = self._rights(credentials, given, proofs, scope)
+            rights = self._rights(credentials, given, proofs, scope, host)
             if tenant is not None:
                 rights = _as_tenant(rights, tenant)
             if PRESENTED in scope:
                 refuse_for_tenant(rights)
-        except Unauthorized as error:
+        except MeshError as error:  # Unauthorized, but for sessions that cannot be read
             await send_problem(send, error)
             return
         scope[RIGHTS] = rights
@@ -107,8 +110,8 @@ class Guard:
         else:
             await self._while_good(rights, scope, receive, send)
 
-    def _rights(self, credentials: bytes | None, given: int, proofs: list[bytes], scope: Scope) -> Rights:
-        """Return what a request may do. Raises Unauthorized."""
+    def _rights(self, credentials: bytes | None, given: int, proofs: list[bytes], scope: Scope, host: bytes) -> Rights:
+        """Return what a request may do. Raises Unauthorized; StoreError, ConfigError: sessions cannot be read."""
         if given > 1:
             raise Unauthorized(
                 f"{given} Authorization headers were given",
@@ -121,7 +124,7 @@ class Guard:
         if credentials is None:
             if self._is_public(scope["path"]):
                 return ANONYMOUS
-            raise _no_token()
+            return self._by_cookie(scope, host)
         try:
             return self._access.rights_of(credentials, scope)
         except Unauthorized as error:
@@ -129,6 +132,19 @@ class Guard:
             if error.code == "refused.token" and self._is_public(scope["path"]):
                 return ANONYMOUS
             raise
+
+    def _by_cookie(self, scope: Scope, host: bytes) -> Rights:
+        """Return what a browser may do that is logged in to the console. Raises as ``_rights``."""
+        # Loaded with the first browser: a daemon whose console nobody opens does not pay for it.
+        from agentmesh.api.console import judge
+
+        sessions, path = self._access.sessions, scope["path"]
+        if sessions is None or not path.startswith(judge.API_PREFIX):
+            raise _no_token()
+        rights = judge.rights_by_cookie(sessions, self._cookie(), scope["method"], path, host, scope["headers"])
+        if rights is None:
+            raise _no_token()
+        return rights
 
     def _by_token(self, credentials: bytes | None, proofs: list[bytes], scope: Scope) -> Rights:
         """Return what a request may do that presents a call token, and note the token. Raises Unauthorized.

@@ -30,7 +30,9 @@ SCOPES: dict[str, str] = {
 #: Most scopes of one key.
 SCOPES_MAX = 64
 #: Codes of refusals where the credential is good but does not reach so far: HTTP 403, not 401.
-FORBIDDEN = frozenset({"policy.denied", "policy.out", "refused.scope", "refused.tenant"})
+FORBIDDEN = frozenset({"policy.denied", "policy.out", "refused.origin", "refused.scope", "refused.tenant"})
+#: Begins ``Rights.key`` of a session of the console; no API key can be named so.
+SESSION_PREFIX = "console:"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +44,7 @@ class Rights:
         scopes: Words of ``SCOPES``; with "admin" all of them.
         agents: The only agents that may be called, names folded and ids as they are; None = any.
         tenant: For whom; "" = the operator.
-        key: Name of the API key, by which it is revoked; "" for others.
+        key: Name of the API key or session, by which it is ended; "" for others.
         until: Unix seconds from which it is refused; None = never.
     """
 

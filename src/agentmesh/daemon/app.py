@@ -24,6 +24,7 @@ from agentmesh.adapters.registry import default_adapters, detect
 from agentmesh.api.a2a import A2AEdge
 from agentmesh.api.access import Access
 from agentmesh.api.app import Api, create_app
+from agentmesh.api.console.sessions import Sessions
 from agentmesh.api.issuers import Issuers
 from agentmesh.core.brain import BrainConfig
 from agentmesh.core.directory.config import DirectoryConfig
@@ -59,6 +60,7 @@ from agentmesh.store.federation import FederationStore
 from agentmesh.store.keyfile import load_key, load_or_create_key, load_or_create_token
 from agentmesh.store.keys import KeyStore
 from agentmesh.store.ledger import Ledger
+from agentmesh.store.sessions import SessionStore
 from agentmesh.store.state import StateStore
 from agentmesh.store.tenants import TenantStore
 from agentmesh.store.trust import TrustStore
@@ -138,7 +140,7 @@ async def serve(settings: Settings) -> int:
         stack.callback(keys.close)
         tenants = TenantStore.open(home.tenants)
         stack.callback(tenants.close)
-        access = Access(token, keys, issuers=Issuers(home.issuers))
+        access = Access(token, keys, issuers=Issuers(home.issuers), sessions=_sessions(home, stack))
         ledger = Ledger.open(home.ledger)
         stack.callback(ledger.close)
         ca = _ca_network(settings)
@@ -208,6 +210,17 @@ async def _until_stopped(stop: Stop, app: Api, edge: A2AEdge, server: Server, se
     await edge.aclose()
     server.should_exit = True
     await serving
+
+
+def _sessions(home: Home, stack: contextlib.AsyncExitStack) -> Sessions:
+    """Return who is logged in to the console; their file is opened with the first of them."""
+
+    def open_shelf() -> SessionStore:
+        store = SessionStore.open(home.sessions)
+        stack.callback(store.close)
+        return store
+
+    return Sessions(open_shelf)
 
 
 def _ca_network(settings: Settings) -> CaNetwork | None:

@@ -4,6 +4,7 @@
     issuers.toml  guard.toml               … and may: whose tokens count, who may have how much
     identity/    api.token  operator.key   secrets, mode 0600 in a 0700 directory
     keys.sqlite  tenants.sqlite            hashes of API keys; tenants and their tasks
+    sessions.sqlite                        hashes of who is logged in to the console
     orders.json                            orders of operators in force, so that a stopped node starts stopped
     events/      state.sqlite              what the node remembers
     calls.sqlite  calls/                   receipts; those of the last second, and tokens that were used
@@ -69,6 +70,7 @@ class Home:
         self.api_token = self.path / "api.token"
         self.issuers = self.path / "issuers.toml"
         self.keys = self.path / "keys.sqlite"
+        self.sessions = self.path / "sessions.sqlite"
         self.tenants = self.path / "tenants.sqlite"
         self.events = self.path / "events"
         self.state = self.path / "state.sqlite"

@@ -36,6 +36,7 @@ ACTIONS = frozenset(
         "policy",
         "order",
         "key",
+        "session",
         "tenant",
         "grant",
         "report",

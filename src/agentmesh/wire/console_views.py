@@ -156,3 +156,9 @@ class LoginLink(msgspec.Struct, kw_only=True):
 
     url: str
     expires_s: int
+
+
+class SessionsEnded(msgspec.Struct, kw_only=True):
+    """``POST /api/v1/console/logout`` and ``DELETE /api/v1/console/sessions``: how many sessions ended."""
+
+    ended: int

@@ -7,6 +7,7 @@ from agentmesh.api.routes import (
     audit,
     bridges,
     calls,
+    console,
     daemon,
     discover,
     federation,
@@ -33,4 +34,5 @@ ROWS: tuple[RouteRow, ...] = (
     *federation.ROWS,
     *tenants.ROWS,
     *bridges.ROWS,
+    *console.ROWS,
 )

@@ -1,0 +1,82 @@
+"""Routes of the console: the link that opens it, and logging out. Its live stream is in ``api.console.stream``."""
+
+from __future__ import annotations
+
+from agentmesh.api.console.names import cookie_name
+from agentmesh.api.scopes import SESSION_PREFIX
+from agentmesh.api.table import Ask, RouteRow
+from agentmesh.errors import ConfigError, Full, MeshError
+from agentmesh.wire.console_views import LoginLink, SessionsEnded
+
+
+async def console_login(ask: Ask) -> LoginLink:
+    """Answer ``POST /api/v1/console/login``."""
+    from agentmesh.api.console.sessions import CODE_S
+    from agentmesh.api.console.site import LOGIN_PATH
+
+    if ask.site.access.sessions is None:
+        raise ConfigError("this daemon has no console", code="console.none")
+    code = ask.site.access.sessions.code()
+    return LoginLink(url=f"http://127.0.0.1:{ask.site.port_of()}{LOGIN_PATH}?code={code}", expires_s=CODE_S)
+
+
+async def console_logout(ask: Ask) -> SessionsEnded:
+    """Answer ``POST /api/v1/console/logout``."""
+    if not ask.rights.key.startswith(SESSION_PREFIX):
+        return SessionsEnded(ended=0)
+    return await _leave(ask, ask.rights.key)
+
+
+async def end_console_sessions(ask: Ask) -> SessionsEnded:
+    """Answer ``DELETE /api/v1/console/sessions``."""
+    return await _leave(ask, "")
+
+
+async def _leave(ask: Ask, key: str) -> SessionsEnded:
+    """End one session, or all; what goes on in the name of the one that asks ends after the answer."""
+    sessions, own = ask.site.access.sessions, ask.rights.key
+    if sessions is None:
+        return SessionsEnded(ended=0)
+    ended = sessions.leave(key)
+    for one in ended:
+        if one != own:
+            sessions.on_end(one)
+    if own in ended:
+        ask.headers["set-cookie"] = f"{cookie_name(ask.site.port_of())}=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0"
+        ask.afterwards = lambda: sessions.on_end(own)
+    try:
+        await ask.site.node.note_change("session", key or "all", event="logout", by=ask.rights.who, ended=len(ended))
+    except MeshError:
+        sessions.on_end(own)  # to log out is never put off
+        raise
+    return SessionsEnded(ended=len(ended))
+
+
+ROWS = (
+    RouteRow(
+        "POST",
+        "/api/v1/console/login",
+        console_login,
+        "Make a link that opens the console logged in, once",
+        LoginLink,
+        errors=(ConfigError,),
+        description="The session that it begins may all that the operator may, and outlives the key that asked for it.",
+    ),
+    RouteRow(
+        "POST",
+        "/api/v1/console/logout",
+        console_logout,
+        "End the session of the console that asks; others end nothing",
+        SessionsEnded,
+        errors=(Full,),
+        scope="read",
+    ),
+    RouteRow(
+        "DELETE",
+        "/api/v1/console/sessions",
+        end_console_sessions,
+        "End every session of the console, and the links that are still open",
+        SessionsEnded,
+        errors=(Full,),
+    ),
+)
