@@ -1,8 +1,10 @@
 /**
  * The daemon's HTTP API, typed from its own description (`schema.d.ts`, made by `npm run types`). The page is served by the
- * daemon, so the session's cookie goes along and nothing else is ever asked.
+ * daemon, so the session's cookie goes along and nothing else is ever asked. Browsers hand the cookie to other ports of this host as
+ * well, so each request also carries what the login left in the storage of this origin, which they cannot read.
  */
 import createClient from 'openapi-fetch'
+import { stored } from './i18n.svelte'
 import type { components, paths } from './schema'
 
 export type Schemas = components['schemas']
@@ -28,9 +30,12 @@ export function watchRequests(by: Watcher): void {
 }
 
 const TIMEOUT_MS = 30_000
+const PAGE_KEY = 'agentmesh.page'
 
 async function ask(request: Request): Promise<Response> {
   const clock = AbortSignal.timeout(TIMEOUT_MS)
+  // Read each time: another tab may have logged in anew.
+  request.headers.set('X-AgentMesh-Page', stored(PAGE_KEY))
   try {
     const answer = await fetch(new Request(request, { signal: AbortSignal.any([request.signal, clock]) }))
     watcher(answer.status === 401 ? 'unauthorised' : 'reached')

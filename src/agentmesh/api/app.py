@@ -119,8 +119,11 @@ class Api:
         """End every event stream cleanly; call it when the daemon begins to stop. Idempotent."""
         self.streams.end_all()
 
+    def _is_console(self, path: str) -> bool:
+        return self._site.access.sessions is not None and _CONSOLE.fullmatch(path) is not None
+
     def _is_public(self, path: str) -> bool:
-        return path in self._public or is_console(path) or (self._a2a_open and path.startswith(A2A_PREFIX))
+        return path in self._public or self._is_console(path) or (self._a2a_open and path.startswith(A2A_PREFIX))
 
     @functools.cached_property
     def _console(self) -> ASGIApp:
@@ -128,13 +131,14 @@ class Api:
         from agentmesh.api.console.site import ConsoleSite
 
         site = self._site
+        assert site.access.sessions is not None
         return ConsoleSite(site.node, site.access.sessions, site.port_of, self._console_folder)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == CALLS_PATH and scope["method"] == "POST":
             await self._calls(scope, receive, send)
             return
-        if is_console(scope["path"]):
+        if scope["type"] == "http" and self._is_console(scope["path"]):
             await self._console(scope, receive, send)
             return
         if (
@@ -157,11 +161,6 @@ class Api:
         except Exception:  # noqa: BLE001 - the HTTP edge
             # Starlette answered with a 500 and raised it again for the log; the server need not see it.
             _log.exception("%s %s failed", scope.get("method", ""), scope.get("path", ""))
-
-
-def is_console(path: str) -> bool:
-    """Say whether a path is of the console's files or login."""
-    return _CONSOLE.fullmatch(path) is not None
 
 
 def _is_door(path: str) -> bool:

@@ -109,5 +109,6 @@ def _page(title: str, body: str, *, head: str = "") -> bytes:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
-        f"{head}<title>{html.escape(title)}</title></head><body><main>{body}</main></body></html>\n"
+        f'<link rel="icon" href="/icon.svg">{head}<title>{html.escape(title)}</title></head>'
+        f"<body><main>{body}</main></body></html>\n"
     ).encode()

@@ -36,13 +36,13 @@ class ConsoleSite:
 
     Args:
         node: Where logins are written down.
-        sessions: Who is logged in; None = nobody can.
+        sessions: Who is logged in.
         port_of: Returns the port in use; the cookie's name has it.
         folder: Where the built files are; the package's by default.
     """
 
     def __init__(
-        self, node: Backend, sessions: Sessions | None, port_of: Callable[[], int], folder: Path | None = None
+        self, node: Backend, sessions: Sessions, port_of: Callable[[], int], folder: Path | None = None
     ) -> None:
         self._node, self._sessions, self._port_of = node, sessions, port_of
         self._files = Files(folder)
