@@ -30,6 +30,7 @@ from agentmesh.sdk.types import (
     FederationView,
     GrantRequest,
     GrantView,
+    KillSwitchRequest,
     NetNodeView,
     NetView,
     OrdersView,
@@ -327,6 +328,11 @@ class FakeBackend:
         if raw == "forged":
             raise SignatureError("an order that nobody signed")
         return OrderTaken(order=OrderView(operator="o", kind="switch", event="stop", seq=1, iat=1, jti="j", order=raw))
+
+    async def kill_switch(self, request: KillSwitchRequest, by: str) -> OrderTaken:
+        self._ask("kill_switch", request, by)
+        event = "stop" if request.on else "resume"
+        return OrderTaken(order=OrderView(operator="o", kind="switch", event=event, seq=2, iat=1, jti="k"))
 
     def federation_view(self) -> FederationView:
         self._ask("federation_view")

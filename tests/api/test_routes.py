@@ -52,6 +52,7 @@ GOOD: dict[tuple[str, str], tuple[str, bytes | None]] = {
     ("GET", "/api/v1/orders"): ("/api/v1/orders", None),
     ("GET", "/api/v1/federation"): ("/api/v1/federation", None),
     ("POST", "/api/v1/orders"): ("/api/v1/orders", b'{"order": "a.b.c"}'),
+    ("POST", "/api/v1/killswitch"): ("/api/v1/killswitch", b'{"on":true,"reason":"drill"}'),
     ("GET", "/api/v1/runs/{ref}/events"): ("/api/v1/runs/last/events?after=0&remote=false", None),
     ("GET", "/api/v1/runs/{ref}/rows"): ("/api/v1/runs/last/rows?limit=2&kind=message,status&remote=false", None),
     ("GET", "/api/v1/events/{seq}"): ("/api/v1/events/1", None),

@@ -27,6 +27,7 @@ from agentmesh.sdk.types import (
     GrantView,
     ImportRequest,
     ImportView,
+    KillSwitchRequest,
     NetView,
     OrdersView,
     OrderTaken,
@@ -398,6 +399,18 @@ class Backend(View, Protocol):
 
         Raises:
             DecodeError, SignatureError, Unauthorized, ReplayError: it does not hold, or not here. No state changed.
+        """
+        ...
+
+    async def kill_switch(self, request: KillSwitchRequest, by: str) -> OrderTaken:
+        """Sign a stop or its end with the operator's key of this node's home, obey it and have it spread.
+
+        Args:
+            request: What is wanted.
+            by: Who asks, for the audit log.
+
+        Raises:
+            RecordNotFound, ConfigError, UsageError, Unauthorized, ReplayError: no key, or not this one. No state changed.
         """
         ...
 

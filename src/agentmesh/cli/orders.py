@@ -6,7 +6,6 @@ A stop must not depend on a running daemon: without one, orders are written wher
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,13 +14,9 @@ from agentmesh.cli.output import Output
 if TYPE_CHECKING:
     from agentmesh.daemon.home import Home
     from agentmesh.identity.keys import KeyPair
-    from agentmesh.identity.order import Body
     from agentmesh.node.orders import Orders
     from agentmesh.wire.net_views import NetView
     from agentmesh.wire.order_views import OrdersView, OrderTaken
-
-#: Random bytes of a jti.
-_JTI_BYTES = 16
 
 
 class Desk(Protocol):
@@ -116,33 +111,14 @@ def _orders_of(out: Output, home: Home) -> Orders:
 
 
 def operator_key(out: Output, *, create: bool = False) -> KeyPair:
-    """Return the operator's key of this home.
-
-    Args:
-        out: Chooses the home.
-        create: Make one if there is none.
-
-    Raises:
-        RecordNotFound: there is none (code "operator.none").
-        ConfigError: its file is damaged or others can read it (codes "key.*").
-        Full: it could not be written.
-    """
+    """Return the operator's key of this home (see ``node.operator.operator_key``); with ``create`` the home is made too."""
     from agentmesh.cli.connect import home_of
-    from agentmesh.errors import RecordNotFound
-    from agentmesh.store.keyfile import load_key, load_or_create_key
+    from agentmesh.node import operator
 
     home = home_of(out)
-    if home.operator_key.exists():
-        return load_key(home.operator_key)
-    if not create:
-        raise RecordNotFound(
-            "there is no operator's key in this home",
-            code="operator.none",
-            why=f"{home.operator_key} does not exist",
-            hint="agentmesh operator init",
-        )
-    home.prepare()
-    return load_or_create_key(home.operator_key)
+    if create and not home.operator_key.exists():
+        home.prepare()
+    return operator.operator_key(home.operator_key, create=create)
 
 
 def revoke_with(
@@ -163,6 +139,7 @@ def revoke_with(
     """
     from agentmesh.identity.order import Revoke, read_order
     from agentmesh.ids import public_key_of
+    from agentmesh.node.operator import sign
 
     for did in dids:
         public_key_of(did)
@@ -174,16 +151,3 @@ def revoke_with(
             before = body.keys if isinstance(body, Revoke) else ()
     keys = tuple(dict.fromkeys((*before, *dids))) if add else tuple(did for did in before if did not in dids)
     return node.take_order(sign(key, Revoke(keys, reason), known)), keys
-
-
-def sign(key: KeyPair, body: Body, known: OrdersView, *, txn: str = "", audience: tuple[str, ...] = ()) -> str:
-    """Sign an order with a ``seq`` above all that the node knows of this operator."""
-    import secrets
-
-    from agentmesh.identity.order import sign_order
-
-    last = max((one.seq for one in known.orders if one.operator == key.did), default=0)
-    unix_s = time.time()
-    jti = secrets.token_urlsafe(_JTI_BYTES)
-    seq = max(int(unix_s * 1000), last + 1)
-    return sign_order(key, body, seq=seq, iat=int(unix_s), jti=jti, txn=txn, audience=audience)

@@ -7,13 +7,15 @@ import time
 
 from agentmesh.errors import UsageError
 from agentmesh.net.addresses import format_seed, parse_seed
+from agentmesh.node.operator import resume_order, stop_order
+from agentmesh.node.orders import OPERATOR_KEY_FILE
 from agentmesh.node.parts import Parts
 from agentmesh.node.peers import known_peers
 from agentmesh.node.views import cut_off_view
 from agentmesh.obs.resident import rss_bytes
 from agentmesh.wire.federation import FederationView
 from agentmesh.wire.net_views import NetView, PeerView
-from agentmesh.wire.order_views import OrdersView, OrderTaken
+from agentmesh.wire.order_views import KillSwitchRequest, OrdersView, OrderTaken
 from agentmesh.wire.views import StatusView
 
 _SEEDS_MAX = 1_000
@@ -103,6 +105,26 @@ class StatusHost(Parts):
     async def take_order(self, raw: str) -> OrderTaken:
         """Obey and spread an order that an operator hands over (see ``Orders.submit``)."""
         return self.orders.submit(raw)
+
+    async def kill_switch(self, request: KillSwitchRequest, by: str) -> OrderTaken:
+        """Sign a stop or its end with the operator's key of this home, obey it and spread it; ``by`` is who asked.
+
+        Raises:
+            RecordNotFound, ConfigError: there is no key that can be used (codes "operator.none", "key.*"). No state changed.
+            UsageError: the request makes no sense. No state changed.
+            Unauthorized, ReplayError: this node does not obey that key, or a newer order is in force. No state changed.
+        """
+        path, known = self._home / OPERATOR_KEY_FILE, self.orders.view()
+        # On the loop, as the order's own sync is: a stop waits for no thread.
+        if request.on:
+            raw = stop_order(path, known, reason=request.reason, for_s=request.for_s, local=request.local)
+        else:
+            raw = resume_order(path, known, local=request.local)
+        taken = self.orders.submit(raw)
+        self.audit.note_soon(
+            "killswitch", self.node_id, event="on" if request.on else "off", by=by, jti=taken.order.jti
+        )
+        return taken
 
     def orders_view(self) -> OrdersView:
         """Return the orders in force here."""

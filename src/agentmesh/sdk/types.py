@@ -18,7 +18,7 @@ from agentmesh.wire.bridge_views import (
 from agentmesh.wire.console_views import EventView, RowBatch, TaskRow, TraceRows
 from agentmesh.wire.federation import FederationView, PartnerView, RefusedView, SeedView
 from agentmesh.wire.net_views import CutOffView, NetNodeView, NetView, PeerList, PeerRole, PeerState, PeerView, UdpView
-from agentmesh.wire.order_views import OrderRequest, OrdersView, OrderTaken, OrderView
+from agentmesh.wire.order_views import KillSwitchRequest, OrderRequest, OrdersView, OrderTaken, OrderView
 from agentmesh.wire.policy import PolicyView, RulingView
 from agentmesh.wire.proof_views import GrantRequest, GrantView, ReceiptList, ReceiptView
 from agentmesh.wire.search_views import (
@@ -95,6 +95,7 @@ __all__ = [
     "KeyMade",
     "KeyRequest",
     "KeyView",
+    "KillSwitchRequest",
     "NearMiss",
     "NetNodeView",
     "NetView",

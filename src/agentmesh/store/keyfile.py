@@ -24,13 +24,16 @@ _HEADER = "agentmesh ed25519 seed v1"
 _KEY = re.compile(_HEADER + r"\n([0-9a-f]{64})\n?")
 _TOKEN = re.compile(r"([A-Za-z0-9_-]{32,256})\n?")
 _FILE_BYTES_MAX = 1024
+#: How files of other programs begin that keep a key under a passphrase.
+_ENCRYPTED = re.compile(r"-----BEGIN (?:ENCRYPTED|PGP|AGE ENCRYPTED|OPENSSH PRIVATE)|age-encryption\.org/|Salted__")
 
 
 def load_or_create_key(path: Path) -> KeyPair:
     """Return the key pair kept in a file, making both on first use.
 
     Raises:
-        ConfigError: "key.permissions" (others can read it), "key.malformed", "key.unreadable". The file is as it was.
+        ConfigError: "key.permissions" (others can read it), "key.encrypted", "key.malformed", "key.unreadable". The file is as
+            it was.
         Full: it could not be written. Nothing is left behind.
     """
     return _key_in(path, _load_or_create(path, "key", _new_key))
@@ -55,6 +58,13 @@ def _new_key() -> str:
 
 def _key_in(path: Path, text: str) -> KeyPair:
     match = _KEY.fullmatch(text)
+    if not match and _ENCRYPTED.match(text):
+        raise ConfigError(
+            f"{path} is encrypted",
+            code="key.encrypted",
+            why="agentmesh reads keys in its own form only, and asks nobody for a passphrase",
+            hint=f"decrypt it where only you can read it, use it, and lock it away again:   chmod 600 {path}",
+        )
     if not match:
         raise ConfigError(
             f"{path} is no key file of agentmesh",

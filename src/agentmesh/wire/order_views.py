@@ -73,3 +73,19 @@ class OrderTaken(msgspec.Struct, kw_only=True):
     order: OrderView
     kept: bool = True
     problem: str = ""
+
+
+class KillSwitchRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """``POST /api/v1/killswitch``: have this node sign a stop, or its end, with the operator's key of its home, and obey it.
+
+    Attributes:
+        on: True stops; false lets the nodes go on.
+        reason: Why, for everybody who is refused; one line of at most 500 characters.
+        for_s: Seconds after which a stop ends by itself; 0 = when it is released.
+        local: For this node only.
+    """
+
+    on: bool
+    reason: str = ""
+    for_s: int = 0
+    local: bool = False

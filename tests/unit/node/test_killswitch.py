@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from agentmesh.core.orders.messages import Orders as OrdersMessage
-from agentmesh.errors import MeshError, ReadOnly, ReplayError, SignatureError, Unauthorized
+from agentmesh.errors import MeshError, ReadOnly, ReplayError, SignatureError, Unauthorized, UsageError
 from agentmesh.identity.keys import KeyPair
-from agentmesh.identity.order import Body, Lists, Resume, Revoke, Stop, sign_order
+from agentmesh.identity.order import Body, Lists, Resume, Revoke, Stop, read_order, sign_order
 from agentmesh.node.door import Happening, Invocation
 from agentmesh.store.orders import OrderFile
+from agentmesh.wire.order_views import KillSwitchRequest
 from agentmesh.wire.proof_views import GrantRequest
 from agentmesh.wire.views import CallRequest, RegisterRequest
 from tests.unit.node.world import Member, until, world
@@ -318,3 +319,102 @@ async def test_a_survey_says_which_nodes_are_stopped(tmp_path: Path) -> None:
         await until(lambda: all_stopped(members))
         view = await members[0].node.net()
         assert [node.stops for node in view.map if node.answered] == [["seen-1"]] * 3
+
+
+def whole_home(member: Member) -> Path:
+    """Return the home of a member's node."""
+    return Path(member.node.status().home)
+
+
+async def audited(member: Member, action: str) -> list[dict[str, Any]]:
+    records = (await member.node.audit_records(0, 1000, "", "")).records
+    return [one["data"] for one in records if one["data"]["action"] == action]
+
+
+async def test_the_daemon_signs_with_the_key_of_its_home_and_writes_down_who_asked(tmp_path: Path) -> None:
+    async with world(tmp_path, 2, operators=(OPERATOR.did,)) as members:
+        a = members[0]
+        key = whole_home(a) / "operator.key"
+        key.write_text(f"agentmesh ed25519 seed v1\n{(b'O' * 32).hex()}\n")
+        key.chmod(0o600)
+        taken = await a.node.kill_switch(KillSwitchRequest(on=True, reason="runaway spending"), "key ci")
+        assert (taken.order.event, taken.order.operator, taken.order.reason) == (
+            "stop",
+            OPERATOR.did,
+            "runaway spending",
+        )
+        await until(lambda: all_stopped(members))
+        net = await a.node.net()
+        assert [one.stops for one in net.map] == [[taken.order.jti]] * 2
+        released = await a.node.kill_switch(KillSwitchRequest(on=False), "the operator")
+        assert read_order(released.order.order).txn == taken.order.jti
+        await until(lambda: not any(m.node.status().read_only for m in members))
+        await a.node.note_change("other", "fence")  # records of changes that nobody waits for are on disk before it
+        told = await audited(a, "killswitch")
+        assert [(one["event"], one["by"], one["jti"]) for one in told] == [
+            ("on", "key ci", taken.order.jti),
+            ("off", "the operator", released.order.jti),
+        ]
+
+
+async def test_where_nobody_is_obeyed_the_first_press_makes_the_key_and_a_stop_for_one_node_stays_there(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path, 2) as (a, b):
+        taken = await a.node.kill_switch(KillSwitchRequest(on=True, for_s=600, local=True), "the operator")
+        assert (whole_home(a) / "operator.key").stat().st_mode & 0o777 == 0o600
+        assert taken.order.audience == [a.node.node_id]
+        assert taken.order.until is not None
+        assert taken.order.until - taken.order.iat in (600, 601)
+        assert a.node.status().read_only
+        assert not b.node.status().read_only
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "code"),
+    [
+        (None, 0o600, "operator.none"),
+        ("-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIG\n", 0o600, "key.encrypted"),
+        ("age-encryption.org/v1\n-> scrypt\n", 0o600, "key.encrypted"),
+        ("no key at all", 0o600, "key.malformed"),
+        (f"agentmesh ed25519 seed v1\n{(b'O' * 32).hex()}\n", 0o644, "key.permissions"),
+        (f"agentmesh ed25519 seed v1\n{(b'S' * 32).hex()}\n", 0o600, "order.operator"),
+    ],
+)
+@pytest.mark.parametrize("on", [True, False])
+async def test_without_the_right_key_nothing_is_stopped_or_released_and_the_error_says_what_to_do(
+    tmp_path: Path, content: str | None, mode: int, code: str, on: bool
+) -> None:
+    async with world(tmp_path, 1, operators=(OPERATOR.did,)) as (a,):
+        if not on:
+            await a.node.take_order(order(Stop("before")))
+        if content is not None:
+            key = whole_home(a) / "operator.key"
+            key.write_text(content)
+            key.chmod(mode)
+        with pytest.raises(MeshError) as refused:
+            await a.node.kill_switch(KillSwitchRequest(on=on), "the operator")
+        assert refused.value.code == code
+        assert refused.value.hint
+        assert (b"O" * 32).hex() not in str(refused.value.to_dict())
+        assert a.node.status().read_only is (not on)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        KillSwitchRequest(on=True, for_s=-1),
+        KillSwitchRequest(on=True, for_s=2**60),
+        KillSwitchRequest(on=True, reason="x" * 501),
+        KillSwitchRequest(on=True, reason="two\nlines"),
+        KillSwitchRequest(on=True, reason="\u202eesrever"),
+    ],
+)
+async def test_a_stop_that_makes_no_sense_is_refused_and_makes_no_key(
+    tmp_path: Path, request_: KillSwitchRequest
+) -> None:
+    async with world(tmp_path, 1) as (a,):
+        with pytest.raises(UsageError):
+            await a.node.kill_switch(request_, "the operator")
+        assert not (whole_home(a) / "operator.key").exists()
+        assert not a.node.status().read_only

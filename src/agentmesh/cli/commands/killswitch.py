@@ -42,18 +42,15 @@ def on(
 
     Works without a running daemon too: the node then starts stopped. A missing operator's key is made.
     """
-    from agentmesh.cli.orders import desk, operator_key, sign
+    from agentmesh.cli.connect import home_of
+    from agentmesh.cli.orders import desk
     from agentmesh.errors import UsageError
-    from agentmesh.identity.order import Stop
+    from agentmesh.node.operator import stop_order
 
     if for_s < 0 or wait_s < 0:
         raise UsageError("--for and --wait are seconds, 0 or more")
     with desk(out) as node:
-        known = node.orders()
-        # A new key would be obeyed by nobody where others are named; where nobody is, this node obeys it from now on.
-        key = operator_key(out, create=not known.operators)
-        until = int(time.time()) + for_s if for_s else None
-        raw = sign(key, Stop(reason, until), known, audience=(known.node_id,) if local else ())
+        raw = stop_order(home_of(out).operator_key, node.orders(), reason=reason, for_s=for_s, local=local)
         begin_s = time.monotonic()
         taken = node.take_order(raw)
         jti = taken.order.jti
@@ -70,16 +67,12 @@ def off(out: Output, local: _Local = False, wait_s: _Wait = 10.0) -> None:
     \b
     agentmesh killswitch off
     """
-    from agentmesh.cli.orders import desk, operator_key, sign
-    from agentmesh.identity.order import Resume
+    from agentmesh.cli.connect import home_of
+    from agentmesh.cli.orders import desk
+    from agentmesh.node.operator import resume_order
 
-    key = operator_key(out)
     with desk(out) as node:
-        known = node.orders()
-        stops = [one for one in known.orders if one.jti in known.stops]
-        releases = tuple(one.jti for one in stops if one.operator != key.did)
-        mine = next((one.jti for one in stops if one.operator == key.did), "")
-        raw = sign(key, Resume(releases), known, txn=mine, audience=(known.node_id,) if local else ())
+        raw = resume_order(home_of(out).operator_key, node.orders(), local=local)
         begin_s = time.monotonic()
         taken = node.take_order(raw)
         view = None if local else _wait(out, node, wait_s, lambda stops: not stops)

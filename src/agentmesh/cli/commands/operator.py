@@ -71,7 +71,8 @@ def publish_list(
 
     Entries are did:keys, organisations or tags, as the policies of the nodes read them. Empty lists withdraw what was published.
     """
-    from agentmesh.cli.orders import desk, operator_key, sign
+    from agentmesh.cli.orders import desk, operator_key
+    from agentmesh.node.operator import sign
 
     key = operator_key(out)
     body = _read_lists(source)
