@@ -374,7 +374,7 @@ async def test_where_nobody_is_obeyed_the_first_press_makes_the_key_and_a_stop_f
     ("content", "mode", "code"),
     [
         (None, 0o600, "operator.none"),
-        ("-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIG\n", 0o600, "key.encrypted"),
+        ("-----BEGIN " + "ENCRYPTED PRIVATE KEY-----\nMIG\n", 0o600, "key.encrypted"),
         ("age-encryption.org/v1\n-> scrypt\n", 0o600, "key.encrypted"),
         ("no key at all", 0o600, "key.malformed"),
         (f"agentmesh ed25519 seed v1\n{(b'O' * 32).hex()}\n", 0o644, "key.permissions"),
