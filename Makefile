@@ -87,6 +87,7 @@ soak: $(STAMPS)/test
 docs: $(STAMPS)/test
 	@$(BIN)/python tools/pages.py
 	@$(BIN)/python tools/cli_pages.py
+	@$(BIN)/python tools/metrics_page.py
 
 pins: $(STAMPS)/venv
 	@$(BIN)/python tools/pins.py

@@ -26,6 +26,7 @@ from agentmesh.api.backend import Backend, Registries
 from agentmesh.api.console.names import cookie_name
 from agentmesh.api.endpoint import Endpoint
 from agentmesh.api.guard import RIGHTS, Guard
+from agentmesh.api.metrics import METRICS_PATH
 from agentmesh.api.routes import ROWS
 from agentmesh.api.sse import HEARTBEAT_S, STREAMS_MAX, Streams
 from agentmesh.api.table import Site
@@ -51,6 +52,7 @@ def create_app(
     on_shutdown: Callable[[], None],
     extra_routes: Sequence[BaseRoute] = (),
     a2a_open: bool = True,
+    metrics_open: bool = False,
     streams_max: int = STREAMS_MAX,
     heartbeat_s: float = HEARTBEAT_S,
     console: Path | None = None,
@@ -65,12 +67,24 @@ def create_app(
         on_shutdown: Called after ``POST /api/v1/shutdown`` was answered; returns at once.
         extra_routes: Routes of other rooms (the A2A edge); they sit behind the same guard.
         a2a_open: Whether the A2A edge serves those who bring no credential.
+        metrics_open: Whether the metrics are shown to those who bring no credential.
         streams_max: Most event streams open at once.
         heartbeat_s: Seconds between comments on an idle stream.
         console: Folder of the console's built files; the package's by default.
     """
     streams = Streams(streams_max=streams_max, heartbeat_s=heartbeat_s)
-    return Api(backend, access, registries, port_of, on_shutdown, extra_routes, streams, console, a2a_open=a2a_open)
+    return Api(
+        backend,
+        access,
+        registries,
+        port_of,
+        on_shutdown,
+        extra_routes,
+        streams,
+        console,
+        a2a_open=a2a_open,
+        metrics_open=metrics_open,
+    )
 
 
 class Api:
@@ -88,8 +102,9 @@ class Api:
         console: Path | None,
         *,
         a2a_open: bool,
+        metrics_open: bool,
     ) -> None:
-        self.streams, self._a2a_open = streams, a2a_open
+        self.streams, self._a2a_open, self._metrics_open = streams, a2a_open, metrics_open
         describe = functools.cache(lambda: openapi.build(ROWS))
         site = Site(backend, access, port_of, on_shutdown, describe, registries)
         endpoints = [Endpoint(row, site, streams) for row in ROWS]
@@ -123,7 +138,12 @@ class Api:
         return self._site.access.sessions is not None and _CONSOLE.fullmatch(path) is not None
 
     def _is_public(self, path: str) -> bool:
-        return path in self._public or self._is_console(path) or (self._a2a_open and path.startswith(A2A_PREFIX))
+        return (
+            path in self._public
+            or self._is_console(path)
+            or (self._a2a_open and path.startswith(A2A_PREFIX))
+            or (self._metrics_open and path == METRICS_PATH)
+        )
 
     @functools.cached_property
     def _console(self) -> ASGIApp:
@@ -146,6 +166,7 @@ class Api:
             and not scope["path"].startswith(SCOPED_PREFIX)
             and not self._is_public(scope["path"])
             and not scope["path"].startswith(A2A_PREFIX)
+            and scope["path"] != METRICS_PATH
         ):
             try:
                 scope[RIGHTS].require("admin")

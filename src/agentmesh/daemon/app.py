@@ -26,6 +26,7 @@ from agentmesh.api.access import Access
 from agentmesh.api.app import Api, create_app
 from agentmesh.api.console.sessions import Sessions
 from agentmesh.api.issuers import Issuers
+from agentmesh.api.metrics import MetricsEdge
 from agentmesh.core.brain import BrainConfig
 from agentmesh.core.directory.config import DirectoryConfig
 from agentmesh.core.trust.config import TrustConfig
@@ -165,9 +166,11 @@ async def serve(settings: Settings) -> int:
             registries=bridging,
             port_of=lambda: port,
             on_shutdown=lambda: stop.request("POST /api/v1/shutdown"),
-            extra_routes=edge.routes(),
+            extra_routes=[*edge.routes(), *MetricsEdge(node.measure).routes()],
             a2a_open=settings.a2a_open,
+            metrics_open=settings.metrics_open,
         )
+        node.measures.append(lambda readings: readings.set("agentmesh_streams_open", len(app.streams), "sse"))
         scope = TaskScope("daemon")
         stack.push_async_callback(scope.aclose)
         scope.spawn(keep_small(), "memory")

@@ -399,6 +399,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             origin="on, so that unmodified A2A clients work on day one",
         ),
     ] = True
+    metrics_open: Annotated[
+        bool,
+        Knob(
+            effect="Show /metrics to programs on this machine that bring no credential; off: they need the scope read.",
+            when="On for a scraper on this machine that cannot send an Authorization header.",
+            origin="off: the figures name the agents here, and other users of the machine need not know them",
+        ),
+    ] = False
     grant_roots: Annotated[
         tuple[str, ...],
         Knob(

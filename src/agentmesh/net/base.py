@@ -29,6 +29,19 @@ class Contact(NamedTuple):
     addresses: tuple[str, ...]
 
 
+class Traffic:
+    """Bytes that went over links, before encryption; several links may count into one.
+
+    Attributes:
+        sent, received: Bytes so far.
+    """
+
+    __slots__ = ("received", "sent")
+
+    def __init__(self) -> None:
+        self.sent = self.received = 0
+
+
 class Stream(Protocol):
     """One request stream: whole messages, both directions, ordered."""
 
@@ -105,6 +118,10 @@ class Link(Protocol):
     @property
     def is_closed(self) -> bool:
         """True once the link is gone."""
+        ...
+
+    def tally(self, traffic: Traffic) -> None:
+        """Count what went over the link so far, and all that will, into ``traffic``. Call it once."""
         ...
 
     async def open_stream(self) -> Stream:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from agentmesh.errors import Closed, DecodeError, LimitError, MeshError, StateError
 from agentmesh.ids import NodeId
-from agentmesh.net.base import PathKind
+from agentmesh.net.base import PathKind, Traffic
 from agentmesh.net.certificate import PeerCertificate
 from agentmesh.net.mux_core import (
     RESET_BUFFER_FULL,
@@ -178,6 +178,7 @@ class MuxLink:
         self._remote_address = remote_address
         self._core = MuxCore(dialed, limits)
         self._early = early
+        self._traffic = Traffic()
         self._reason: str | None = None
         self._goodbye: str | None = None
         self._violation: DecodeError | None = None
@@ -239,6 +240,12 @@ class MuxLink:
     def is_closed(self) -> bool:
         """True once the link is gone."""
         return self._reason is not None
+
+    def tally(self, traffic: Traffic) -> None:
+        """Count what went over the link so far, and all that will, into ``traffic``. Call it once."""
+        traffic.sent += self._traffic.sent
+        traffic.received += self._traffic.received
+        self._traffic = traffic
 
     @property
     def core(self) -> MuxCore:
@@ -372,6 +379,7 @@ class MuxLink:
             self._early = b""
             while data:
                 self._silent_pings = 0
+                self._traffic.received += len(data)
                 for event in self._core.receive(data):
                     if event.kind == "goaway":
                         reason = f"the peer closed: {event.value}"
@@ -417,7 +425,9 @@ class MuxLink:
             while True:
                 pieces = core.take(WRITE_BYTES_MAX) if core.has_output else None
                 if pieces:
-                    await self._pipe.write(b"".join(pieces))
+                    data = b"".join(pieces)
+                    self._traffic.sent += len(data)
+                    await self._pipe.write(data)
                     # Only now: a message counts as sent when the pipe has it, so that writers feel the pipe's pressure.
                     if core.drained:
                         for stream in core.drained:

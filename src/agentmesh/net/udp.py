@@ -150,6 +150,7 @@ class UdpSocket(asyncio.DatagramProtocol):
         #: Drops by reason; keys are those of ``REASONS``.
         self.drops: dict[str, int] = dict.fromkeys(REASONS, 0)
         self.sent = self.received = 0
+        self.bytes_sent = self.bytes_received = 0
         self._key, self._own = key, NodeId(key.did)
         self._bind = parse_bind(bind)
         self._on_message, self._on_notice, self._on_bad = on_message, on_notice, on_bad
@@ -282,6 +283,7 @@ class UdpSocket(asyncio.DatagramProtocol):
             self.drops["error.received"] = errors
             return self._drop("send.error")
         self.sent += 1
+        self.bytes_sent += len(raw)
         return True
 
     def error_received(self, exc: Exception) -> None:
@@ -293,6 +295,7 @@ class UdpSocket(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         """Called by asyncio: judge a datagram and hand on its message."""
         self.received += 1
+        self.bytes_received += len(data)
         now_s = self._monotonic_s()
         source = _source_of(addr[0])
         bucket = self._admit(source, now_s)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from agentmesh.errors import MeshError, ReadOnly
 from agentmesh.identity.manifest import Manifest
 from agentmesh.ids import NodeId
 from agentmesh.net.tasks import TaskScope
-from agentmesh.node.callee import Callee, Check, Recorder
-from agentmesh.node.calls import Calls, Outward
+from agentmesh.node.callee import Callee, Check, Recorder, Watcher
+from agentmesh.node.calls import Calls, CallWatcher, Outward
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.grants import Grants
 from agentmesh.node.incoming import Incoming
@@ -29,6 +30,10 @@ from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
 
 
+class WatchesAll(Watcher, CallWatcher, Protocol):
+    """Is told of all calls at a node."""
+
+
 def assemble(
     proofs: Proofs,
     config: NodeConfig,
@@ -43,6 +48,7 @@ def assemble(
     *,
     checks: Sequence[Check],
     recorders: Sequence[Recorder],
+    watchers: Sequence[WatchesAll],
     outward: Outward,
     trust: Trust,
     name_of: Callable[[str], str],
@@ -59,6 +65,7 @@ def assemble(
         scope: Owns the tasks of calls.
         orders, switch: Say which keys are revoked, and whether this node may work at all; asked before all other checks.
         checks, recorders: Of calls at agents beside this node (``node.callee``).
+        watchers: Told of every call that is over, here or at the agents beside this node.
         outward: Told of every call that leaves.
         trust: Told how those went, and asked whom to rely on.
         name_of, site_of: Node id → name for people, and the site that it says it is at.
@@ -68,7 +75,7 @@ def assemble(
     """
     clocks = RunClocks()
     checks = (switch, Revocations(orders), *checks)
-    callee = Callee(config, registry, proofs, grants, call_store, log, checks=checks, recorders=recorders)
+    callee = Callee(config, registry, proofs, grants, call_store, log, checks=checks, recorders=recorders, watchers=watchers)
     incoming = Incoming(mesh.node_id, callee, proofs, log, scope, clocks)
     remote = Remote(
         config,
@@ -95,12 +102,13 @@ def assemble(
         pulse=Pulse(mesh.links, scope, remote.note_silence),
         trust_of=trust.reliance,
         outward=outward,
+        watchers=watchers,
         on_outcome=trust.note_outcome,
         gate=switch.refuse,
         refusal_of=orders.refusal_of,
         may_leave=may_leave,
     )
-    token_calls = TokenCalls(mesh.node_id, config, callee, call_store, log, scope, clocks, tenant_of=tenant_of)
+    token_calls = TokenCalls(mesh.node_id, config, callee, call_store, log, scope, clocks, tenant_of=tenant_of, checks=proofs.checks)
 
     def stop(error: ReadOnly) -> None:
         calls.halt(error)

@@ -36,6 +36,7 @@ class Attempt:
 
     Attributes:
         path: Way to the replica: "local", "direct" or "relayed".
+        transport: Scheme of the link to it, "local", or "none" while there is no link.
         receipt: What its agent signed; "" if nothing.
         state: How it ended, once that was told.
         told: Whether something of an answer was told.
@@ -60,6 +61,7 @@ class Attempt:
         "state",
         "story",
         "told",
+        "transport",
     )
 
     def __init__(
@@ -73,6 +75,7 @@ class Attempt:
         self.budget = budget
         self.candidate, self.message, self.story, self._hear = candidate, message, story, hear
         self.path = "local"
+        self.transport = "none"
         self.receipt = ""
         self.state = ""
         self.told = self.muted = self.quiet = False

@@ -10,6 +10,7 @@ from typing import cast
 from agentmesh.errors import AgentCanceled, AgentFailed, LimitError, MeshError
 from agentmesh.identity.budget import UNBOUNDED, Budget
 from agentmesh.node.record import TaskStory
+from agentmesh.wire import v1
 from agentmesh.wire.event import EventV1, TaskState, is_end, state_of
 from agentmesh.wire.views import Reply, reply_from_events
 
@@ -45,6 +46,9 @@ class Call:
         self.agent = ""
         self.node_id = ""
         self.path = "local"
+        self.transport = "none"
+        #: What was asked; None for a call that a program brought with its own token.
+        self.opening: v1.CallOpen | None = None
         self.tried: list[str] = []
         self.receipt = ""
         self.finished_s: float | None = None
@@ -54,7 +58,8 @@ class Call:
         self._events_max, self._bytes_max = events_max, bytes_max
         self._bytes = 0
         self._started_s = time.perf_counter()
-        self._ms = 0.0
+        #: Time from its beginning to its outcome, by a clock that nobody sets.
+        self.seconds = 0.0
         self._waiters: list[asyncio.Future[None]] = []
         self._done_waiters: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
@@ -98,7 +103,7 @@ class Call:
         if self.done:
             return
         self.error = error
-        self._ms = (time.perf_counter() - self._started_s) * 1000
+        self.seconds = time.perf_counter() - self._started_s
         self.finished_s = time.monotonic()
         self._waiters += self._done_waiters
         self._done_waiters = []
@@ -164,7 +169,7 @@ class Call:
             agent_id=self.agent_id,
             agent=self.agent,
             node_id=self.node_id,
-            ms=round(self._ms, 3),
+            ms=round(self.seconds * 1000, 3),
             path=self.path,
             context_id=self.context_id,
             tried=self.tried,

@@ -168,6 +168,18 @@ class Recorder(Protocol):
         ...
 
 
+class Watcher(Protocol):
+    """Is told of every call when its outcome is settled. It has no say in it: nothing here raises or waits."""
+
+    def served(self, visit: Visit, ended: Ended) -> None:
+        """Take note of how a call at an agent beside this node ended."""
+        ...
+
+    def turned_away(self, peer: NodeId, message: v1.CallOpen, error: MeshError) -> None:
+        """Take note of a call whose token does not hold, or that names no agent here."""
+        ...
+
+
 class Callee:
     """Serve calls at the agents beside this node.
 
@@ -180,6 +192,7 @@ class Callee:
         log: Knows their events.
         checks: In their order, cheap ones first.
         recorders: Told of every outcome, in their order.
+        watchers: Told of every outcome once it is recorded.
     """
 
     def __init__(
@@ -193,7 +206,9 @@ class Callee:
         *,
         checks: Sequence[Check] = (),
         recorders: Sequence[Recorder] = (),
+        watchers: Sequence[Watcher] = (),
     ) -> None:
+        self._watchers = tuple(watchers)
         self._config, self._registry, self._proofs, self._grants = config, registry, proofs, grants
         self._store, self._log = store, log
         self._checks, self._recorders = tuple(checks), tuple(recorders)
@@ -233,6 +248,8 @@ class Callee:
         """Record a call that is refused because of its token or its callee."""
         for recorder in self._recorders:
             await recorder.turned_away(peer, message, error)
+        for watcher in self._watchers:
+            watcher.turned_away(peer, message, error)
 
     async def serve(self, visit: Visit, story: TaskStory, sink: Sink) -> Ended:
         """Serve one call to its end, which also stands in ``visit.ended``, even if this raises.
@@ -268,6 +285,8 @@ class Callee:
                     await recorder.ended(visit, ended)
             except StoreError as unrecorded:
                 visit.ended = ended = Ended("failed", unrecorded, withheld=True)
+            for watcher in self._watchers:
+                watcher.served(visit, ended)
         return ended
 
     async def _serve(self, visit: Visit, story: TaskStory, sink: Sink, entered: list[Check]) -> Ended:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from agentmesh.core.balance.balance import Balance
@@ -69,6 +69,14 @@ class Outward(Protocol):
         ...
 
 
+class CallWatcher(Protocol):
+    """Is told of every call that was started here when its outcome is known. It never raises."""
+
+    def made(self, call: Call) -> None:
+        """Take note of a call that is over."""
+        ...
+
+
 class Calls:
     """Start and keep calls.
 
@@ -88,6 +96,7 @@ class Calls:
         pulse: Notices nodes that stop answering.
         trust_of: Trust in an agent by id, 0 … 1.
         outward: Told of every call that leaves.
+        watchers: Told of every call that is over.
         on_outcome: Called with (agent, its node, task, state, error) when a call at another node ends, well or not.
         gate: Raises MeshError while no call may begin (a stopped node).
         refusal_of: Says of an id why it may not be called; None if it may (a revoked key).
@@ -113,10 +122,12 @@ class Calls:
         trust_of: Callable[[str], float],
         outward: Outward,
         on_outcome: Callable[[str, str, str, str, MeshError | None], None],
+        watchers: Sequence[CallWatcher] = (),
         gate: Callable[[], None] = lambda: None,
         refusal_of: Callable[[str], MeshError | None] = lambda _: None,
         may_leave: Callable[[str, Manifest], MeshError | None] = lambda _caller, _callee: None,
     ) -> None:
+        self._watchers = tuple(watchers)
         self._gate, self._refusal_of, self._may_leave = gate, refusal_of, may_leave
         self._node_id = node_id
         self._outward = outward
@@ -138,6 +149,11 @@ class Calls:
     def running(self) -> int:
         """Number of calls running."""
         return len(self._running)
+
+    @property
+    def serving(self) -> int:
+        """Number of calls that agents beside this node serve now, those that wait included."""
+        return self._callee.running
 
     def get(self, task_id: str) -> Call | None:
         """Return a running or recently finished call."""
@@ -212,6 +228,7 @@ class Calls:
             priority=request.priority,
             baggage=request.baggage,
         )
+        call.opening = message
         try:
             self._begin(call, message, request, known, timeout_s)
         except MeshError:
@@ -369,7 +386,11 @@ class Calls:
             share.close(call.receipt, error)
         self._keep(call)
         self._close_story(call, error)
+        is_over = call.done
         call.finish(error)
+        if not is_over:
+            for watcher in self._watchers:
+                watcher.made(call)
 
     def _end_unbegun(self, call: Call, effort: Effort) -> None:
         """End a call that was canceled before its task had its first turn: nothing of the task has run."""
@@ -421,6 +442,7 @@ class Calls:
 
     async def _local(self, attempt: Attempt) -> MeshError | None:
         message = attempt.message
+        attempt.transport = "local"
         agent = self._registry.get(message.agent_id)
         if agent is None:
             raise Untouched(AgentNotFound.near(message.agent_id, []))

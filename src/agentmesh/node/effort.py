@@ -343,7 +343,7 @@ class Effort:
         call, manifest = self._call, attempt.candidate.entry.manifest
         call.agent_id, call.agent, call.node_id = manifest.agent_id, manifest.name, manifest.node_id
         call.story.agent_id = manifest.agent_id
-        call.path, call.receipt = attempt.path, attempt.receipt
+        call.path, call.transport, call.receipt = attempt.path, attempt.transport, attempt.receipt
 
     def _note(self, detail: str, **more: Any) -> None:
         event = self._call.story.event("status", {"state": "working", "detail": detail, **more})

@@ -26,6 +26,7 @@ from agentmesh.node.callee import Ended, Visit
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.guardfile import AgentEntry, Bounds, GuardFile
 from agentmesh.node.registry import LocalAgent, Registry
+from agentmesh.obs.meters import CALL_S, Histogram
 from agentmesh.store.ledger import Ledger, Line
 
 _log = logging.getLogger("agentmesh.guard")
@@ -76,6 +77,8 @@ class Guard:
     ) -> None:
         self._config, self._registry, self._ledger, self._file = config, registry, ledger, file
         self._now_s, self._unix_s = now_s, unix_s
+        #: How long calls that were let in were at the guard, for ``/metrics``.
+        self.waits = Histogram(CALL_S)
         self._posts: dict[str, _Post] = {}
         self._passes: dict[Visit, _Pass] = {}
         self._waiting: dict[Ticket, asyncio.Future[None]] = {}
@@ -137,6 +140,7 @@ class Guard:
             self._settle(hold, Usage())
             raise
         self._passes[visit] = _Pass(gate, ticket, hold)
+        self.waits.observe(self._now_s() - now_s)
 
     def leave(self, visit: Visit, ended: Ended) -> None:
         """Give back the place, and commit what was used: what the agent says, or all if it says nothing."""
@@ -158,6 +162,11 @@ class Guard:
                 why=agent.health.detail or None,
                 extra={"untouched": True},
             )
+
+    @property
+    def waiting(self) -> int:
+        """Number of calls that wait for room at their agent."""
+        return len(self._waiting)
 
     # The gate
 

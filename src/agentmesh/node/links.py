@@ -28,7 +28,7 @@ from agentmesh.errors import (
     Unauthorized,
 )
 from agentmesh.ids import NodeId, short
-from agentmesh.net.base import Contact, Link, Stream, Transport
+from agentmesh.net.base import Contact, Link, Stream, Traffic, Transport
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.window import DialWindow
@@ -136,6 +136,8 @@ class Links:
         self.attempts: dict[NodeId, Attempt] = {}
         self.transports: list[Transport] = []
         self.warnings: list[str] = []
+        #: What went over all links so far, by scheme; those that are gone too.
+        self.traffic: dict[str, Traffic] = {}
 
     async def open(self) -> None:
         """Open every transport that can be opened and begin to accept.
@@ -291,6 +293,7 @@ class Links:
             _log.info("greeting with %s failed: %s", short(link.peer), error)
 
     async def _greet(self, link: Link, *, dialed: bool) -> Peer:
+        link.tally(self.traffic.setdefault(link.scheme, Traffic()))
         try:
             async with asyncio.timeout(self._config.dial_timeout_s):
                 if link.peer == self._node_id:

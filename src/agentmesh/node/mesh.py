@@ -59,6 +59,7 @@ from agentmesh.node.driver import Driver
 from agentmesh.node.finds import Finds
 from agentmesh.node.links import Links, Peer
 from agentmesh.node.paths import Paths
+from agentmesh.obs.meters import Counts
 from agentmesh.store.state import StateStore
 from agentmesh.wire import v1
 from agentmesh.wire.net_views import UdpView
@@ -207,6 +208,8 @@ class Mesh:
         self.warnings: list[str] = []
         self.names: dict[str, str] = {}
         self._refused: dict[tuple[NodeId, str], RecordRefused] = {}
+        #: Records that were refused, and breaches of the protocol, by code.
+        self.refusals, self.misbehaviour = Counts(1, series_max=100), Counts(1, series_max=100)
         self._skews: dict[NodeId, float] = {}
         self._sick: tuple[bytes, ...] = ()
         self._signed_addresses: tuple[str, ...] = ()
@@ -558,10 +561,12 @@ class Mesh:
         while len(self._refused) >= _WARNINGS_MAX:
             del self._refused[next(iter(self._refused))]
         self._refused[refused.peer, refused.code] = refused
+        self.refusals.add((refused.code,))
 
     def note_misbehaviour(self, peer: NodeId, code: str, detail: str) -> None:
         """Write down that a peer broke the protocol, and hold it against the peer."""
         _log.warning("peer %s misbehaved: %s (%s)", short(peer), detail, code)
+        self.misbehaviour.add((code,))
         self._callbacks.on_misbehaved(peer, code, detail)
 
     def peer_warnings(self, name_of: Callable[[str], str]) -> list[str]:

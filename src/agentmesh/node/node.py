@@ -16,7 +16,7 @@ from typing import Any
 
 from agentmesh.core.brain import Brain, BrainConfig
 from agentmesh.core.trust.config import TrustConfig
-from agentmesh.errors import Refused
+from agentmesh.errors import MeshError, Refused
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.manifest import Manifest
 from agentmesh.ids import AgentId, NodeId, node_id
@@ -32,6 +32,7 @@ from agentmesh.node.callee import Check
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.discovering import DiscoverHost
 from agentmesh.node.federation.federation import ClosedBorder, Federation, FederationKit
+from agentmesh.node.figures import CallFigures
 from agentmesh.node.grants import Grants
 from agentmesh.node.guard import Guard
 from agentmesh.node.guardfile import GuardFile
@@ -39,6 +40,7 @@ from agentmesh.node.hearsay import Hearsay
 from agentmesh.node.history import HistoryHost
 from agentmesh.node.killswitch import KillSwitch
 from agentmesh.node.links import Links, Peer
+from agentmesh.node.measure import MeasureHost
 from agentmesh.node.mesh import Callbacks, Mesh
 from agentmesh.node.orders import orders_at
 from agentmesh.node.organisations import ORGANISATION_FILE, Organisations
@@ -52,10 +54,10 @@ from agentmesh.node.resolve import Directory, find, id_of
 from agentmesh.node.rulings import RulingHost
 from agentmesh.node.sights import Sights
 from agentmesh.node.standing import site_of, survey_at
-from agentmesh.node.status import StatusHost
 from agentmesh.node.tenancy import TenantHost
 from agentmesh.node.traces import Traces
 from agentmesh.node.trust import Trust
+from agentmesh.obs.lag import watch_loop
 from agentmesh.store.audit import AuditLog
 from agentmesh.store.audit_pins import AuditPins
 from agentmesh.store.calls import CallStore
@@ -68,7 +70,7 @@ from agentmesh.wire import v1
 from agentmesh.wire.views import CallRequest, CancelResult
 
 
-class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
+class Node(DiscoverHost, MeasureHost, HistoryHost, RulingHost, TenantHost):
     """A running node. Made by the composition root (``daemon/app.py``), used by the API.
 
     Args:
@@ -118,6 +120,8 @@ class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         TenantHost.__init__(self, tenant_store)
         self._started_s = time.monotonic()
         self._stamped = ""
+        self._begin_measures()
+        self.figures: CallFigures = CallFigures(self.node_id, self.way_to)
         self._scope = TaskScope("node")
         self.discovery: list[str] = []
         self.mesh: Mesh = Mesh(
@@ -159,8 +163,10 @@ class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         self._grants = Grants(key, self.registry, config.grant_roots, lambda ref: id_of(ref, self.sights, self.name_of))
         limits = GuardFile(home / "guard.toml", lambda: self.audit.note_soon("config", "guard.toml"))
         self._guard = Guard(config, self.registry, ledger, limits)
+        proofs = Proofs(key, config, self.registry, call_store)
+        self._checks = proofs.checks
         self._incoming, self._calls, self._token_calls = assemble(
-            Proofs(key, config, self.registry, call_store),
+            proofs,
             config,
             self.registry,
             self._grants,
@@ -177,6 +183,7 @@ class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
                 self.audit,
             ),  # audit last: what it notes as begun, begins
             recorders=(self.audit, self.trust),
+            watchers=(self.figures,),
             outward=self.audit,
             trust=self.trust,
             name_of=self.name_of,
@@ -203,6 +210,7 @@ class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         self.mesh.reviews.append(self.organisations.refresh)
         self.trust.open()
         self._hearsay.open()
+        self._scope.spawn(watch_loop(self.loop_lag), "loop-lag")
         await self.mesh.open()
         await self.registry.open()
         self._audit_peers.open()
@@ -343,8 +351,10 @@ class Node(DiscoverHost, StatusHost, HistoryHost, RulingHost, TenantHost):
         """Start a call to an agent of a directory (see ``Calls.start``); a refusal is in the audit log when it is raised."""
         try:
             return self._calls.start(request, directory)
-        except Refused as refused:
-            await self.audit.refused(request, refused)
+        except MeshError as error:
+            self.figures.unstarted(error)
+            if isinstance(error, Refused):
+                await self.audit.refused(request, error)
             raise
 
     async def admit(self, presented: Presented, request: CallRequest) -> Admitted:

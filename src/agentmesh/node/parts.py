@@ -32,6 +32,7 @@ from agentmesh.node.sights import Sights
 from agentmesh.node.survey import Survey
 from agentmesh.node.traces import Traces
 from agentmesh.node.trust import Trust
+from agentmesh.obs.meters import Checks
 from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.state import StateStore
@@ -65,6 +66,7 @@ class Parts:
     _log: EventLog
     _state: StateStore
     _call_store: CallStore
+    _checks: Checks
     _home: Path
     _http_port: Callable[[], int]
     _started_s: float

@@ -33,6 +33,7 @@ from agentmesh.node.proof import Witness
 from agentmesh.node.record import RunClocks, TaskStory
 from agentmesh.node.registry import LocalAgent
 from agentmesh.node.request import parts_of
+from agentmesh.obs.meters import Checks
 from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
 from agentmesh.wire import v1
@@ -101,6 +102,7 @@ class TokenCalls:
         scope: Owns the tasks of running calls.
         clocks: Logical time of the runs at this node.
         tenant_of: Returns the tenant that a task belongs to; "" for one that is free.
+        checks: Told how long the checks of tokens took.
         unix_s: The wall clock.
     """
 
@@ -115,11 +117,12 @@ class TokenCalls:
         clocks: RunClocks,
         *,
         tenant_of: Callable[[str], str],
+        checks: Checks | None = None,
         unix_s: Callable[[], float] = time.time,
     ) -> None:
         self._node_id, self._config, self._callee, self._store = node_id, config, callee, store
         self._log, self._scope, self._clocks, self._unix_s = log, scope, clocks, unix_s
-        self._tenant_of = tenant_of
+        self._tenant_of, self._checks = tenant_of, checks or Checks()
         self._running: dict[Call, Visit] = {}
 
     async def admit(self, presented: Presented, request: CallRequest, agents: Sequence[LocalAgent]) -> Admitted:
@@ -156,7 +159,7 @@ class TokenCalls:
             baggage=request.baggage,
         )
         try:
-            agent, token = self._read(presented, agents)
+            agent, token = self._timed_read(presented, agents)
             _complete(message, token, request)
             if self._tenant_of(message.task_id):
                 raise Unauthorized("this task id is another's", code="token.task", hint="draw each id anew, 128 bits")
@@ -185,7 +188,7 @@ class TokenCalls:
             MeshError: as ``admit``; a refusal is in the audit log when it is raised.
         """
         try:
-            agent, token = self._read(presented, agents)
+            agent, token = self._timed_read(presented, agents)
             check_body(token, digest_of(parts, skill, None))
             check_chain(token, agent.manifest.agent_id)
             self._note(token)
@@ -217,6 +220,16 @@ class TokenCalls:
         now = int(self._unix_s())
         if not self._store.note_token(token.caller, token.claims.jti, token.kept_until, now=now):
             raise ReplayError("this call token was used before", code="token.replayed")
+
+    def _timed_read(self, presented: Presented, agents: Sequence[LocalAgent]) -> tuple[LocalAgent, CallToken]:
+        began_s = time.perf_counter()
+        is_good = False
+        try:
+            read = self._read(presented, agents)
+            is_good = True
+            return read
+        finally:
+            self._checks.note(time.perf_counter() - began_s, good=is_good)
 
     def _read(self, presented: Presented, agents: Sequence[LocalAgent]) -> tuple[LocalAgent, CallToken]:
         """Return the token, verified, and the agent that it is for."""

@@ -43,6 +43,7 @@ from agentmesh.identity.token import (
 from agentmesh.ids import NodeId
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.registry import LocalAgent, Registry
+from agentmesh.obs.meters import Checks
 from agentmesh.store.calls import CallStore
 from agentmesh.store.receipt_journal import KeptReceipt
 from agentmesh.wire import v1
@@ -77,6 +78,8 @@ class Proofs:
         unix_s: Callable[[], float] = time.time,
     ) -> None:
         self._key, self._config, self._registry, self._store, self._unix_s = key, config, registry, store, unix_s
+        #: How long it took to check the tokens of calls that came in, for ``/metrics``.
+        self.checks = Checks()
         self._last: dict[tuple[str, str], str] = {}
 
     def sign(self, message: v1.CallOpen, callee_node: NodeId, budget: Budget = UNBOUNDED) -> CallToken:
@@ -118,6 +121,16 @@ class Proofs:
             LoopDetected: the callee is in the chain already, or the chain is too long.
             Busy, StoreError: it cannot be remembered.
         """
+        began_s = time.perf_counter()
+        is_good = False
+        try:
+            token = self._admit(peer, message)
+            is_good = True
+            return token
+        finally:
+            self.checks.note(time.perf_counter() - began_s, good=is_good)
+
+    def _admit(self, peer: NodeId, message: v1.CallOpen) -> CallToken:
         if not message.token:
             raise Unauthorized(
                 "the call carries no token",
@@ -288,7 +301,12 @@ class Witness:
     @property
     def wall_ms(self) -> int:
         """Milliseconds since the call was accepted."""
-        return int((time.perf_counter() - self._started_s) * 1000)
+        return int(self.wall_s * 1000)
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds since the call was accepted, by a clock that nobody sets."""
+        return time.perf_counter() - self._started_s
 
 
 def _way(callee_node: str, caller_node: str) -> str:

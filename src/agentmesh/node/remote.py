@@ -91,7 +91,7 @@ class Remote:
             peer = await self._links.connect(self._contact_of(node_id))
         except MeshError as error:
             raise Untouched(error) from error
-        attempt.path = peer.link.path
+        attempt.path, attempt.transport = peer.link.path, peer.link.scheme
         story = Witness(self._proofs.sign(attempt.message, node_id, attempt.budget))
         try:
             stream = await peer.link.open_stream()

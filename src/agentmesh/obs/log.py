@@ -71,11 +71,22 @@ def _message(record: logging.LogRecord) -> str:
     return text[:MESSAGE_MAX].encode("utf-8", "replace").decode()
 
 
+class Lost:
+    """Lines that could not be written since the process began.
+
+    Attributes:
+        lines: How many.
+    """
+
+    lines = 0
+
+
 class _Quiet:
-    """What a handler does when its log cannot be written: nothing."""
+    """What a handler does when its log cannot be written: nothing but count."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Drop the record; a full disk must not fill stderr as well."""
+        Lost.lines += 1
 
 
 class _File(_Quiet, logging.handlers.RotatingFileHandler):

@@ -33,7 +33,7 @@ _log = logging.getLogger("agentmesh.audit")
 #: Records of one sync, at most.
 _GROUP_MAX = 1_000
 #: Records that may wait; calls beyond are refused. The disk writes so many in about a second.
-_QUEUE_MAX = 20_000
+QUEUE_MAX = 20_000
 #: Records that wait for a disk that refuses them; of what comes on top only the number is kept.
 _KEPT_MAX = 20_000
 _RETRY_S = 1.0
@@ -137,6 +137,11 @@ class AuditLog:
 
     # Writing
 
+    @property
+    def waiting(self) -> int:
+        """Records that are not on disk yet."""
+        return self._put - self._taken + len(self._later) + len(self._kept)
+
     def begin(self, body: dict[str, Any]) -> int:
         """Note that a call begins, before anything of it does.
 
@@ -154,7 +159,7 @@ class AuditLog:
             raise type(refusal)(str(refusal), code=refusal.code, why=refusal.why, hint=refusal.hint)
         assert self._files is not None
         assert self._journal is not None
-        if self._closed or self._put - self._taken > _QUEUE_MAX:
+        if self._closed or self._put - self._taken > QUEUE_MAX:
             raise Full("the audit log does not keep up", code="audit.queue_full", hint="try again in a moment")
         try:
             return self._journal.begin(body, self._files.size)

@@ -51,6 +51,26 @@ class EventLogConfig:
     read_bytes_max: int = 256 << 20
 
 
+class Fate(NamedTuple):
+    """What became of events since the log was opened.
+
+    Attributes:
+        accepted: Taken.
+        stored: Written.
+        known: Copies of stored ones, left out.
+        returned: Not written, and whoever waited for them was told so.
+        waiting: For the disk.
+        lost: None of these: always 0 unless there is a bug.
+    """
+
+    accepted: int
+    stored: int
+    known: int
+    returned: int
+    waiting: int
+    lost: int
+
+
 @dataclass(slots=True)
 class Report:
     """What the event log found and mended since it was opened.

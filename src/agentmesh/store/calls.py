@@ -27,7 +27,7 @@ _log = logging.getLogger("agentmesh.calls")
 #: Receipts kept.
 RECEIPTS_MAX = 200_000
 #: Receipts that may wait for a database that refuses them, about 2 KB each; further ones are refused.
-_WAITING_MAX = 10_000
+WAITING_MAX = 10_000
 #: Receipts that are filed together, and how long the first of them waits for company, seconds.
 _GROUP, _LINGER_S = 1_000, 1.0
 _RETRY_S = 5.0
@@ -131,9 +131,9 @@ class CallStore:
         """Keep a receipt; the same one again changes nothing. Raises StoreError: it is not kept."""
         self._check_open()
         with self._lock:
-            if len(self._waiting) >= _WAITING_MAX:
+            if len(self._waiting) >= WAITING_MAX:
                 raise Full(
-                    f"{_WAITING_MAX} receipts wait to be filed",
+                    f"{WAITING_MAX} receipts wait to be filed",
                     code="calls.behind",
                     hint=f"agentmesh logs; df -h {self.path.parent}",
                 )
@@ -144,7 +144,7 @@ class CallStore:
             self._waiting.append(kept)
             self._newest[_key_of(kept)] = kept
             count = len(self._waiting)
-        if self._recent.count >= RECEIPTS_MAX + 2 * _WAITING_MAX and self._older is not None:
+        if self._recent.count >= RECEIPTS_MAX + 2 * WAITING_MAX and self._older is not None:
             self._older, self._recent = self._recent, TaskFilter()
         self._recent.add(kept.task_id)
         if self._thread is None:
@@ -153,6 +153,11 @@ class CallStore:
             self._wake.release()
         elif count == _GROUP:
             self._hurry.set()
+
+    @property
+    def waiting(self) -> int:
+        """Receipts that are not in the database yet."""
+        return len(self._waiting)
 
     def last_hash(self, callee: str, caller: str) -> str | None:
         """Return the hash of the newest receipt of a callee for a caller. Raises StoreError."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agentmesh.errors import Corrupt, Full, LimitError, RecordNotFound, RunNotFound, StateError, StoreError, UsageError
-from agentmesh.store.base import EventLogConfig, Report, RunRow
+from agentmesh.store.base import EventLogConfig, Fate, Report, RunRow
 from agentmesh.store.index import Index, Place, admit
 from agentmesh.store.jsonl import full_error
 from agentmesh.store.reader import PREFIX_MIN, IndexReader, LineReader, Mismatch, of_size, resolve_text
@@ -109,6 +109,15 @@ class EventLog:
     def count(self) -> int:
         """Events in the log that are durable and indexed."""
         return self._count
+
+    @property
+    def fate(self) -> Fate:
+        """What became of the events that were accepted since the log was opened."""
+        writer = self._writer
+        done = writer.done_events  # first: the writer goes on meanwhile, and counts what it settled before this
+        stored, known, returned = writer.stored_events, writer.known_events, writer.returned_events
+        lost = max(0, done - stored - known - returned)
+        return Fate(self._given_events, stored, known, returned, self._given_events - done, lost)
 
     @property
     def healthy(self) -> bool:

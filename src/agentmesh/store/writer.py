@@ -118,6 +118,9 @@ class GroupWriter:
         #: What is finished, for the bound of the queue; written here, read by the loop thread.
         self.done_events = 0
         self.done_bytes = 0
+        #: What became of accepted events: written, copies of what is known, and those whose waiters were told of a failure.
+        #: Counted before ``done_events``, so that another thread never sees more done than settled.
+        self.stored_events = self.known_events = self.returned_events = 0
         #: Rises when the index file was replaced, so that readers open it again.
         self.generation = 0
         self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
@@ -215,6 +218,8 @@ class GroupWriter:
             offset = self._segment.append(data) if data else self._segment.size
         except OSError as failure:
             return self._refused(group, failure)
+        self.stored_events += len(entries)
+        self.known_events += sum(len(batch.entries) for batch in group) - len(entries)
         tickets = self._release(group)
         self._kept = []
         self._upto = self._seen
@@ -250,7 +255,9 @@ class GroupWriter:
         """Keep what nobody waits for, give up the rest, and say why."""
         error = full_error(failure, self._directory)
         self._kept = [batch for batch in group if batch.ticket is None and batch.entries]
-        tickets = self._release([batch for batch in group if batch.ticket is not None])
+        returned = [batch for batch in group if batch.ticket is not None]
+        self.returned_events += sum(len(batch.entries) for batch in returned)
+        tickets = self._release(returned)
         if not self._kept:
             self._upto = self._seen
             self._visible = self._visible if self._behind else self._upto

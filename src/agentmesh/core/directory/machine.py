@@ -247,7 +247,7 @@ class Directory:
         peer, message = received.peer, received.message
         flaw: str | None = None
         if isinstance(message, Ranges):
-            flaw = self._sync.on_ranges(peer, message, out)
+            flaw = self._sync.on_ranges(peer, message, now_s, out)
         elif isinstance(message, Listing):
             flaw = self._sync.on_listing(peer, message, now_s, out)
         elif isinstance(message, Records):
@@ -360,6 +360,12 @@ class Directory:
         """Return the living agent of that id."""
         entry = self.table.get(agent_id)
         return None if entry is None or entry.manifest.tombstone else entry
+
+    def agreement(self, now_s: float) -> tuple[int, int, float]:
+        """Return how many comparisons of neighbours found the same as here, how many did not, and for how long none of the
+        first kind came, seconds; 0 without neighbours."""
+        sync = self._sync
+        return sync.same, sync.different, now_s - max(sync.same_s, sync.met_s) if sync.neighbours else 0.0
 
     def assert_invariants(self) -> None:
         """Raise AssertionError if a bound or rule of the directory is broken."""

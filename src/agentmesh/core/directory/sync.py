@@ -61,6 +61,12 @@ class Sync:
         self._has_room = has_room
         self._is_waiting = is_waiting
         self._weigh = weigh
+        #: Comparisons that others asked for and that found the same as here, and those that did not; and when the last of the
+        #: first kind was, 0 before it.
+        self.same = self.different = 0
+        self.same_s = 0.0
+        #: When this node last came to have a neighbour after it had none.
+        self.met_s = 0.0
         self._hot_until_s = -1.0
         self._due_s = -1.0
         self._again = False
@@ -76,6 +82,8 @@ class Sync:
     def meet(self, peer: NodeId, zone: bool, now_s: float, out: Outbox) -> None:
         """Compare everything with a new neighbour at once."""
         known = peer in self.neighbours
+        if not self.neighbours:
+            self.met_s = now_s
         self.neighbours[peer] = zone
         if not known:
             self._hot_until_s = max(self._hot_until_s, now_s + self.config.sync_fast_s * 2)
@@ -135,12 +143,13 @@ class Sync:
         """Send the sum of everything."""
         out.send(peer, Ranges(ranges=[self._sum("")], room=self._has_room()))
 
-    def on_ranges(self, peer: NodeId, message: Ranges, out: Outbox) -> str | None:
+    def on_ranges(self, peer: NodeId, message: Ranges, now_s: float, out: Outbox) -> str | None:
         """Answer sums with finer ones, or with lines, where they differ. Returns what no honest node would send."""
         if len(message.ranges) > RANGES_MAX:
             return f"{len(message.ranges)} ranges in one message"
         large: list[str] = []
         small: list[str] = []
+        is_whole = len(message.ranges) == 1 and not message.ranges[0].prefix
         for theirs in message.ranges:
             if not is_prefix(theirs.prefix) or theirs.count < 0 or len(theirs.total) != 16:
                 return f"a range {theirs.prefix[:70]!r} of {theirs.count}"
@@ -149,6 +158,8 @@ class Sync:
                 continue
             fine = max(count, theirs.count) <= LIST_MAX or min(count, theirs.count) == 0 or len(theirs.prefix) > 62
             (small if fine else large).append(theirs.prefix)
+        if is_whole:
+            self._note(not large and not small, now_s)
         if len(large) > _DESCEND_MAX:
             large = self._rng.sample(large, _DESCEND_MAX)
         sums = [self._sum(child) for prefix in large for child in children(prefix)]
@@ -157,6 +168,12 @@ class Sync:
         if small:
             self._list(peer, small, out)
         return None
+
+    def _note(self, same: bool, now_s: float) -> None:
+        if same:
+            self.same, self.same_s = self.same + 1, now_s
+        else:
+            self.different += 1
 
     def on_listing(self, peer: NodeId, message: Listing, now_s: float, out: Outbox) -> str | None:
         """Ask for what is new in a listing and offer what it lacks. Returns what no honest node would send."""

@@ -319,6 +319,10 @@ class Federation:
 
     # What people see
 
+    def pulls(self) -> tuple[int, int, dict[str, float]]:
+        """Return how many pulls brought a page, how many failed, and the seconds since the last whole one of each seed."""
+        return self.imports.pulled, self.imports.failed, self.imports.lags()
+
     def view(self) -> FederationView:
         """Return how federation stands."""
         now_s = time.monotonic()

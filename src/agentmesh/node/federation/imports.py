@@ -158,6 +158,8 @@ class Imports:
         self._best: dict[str, FederatedEntry] | None = None
         self._names: dict[str, list[str]] = {}
         self._closed = False
+        #: Pages that came from seeds, and requests that failed.
+        self.pulled = self.failed = 0
 
     # Seeds
 
@@ -294,6 +296,7 @@ class Imports:
         for order in page.orders:
             self._on_order(order)
         if (refusal := self._refused(source)) is not None:
+            self.failed += 1
             self._feed(PullFailed(wanted.seed, wanted.token, refusal.code, refusal.detail, drop=True))
             return
         for record in page.nodes:
@@ -302,10 +305,12 @@ class Imports:
         if page.evidence:
             self._on_evidence(NodeId(source.node), page.evidence)
         unix_s = int(self._unix_s())
+        self.pulled += 1
         self._feed(PageCame(seed.url, wanted.token, page.items, page.next_cursor, page.more, size, unix_s))
 
     def _fail(self, wanted: PullWanted, code: str, detail: str, *, wait_s: float = 0.0, restart: bool = False) -> None:
         _log.info("pull from %s failed: %s (%s)", wanted.seed, detail, code)
+        self.failed += 1
         self._feed(PullFailed(wanted.seed, wanted.token, code, detail, wait_s, restart=restart))
 
     async def _ask(self, seed: Seed, wanted: PullWanted) -> tuple[int, Source, Page]:
@@ -447,6 +452,11 @@ class Imports:
     def organisations(self) -> list[str]:
         """Return the organisations of the seeds."""
         return [source.organisation for source in self._sources.values() if source.organisation]
+
+    def lags(self) -> dict[str, float]:
+        """Return the seconds since the last whole pull from each seed; without those that were never pulled."""
+        now_s = self._mono_s()
+        return {url: now_s - one.done_s for url, one in self.machine.seeds.items() if one.done_s is not None}
 
     def views(self) -> list[SeedView]:
         """Return what people see of each seed."""

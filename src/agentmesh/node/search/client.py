@@ -351,6 +351,11 @@ class SearchClient:
                 if not waiting.done():
                     waiting.set_exception(_died())
 
+    @property
+    def waiting(self) -> int:
+        """Questions that are not answered yet."""
+        return len(self._waiting)
+
     async def aclose(self) -> None:
         """End the process. Idempotent; further queries raise StateError."""
         self._closed = True

@@ -70,6 +70,12 @@ class Index(Protocol):
         ...
 
 
+    @property
+    def waiting(self) -> int:
+        """Questions that are not answered yet."""
+        ...
+
+
 class Shelf:
     """The agents that the index is to hold (``node.search.client.Source``): those of the directory, and those of tenants.
 
@@ -149,6 +155,11 @@ class Discovery:
         self._scope = TaskScope("search", tasks_max=_SEARCHES_MAX)
         self._asking = Asking(mesh, self._look, self._may_tell, rng)
         self._watchers: dict[asyncio.Event, None] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Questions that wait for the search process."""
+        return 0 if self._index is None else self._index.waiting
 
     # What the directory says
 
