@@ -442,6 +442,33 @@ REQUIREMENTS: dict[str, Requirement] = {
             "the_file_is_rotated_so_that_the_disk_does_not_fill",
         ),
     ),
+    "metrics": Requirement(
+        "RQ0 §4.8, RQ2 FAQ, issue 6.4",
+        "Prometheus scrapes calls, refusals, trust, sync, membership, paths, queues and losses; scraping blocks nothing.",
+        (
+            *_in(
+                "unit/obs/test_metrics.py",
+                "a_histogram_holds_what_a_dumb_model_holds",
+                "counters_are_bounded_and_nothing_goes_uncounted",
+                "both_formats_are_read_back_by_the_reference_parsers_with_every_metric_in_them",
+                "hostile_label_values_come_back_as_they_were_and_break_out_of_nothing",
+                "the_page_of_metrics_is_fresh",
+            ),
+            *_in(
+                "unit/node/test_measure.py",
+                "calls_are_counted_alike_at_both_ends_by_outcome_and_way",
+                "refusals_are_counted_by_their_code_whoever_refuses",
+                "no_event_is_lost_and_all_that_were_accepted_are_settled",
+                "reading_ten_thousand_agents_lets_others_have_their_turns",
+            ),
+            *_in(
+                "api/test_metrics.py",
+                "the_scope_read_opens_the_metrics",
+                "nobody_else_reads_them",
+                "the_setting_opens_them_to_programs_here_and_to_no_web_page",
+            ),
+        ),
+    ),
     "daemon.memory": Requirement(
         "RQ1 memory < 50 MB, issue 2 figures",
         "An idle daemon gives back what only its start used; the figure itself is bench idle.",

@@ -19,7 +19,7 @@ import agentmesh
 from agentmesh.cli.tree import DAEMON_VERBS, VERBS, agentmesh_tree, agentmeshd_tree
 from agentmesh.daemon import launch
 from agentmesh.daemon.home import Home
-from agentmesh.daemon.knobs import table
+from agentmesh.daemon.knob_table import table
 from agentmesh.wire.event import KINDS
 from tests.support.pages import ROOT, Block, anchors, blocks, commands, guides, links, pages
 

@@ -14,7 +14,7 @@ import typer
 from agentmesh.cli.exits import MEANINGS
 from agentmesh.cli.tree import DAEMON_VERBS, VERBS, VerbRow, agentmesh_tree, agentmeshd_tree
 from agentmesh.cli.verb import GLOBALS
-from agentmesh.daemon.knobs import show_value, table
+from agentmesh.daemon.knob_table import show_value, table
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"

@@ -133,7 +133,7 @@ def test_every_daemon_verb_has_help(say: Callable[..., Said], name: str) -> None
 
 
 def test_a_flag_of_every_setting_is_there_to_start_the_daemon(say: Callable[..., Said]) -> None:
-    from agentmesh.daemon.knobs import table
+    from agentmesh.daemon.knob_table import table
 
     text = say("start", "--help", entry=daemon_main).out
     for row in table():

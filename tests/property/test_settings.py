@@ -10,7 +10,7 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentmesh.daemon.knobs import show_value
+from agentmesh.daemon.knob_table import show_value
 from agentmesh.daemon.settings import load
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {

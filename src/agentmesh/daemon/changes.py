@@ -6,7 +6,8 @@ import logging
 from typing import Any, cast
 
 import agentmesh
-from agentmesh.daemon.knobs import Settings, show_value, table
+from agentmesh.daemon.knob_table import show_value, table
+from agentmesh.daemon.knobs import Settings
 from agentmesh.errors import MeshError
 from agentmesh.node.audit import Audit
 from agentmesh.store.state import StateStore

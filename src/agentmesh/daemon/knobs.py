@@ -6,15 +6,13 @@ Everything else is drawn from it: parsing, names of environment variables, flags
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
 from agentmesh.core.balance.config import Strategy
 from agentmesh.daemon.home import Home
-from agentmesh.errors import ConfigError
 
 ENV_PREFIX = "AGENTMESH_"
 
@@ -543,65 +541,3 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def models(self) -> Path:
         """The directory of local models."""
         return Path(self.models_dir) if self.models_dir else self.paths.models
-
-
-class Row(NamedTuple):
-    """One setting as the table describes it."""
-
-    key: str
-    kind: Any
-    default: Any
-    knob: Knob
-    env: str
-    flag: str
-    many: bool
-
-
-_TABLE: list[Row] = []
-
-
-def table() -> list[Row]:
-    """Return the table of settings, in the order in which ``Settings`` declares them."""
-    if not _TABLE:
-        hints = get_type_hints(Settings, include_extras=True)
-        for field in msgspec.structs.fields(Settings):
-            kind = hints[field.name]
-            knob = next(m for m in kind.__metadata__ if isinstance(m, Knob))
-            many = getattr(kind.__origin__, "__origin__", None) is tuple
-            default = None if field.default is msgspec.NODEFAULT else field.default
-            name = field.name.replace("federation_", "federation.", 1)  # RQ0 §8 names this one group with a dot
-            flag = "--" + (knob.flag or name).replace("_", "-")
-            _TABLE.append(Row(field.name, kind, default, knob, ENV_PREFIX + field.name.upper(), flag, many))
-    return _TABLE
-
-
-def row_of(key: str) -> Row:
-    """Return one row; ``federation.listen`` is another spelling of ``federation_listen``. Raises ConfigError with near names."""
-    plain = key.replace(".", "_").replace("-", "_") if key.startswith("federation.") else key
-    for row in table():
-        if row.key == plain:
-            return row
-    raise unknown_key(key, "")
-
-
-def show_value(value: Any) -> str:
-    """Return a value as it is written in the environment or on the command line."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return ",".join(str(v) for v in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
-
-
-def unknown_key(key: str, where: str) -> ConfigError:
-    """Build the error for a key that is not in the table, with near names."""
-    near = difflib.get_close_matches(key[:100], [row.key for row in table()], n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "agentmesh config explain   lists every setting"
-    return ConfigError(
-        f"{where + ': ' if where else ''}unknown setting {key[:100]!r}",
-        code="config.key",
-        hint=hint,
-        extra={"key": key[:100], "did_you_mean": near},
-    )

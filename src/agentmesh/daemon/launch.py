@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from agentmesh.daemon.home import Home, storage_error
-from agentmesh.daemon.knobs import Settings, show_value, table
+from agentmesh.daemon.knob_table import show_value, table
+from agentmesh.daemon.knobs import Settings
 from agentmesh.daemon.lock import Holder, RunFile, is_held, live_holder, process_start, read_runfile, running
 from agentmesh.errors import StateError, Timeout, Unreached
 

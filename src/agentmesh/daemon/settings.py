@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import msgspec
 
 from agentmesh.daemon.home import Home, find_home, storage_error, write_atomic
-from agentmesh.daemon.knobs import Row, Settings, row_of, table, unknown_key
+from agentmesh.daemon.knob_table import Row, row_of, table, unknown_key
+from agentmesh.daemon.knobs import Settings
 from agentmesh.embed.choose import check_name
 from agentmesh.errors import ConfigError, DecodeError, UsageError
 from agentmesh.ids import is_name, parse_node_id, public_key_of

@@ -75,7 +75,9 @@ def assemble(
     """
     clocks = RunClocks()
     checks = (switch, Revocations(orders), *checks)
-    callee = Callee(config, registry, proofs, grants, call_store, log, checks=checks, recorders=recorders, watchers=watchers)
+    callee = Callee(
+        config, registry, proofs, grants, call_store, log, checks=checks, recorders=recorders, watchers=watchers
+    )
     incoming = Incoming(mesh.node_id, callee, proofs, log, scope, clocks)
     remote = Remote(
         config,
@@ -108,7 +110,9 @@ def assemble(
         refusal_of=orders.refusal_of,
         may_leave=may_leave,
     )
-    token_calls = TokenCalls(mesh.node_id, config, callee, call_store, log, scope, clocks, tenant_of=tenant_of, checks=proofs.checks)
+    token_calls = TokenCalls(
+        mesh.node_id, config, callee, call_store, log, scope, clocks, tenant_of=tenant_of, checks=proofs.checks
+    )
 
     def stop(error: ReadOnly) -> None:
         calls.halt(error)

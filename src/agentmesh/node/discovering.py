@@ -15,6 +15,7 @@ from agentmesh.net.tasks import TaskScope
 from agentmesh.node.listing import AgentHost
 from agentmesh.node.resolve import Directory, Entry
 from agentmesh.node.standing import site_of
+from agentmesh.obs.metrics import Readings
 from agentmesh.wire.search_views import DiscoverRequest, DiscoverView
 from agentmesh.wire.views import AgentView
 
@@ -33,6 +34,10 @@ class DiscoverHost(AgentHost):
         if self._made is None:
             self._made = self._discovering(self._home, self._scope)
         return self._made
+
+    def _read_discovery(self, readings: Readings) -> None:
+        """Tell how many questions wait for the search process (``node.measure``)."""
+        readings.set("agentmesh_queue_depth", 0 if self._made is None else self._made.waiting, "discover")
 
     def _note_agent(self, agent_id: AgentId) -> None:
         """Take note that an agent came, changed or left."""

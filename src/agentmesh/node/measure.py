@@ -33,10 +33,11 @@ class MeasureHost(StatusHost):
 
     figures: CallFigures
 
-    def _begin_measures(self) -> None:
+    def _begin_measures(self, node_id: NodeId, *more: Callable[[Readings], None]) -> None:
+        self.figures = CallFigures(node_id, self.way_to)
         self.loop_lag = Histogram(SHORT_S)
         #: Asked for more at each scrape, in their order; they return at once.
-        self.measures: list[Callable[[Readings], None]] = []
+        self.measures: list[Callable[[Readings], None]] = [*more]
         self._measuring: asyncio.Task[Readings] | None = None
 
     def way_to(self, node: NodeId) -> tuple[str, str]:
@@ -82,8 +83,8 @@ class MeasureHost(StatusHost):
         for direction, seconds in figures.seconds.items():
             readings.set_histogram("agentmesh_call_seconds", seconds.read(), direction)
         readings.set_histogram("agentmesh_call_queue_seconds", self._guard.waits.read())
-        readings.set_histogram("agentmesh_token_check_seconds", self._checks.good.read(), "good")
-        readings.set_histogram("agentmesh_token_check_seconds", self._checks.refused.read(), "refused")
+        readings.set_histogram("agentmesh_token_check_seconds", self._token_checks.good.read(), "good")
+        readings.set_histogram("agentmesh_token_check_seconds", self._token_checks.refused.read(), "refused")
         readings.set("agentmesh_calls_running", self._calls.running, "out")
         readings.set("agentmesh_calls_running", self._calls.serving, "in")
         readings.set("agentmesh_call_retries_total", figures.retries)
@@ -134,8 +135,7 @@ class MeasureHost(StatusHost):
         for state in ("alive", "suspect"):
             readings.set("agentmesh_members", states[state], state)
         readings.set("agentmesh_long_links", len(brain.overlay.long_links()))
-        if (size := brain.dht.size_estimate()) is not None:
-            readings.set("agentmesh_network_nodes", size)
+        readings.set("agentmesh_network_nodes", brain.dht.size_estimate())
         cut_off = brain.cut_off()
         readings.set("agentmesh_lost_nodes", 0 if cut_off is None else cut_off.lost)
 
@@ -165,7 +165,6 @@ class MeasureHost(StatusHost):
             "events": fate.waiting,
             "receipts": self._call_store.waiting,
             "audit": self.audit.log.waiting,
-            "discover": self._made.waiting if self._made is not None else 0,
             "control": sum(peer.outbox.qsize() for peer in peers),
         }
         limits = {

@@ -32,7 +32,6 @@ from agentmesh.node.callee import Check
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.discovering import DiscoverHost
 from agentmesh.node.federation.federation import ClosedBorder, Federation, FederationKit
-from agentmesh.node.figures import CallFigures
 from agentmesh.node.grants import Grants
 from agentmesh.node.guard import Guard
 from agentmesh.node.guardfile import GuardFile
@@ -120,8 +119,7 @@ class Node(DiscoverHost, MeasureHost, HistoryHost, RulingHost, TenantHost):
         TenantHost.__init__(self, tenant_store)
         self._started_s = time.monotonic()
         self._stamped = ""
-        self._begin_measures()
-        self.figures: CallFigures = CallFigures(self.node_id, self.way_to)
+        self._begin_measures(self.node_id, self._read_discovery)
         self._scope = TaskScope("node")
         self.discovery: list[str] = []
         self.mesh: Mesh = Mesh(
@@ -163,10 +161,8 @@ class Node(DiscoverHost, MeasureHost, HistoryHost, RulingHost, TenantHost):
         self._grants = Grants(key, self.registry, config.grant_roots, lambda ref: id_of(ref, self.sights, self.name_of))
         limits = GuardFile(home / "guard.toml", lambda: self.audit.note_soon("config", "guard.toml"))
         self._guard = Guard(config, self.registry, ledger, limits)
-        proofs = Proofs(key, config, self.registry, call_store)
-        self._checks = proofs.checks
         self._incoming, self._calls, self._token_calls = assemble(
-            proofs,
+            self._proving(key, call_store),
             config,
             self.registry,
             self._grants,
@@ -176,12 +172,7 @@ class Node(DiscoverHost, MeasureHost, HistoryHost, RulingHost, TenantHost):
             self._scope,
             self.orders,
             self.switch,
-            checks=(
-                self._federate(key, federation),
-                PolicyCheck(self.policy),
-                self._guard,
-                self.audit,
-            ),  # audit last: what it notes as begun, begins
+            checks=self._checks_of(key, federation),
             recorders=(self.audit, self.trust),
             watchers=(self.figures,),
             outward=self.audit,
@@ -194,6 +185,15 @@ class Node(DiscoverHost, MeasureHost, HistoryHost, RulingHost, TenantHost):
         )
         self._hearsay = Hearsay(key, self.trust, trust_store, self.links, on_misbehaved=self.mesh.note_misbehaviour)
         self._ask_others(audit_log)
+
+    def _proving(self, key: KeyPair, call_store: CallStore) -> Proofs:
+        proofs = Proofs(key, self.config, self.registry, call_store)
+        self._token_checks = proofs.checks
+        return proofs
+
+    def _checks_of(self, key: KeyPair, federation: FederationKit | None) -> tuple[Check, ...]:
+        """Return what may refuse a call at an agent here, in order; audit is last: what it notes as begun, begins."""
+        return self._federate(key, federation), PolicyCheck(self.policy), self._guard, self.audit
 
     async def open(self, seeds: Sequence[str] = ()) -> None:
         """Listen, bring back agents and contacts, dial the seeds.

@@ -66,7 +66,7 @@ class Parts:
     _log: EventLog
     _state: StateStore
     _call_store: CallStore
-    _checks: Checks
+    _token_checks: Checks
     _home: Path
     _http_port: Callable[[], int]
     _started_s: float

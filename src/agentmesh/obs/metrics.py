@@ -88,7 +88,9 @@ GROUPS: tuple[tuple[str, tuple[Metric, ...]], ...] = (
                 ("agent", "outcome"),
                 "agent: names of agents registered here, the 100 first that are called, then `other`; outcome: as above",
             ),
-            Metric("agentmesh_usage_tokens_total", "counter", "Model tokens that agents beside this node say they used."),
+            Metric(
+                "agentmesh_usage_tokens_total", "counter", "Model tokens that agents beside this node say they used."
+            ),
             Metric("agentmesh_usage_usd_total", "counter", "Dollars that agents beside this node say they spent."),
         ),
     ),
@@ -165,14 +167,15 @@ GROUPS: tuple[tuple[str, tuple[Metric, ...]], ...] = (
                 "state: `alive` or `suspect`",
             ),
             Metric("agentmesh_long_links", "gauge", "Neighbours outside the zone."),
-            Metric("agentmesh_network_nodes", "gauge", "Estimate of the nodes in the whole mesh; none while there is none."),
+            Metric("agentmesh_network_nodes", "gauge", "Estimate of the nodes in the whole mesh."),
             Metric("agentmesh_lost_nodes", "gauge", "Nodes that this one lost touch with."),
             Metric(
                 "agentmesh_links",
                 "gauge",
                 "Links that are up.",
                 ("path", "scope", "transport"),
-                "path: `direct` or `relayed`; scope: `mesh` or `abroad` (another mesh); transport: `iroh`, `tls`, `ws` or `memory`",
+                "path: `direct`, `relayed` or (in tests) `local`; scope: `mesh` or `abroad` (another mesh); transport: `iroh`, "
+                "`tls`, `ws` or `memory`",
             ),
             Metric(
                 "agentmesh_link_bytes_total",
@@ -239,7 +242,9 @@ GROUPS: tuple[tuple[str, tuple[Metric, ...]], ...] = (
             ),
             Metric("agentmesh_events_stored", "gauge", "Events in the log now."),
             Metric("agentmesh_audit_records", "gauge", "Records in the audit log."),
-            Metric("agentmesh_audit_refusing", "gauge", "1 while the audit log cannot be written, so calls are refused."),
+            Metric(
+                "agentmesh_audit_refusing", "gauge", "1 while the audit log cannot be written, so calls are refused."
+            ),
         ),
     ),
     (

@@ -13,7 +13,7 @@ import pytest
 
 from agentmesh.daemon.__main__ import main, parser
 from agentmesh.daemon.home import Home
-from agentmesh.daemon.knobs import table
+from agentmesh.daemon.knob_table import table
 from agentmesh.daemon.launch import ask_health, bind_loopback, daemon_argv, daemon_environ, held_back, log_tail
 from agentmesh.errors import EXIT_USAGE, StateError
 

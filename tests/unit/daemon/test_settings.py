@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from agentmesh.daemon.capacity import capacity_tier, pick_tier
 from agentmesh.daemon.home import Home
-from agentmesh.daemon.knobs import Settings, show_value, table
+from agentmesh.daemon.knob_table import show_value, table
+from agentmesh.daemon.knobs import Settings
 from agentmesh.daemon.settings import check_seed, load, parse_listen, set_value
 from agentmesh.errors import ConfigError, Full, UsageError
 from agentmesh.identity.node_record import node_body

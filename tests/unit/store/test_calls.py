@@ -112,7 +112,7 @@ def test_receipts_are_filed_in_the_background_without_being_asked_for(
 def test_a_database_that_refuses_receipts_delays_them_and_loses_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "_WAITING_MAX", 3)
+    monkeypatch.setattr(calls, "WAITING_MAX", 3)
     store = CallStore.open(tmp_path / "calls.sqlite")
 
     def full(*_: object) -> None:
@@ -236,7 +236,7 @@ def test_a_task_without_receipt_costs_no_look_into_the_database_and_none_with_on
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calls, "RECEIPTS_MAX", 40)
-    monkeypatch.setattr(calls, "_WAITING_MAX", 20)
+    monkeypatch.setattr(calls, "WAITING_MAX", 20)
     monkeypatch.setattr(calls, "_TRIM_EVERY", 10)
     asked: list[str] = []
     for start in (0, 60, 120):

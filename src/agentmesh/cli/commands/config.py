@@ -14,7 +14,7 @@ _OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 
 def _keys(incomplete: str) -> list[str]:
-    from agentmesh.daemon.knobs import table
+    from agentmesh.daemon.knob_table import table
 
     return [row.key for row in table() if row.key.startswith(incomplete)]
 
@@ -25,7 +25,7 @@ def show(out: Output) -> None:
     \b
     agentmesh config show
     """
-    from agentmesh.daemon.knobs import show_value
+    from agentmesh.daemon.knob_table import show_value
 
     loaded = _load(out)
     if out.json:
@@ -45,7 +45,7 @@ def explain(
     agentmesh config explain
     agentmesh config explain port
     """
-    from agentmesh.daemon.knobs import row_of, show_value
+    from agentmesh.daemon.knob_table import row_of, show_value
 
     if key:
         row_of(key)

@@ -50,7 +50,7 @@ def _foreground(out: Output, flags: dict[str, Any]) -> int:
 
 def _with_settings(body: Any) -> Any:
     """Give the body one flag per row of the settings table."""
-    from agentmesh.daemon.knobs import table
+    from agentmesh.daemon.knob_table import table
 
     parameters = list(inspect.signature(body).parameters.values())
     own = [

@@ -69,7 +69,6 @@ class Index(Protocol):
         """End the process. Idempotent."""
         ...
 
-
     @property
     def waiting(self) -> int:
         """Questions that are not answered yet."""
