@@ -1818,6 +1818,46 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in("unit/node/test_two_nodes.py", "a_peer_that_took_no_part_in_a_run_is_told_nothing_of_it"),
         ),
     ),
+    "trace.context": Requirement(
+        "RQ0 §8 trace context, RQ2 OpenTelemetry, issue 6.4",
+        "W3C trace context is taken at every edge and passed on every hop and to every agent, strictly read, also when nobody "
+        "gave one; the spans of a chain hang below each other.",
+        (
+            *_in(
+                "unit/codec/test_tracecontext.py",
+                "a_trace_context_reads_back_as_it_was_written",
+                "any_text_is_read_or_dropped_and_what_is_passed_on_is_within_the_rules",
+                "what_is_no_traceparent_is_dropped",
+                "a_later_version_is_read_as_far_as_this_one_knows_it_and_passed_on_as_version_00",
+                "a_run_whose_id_is_no_trace_id_still_has_one_that_every_node_works_out_alike",
+            ),
+            *_in(
+                "unit/node/test_trace_context.py",
+                "a_chain_over_two_nodes_is_one_trace_whose_spans_hang_below_each_other",
+                "without_a_trace_context_the_trace_is_the_run",
+                "what_is_not_sampled_stays_so_on_every_hop",
+                "a_peer_that_tells_no_trace_context_or_a_bad_one_gets_its_call_served",
+            ),
+            *_in(
+                "unit/node/test_two_nodes.py",
+                "what_is_no_trace_context_is_replaced_by_one_that_leads_to_the_run",
+            ),
+            *_in(
+                "api/test_trace_headers.py",
+                "the_headers_of_an_api_call_are_its_trace_context_unless_the_body_names_one",
+                "two_trace_contexts_are_as_good_as_none",
+                "the_headers_of_an_a2a_message_are_its_trace_context",
+            ),
+            *_in("unit/adapters/test_mcp_tools.py", "the_trace_context_of_a_client_reaches_the_mesh"),
+            *_in(
+                "unit/sdk/test_ambient.py",
+                "a_call_goes_out_within_the_span_that_the_program_is_in",
+                "inside_an_agent_a_call_is_part_of_the_trace_of_the_call_that_it_serves",
+                "what_an_agent_does_happens_within_the_span_of_its_node",
+                "the_sdk_does_not_load_opentelemetry",
+            ),
+        ),
+    ),
     "events.live": Requirement(
         "RQ4 §5.3, issue 2.9",
         "The live stream resumes by Last-Event-ID without loss or repetition; a slow reader costs bounded memory.",

@@ -167,10 +167,10 @@ class A2ADoor:
         if not fold.task_id:
             raise Closed("the agent ended its answer before it had begun", code="agent.closed")
         if self._streaming and answered:
-            async with aclosing(self._resumed(fold, deadline)) as happenings:
+            async with aclosing(self._resumed(call, fold, deadline)) as happenings:
                 async for happening in happenings:
                     yield happening
-        async with aclosing(self._polled(fold, deadline, broken)) as happenings:
+        async with aclosing(self._polled(call, fold, deadline, broken)) as happenings:
             async for happening in happenings:
                 yield happening
 
@@ -212,9 +212,11 @@ class A2ADoor:
         self._rpc.version = "0.3" if self._rpc.version == "1.0" else "1.0"
         return True
 
-    async def _resumed(self, fold: TaskFold, deadline: float) -> AsyncGenerator[Happening, None]:
+    async def _resumed(self, call: Invocation, fold: TaskFold, deadline: float) -> AsyncGenerator[Happening, None]:
         """Take a broken stream up again, once; when that fails too, polling decides."""
-        results = self._rpc.stream("subscribe", {"id": fold.task_id}, timeout_s=_left(deadline))
+        results = self._rpc.stream(
+            "subscribe", {"id": fold.task_id}, timeout_s=_left(deadline), headers=context_headers(call)
+        )
         try:
             async with aclosing(results):
                 async for result in results:
@@ -229,13 +231,16 @@ class A2ADoor:
             return
 
     async def _polled(
-        self, fold: TaskFold, deadline: float, broken: MeshError | None
+        self, call: Invocation, fold: TaskFold, deadline: float, broken: MeshError | None
     ) -> AsyncGenerator[Happening, None]:
         pause_s = POLL_MIN_S
         while not fold.ended:
             try:
                 result = await self._rpc.call(
-                    "get", {"id": fold.task_id}, timeout_s=min(POLL_TIMEOUT_S, _left(deadline))
+                    "get",
+                    {"id": fold.task_id},
+                    timeout_s=min(POLL_TIMEOUT_S, _left(deadline)),
+                    headers=context_headers(call),
                 )
             except (AgentFailed, Unreached) as error:
                 _left(deadline)

@@ -1,10 +1,10 @@
 """The "http" door: a plain HTTP agent, ``POST {url}/rpc`` with JSON in and out (RQ2).
 
 Request: ``{"text", "data"?, "parts", "skill"?, "task_id", "run_id", "context_id"?, "caller"?, "metadata"?, "budget"?}``, with
-the headers ``traceparent`` and ``baggage`` (W3C) where there are any. Answer: JSON with the answer under text, output, result,
-answer, response, message or content; any other JSON; or text. ``"usage": {"tokens", "usd_micros"}`` beside the answer says
-what it cost. There is no streaming, and giving up means closing the connection. A URL with a path is used as it is, without
-``/rpc``.
+the headers ``traceparent``, ``tracestate`` and ``baggage`` (W3C) where there are any. Answer: JSON with the answer under text,
+output, result, answer, response, message or content; any other JSON; or text. ``"usage": {"tokens", "usd_micros"}`` beside the
+answer says what it cost. There is no streaming, and giving up means closing the connection. A URL with a path is used as it is,
+without ``/rpc``.
 """
 
 from __future__ import annotations

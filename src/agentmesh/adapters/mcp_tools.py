@@ -26,6 +26,7 @@ from agentmesh.adapters.shape import amounts_of
 from agentmesh.errors import AgentCanceled, MeshError, Refused, RunNotFound, UsageError
 from agentmesh.identity.budget import Budget
 from agentmesh.net.tasks import TaskScope
+from agentmesh.node.baggage import read_baggage
 from agentmesh.sdk import context
 from agentmesh.sdk.client import Mesh
 from agentmesh.sdk.context import CallContext
@@ -300,6 +301,7 @@ class Tools:
                         context_id=context_id,
                         timeout_s=timeout_s,
                         budget=bounds,
+                        baggage=_baggage_of(ctx),
                     ),
                     pending.task_id,
                 )
@@ -412,6 +414,16 @@ def _context_of(ctx: Context) -> CallContext | None:
         return msgspec.convert(given, CallContext)
     except msgspec.ValidationError as error:
         raise UsageError(f"_meta['{META_KEY}'] is no call context: {error}", code="mcp.context") from error
+
+
+def _baggage_of(ctx: Context) -> dict[str, str] | None:
+    """Return the W3C baggage that a client sends by its plain name in ``_meta`` (SEP-414).
+
+    The trace context beside it is read by the MCP library, which puts this process into a span of that trace; the client of the
+    mesh finds it there (``sdk.ambient``).
+    """
+    baggage = dict(ctx.request_context.meta or {}).get("baggage")
+    return read_baggage(baggage) if isinstance(baggage, str) else None
 
 
 def _task_of(pending: Pending) -> Task:

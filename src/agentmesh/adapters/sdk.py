@@ -122,6 +122,7 @@ class SdkDoor:
             caller_name=call.caller_name,
             deadline_s=call.deadline_s,
             traceparent=call.traceparent,
+            tracestate=call.tracestate,
             lamport=call.lamport,
             hops=list(call.hops),
             metadata=call.metadata,

@@ -59,8 +59,10 @@ def usage_in(value: object) -> dict[str, int]:
 
 
 def context_headers(call: Invocation) -> dict[str, str]:
-    """Return the W3C headers of a call: ``traceparent`` and ``baggage``, where there are any."""
+    """Return the W3C headers of a call: ``traceparent``, ``tracestate`` and ``baggage``, where there are any."""
     headers = {"traceparent": call.traceparent} if call.traceparent else {}
+    if headers and call.tracestate:
+        headers["tracestate"] = call.tracestate
     return {**headers, "baggage": write_baggage(call.baggage)} if call.baggage else headers
 
 

@@ -102,7 +102,16 @@ class Endpoint:
             self._streams.check_room()
         view = view_of(self._site.node, rights)
         return Ask(
-            self._site, rights, view, path, query, body, last_event_id, presented=scope.get(PRESENTED), streams=streams
+            self._site,
+            rights,
+            view,
+            path,
+            query,
+            body,
+            last_event_id,
+            presented=scope.get(PRESENTED),
+            asked=scope["headers"],
+            streams=streams,
         )
 
 

@@ -6,7 +6,7 @@ cannot drift apart.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -64,6 +64,8 @@ class Ask:
     last_event_id: int | None = None
     #: The call token that came with it, unread; on the doors for calls only (``api.guard``).
     presented: Presented | None = None
+    #: Headers of the request, names in lower case.
+    asked: Sequence[tuple[bytes, bytes]] = ()
     #: Headers of the answer, whatever it is.
     headers: dict[str, str] = field(default_factory=dict[str, str])
     #: Whether ``Accept`` asks for an event stream, on routes that heed it.

@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 
 from agentmesh.codec.canonical import canonical, parse_strict
 from agentmesh.codec.merkle import SIZE_MAX
+from agentmesh.codec.tracecontext import read_trace
 from agentmesh.errors import DecodeError, LimitError, UsageError
 from agentmesh.identity.claims import hash_of
 
@@ -48,7 +49,6 @@ ACTIONS = frozenset(
 Decision = Literal["allowed", "refused"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _ACTION = re.compile(r"[a-z][a-z0-9_.]{0,63}")
 _MEMBERS = frozenset(
     ("specversion", "id", "source", "type", "time", "subject", "datacontenttype", "traceparent", "data")
@@ -117,8 +117,8 @@ def body_of(
         "datacontenttype": "application/json",
         "data": data,
     }
-    if traceparent is not None and _TRACEPARENT.fullmatch(traceparent):
-        body["traceparent"] = traceparent
+    if (trace := read_trace(traceparent)) is not None:
+        body["traceparent"] = trace.traceparent
     return body
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import cast
 
+from agentmesh.codec.tracecontext import TraceContext
 from agentmesh.errors import AgentCanceled, AgentFailed, LimitError, MeshError
 from agentmesh.identity.budget import UNBOUNDED, Budget
 from agentmesh.node.record import TaskStory
@@ -21,6 +22,7 @@ class Call:
     Args:
         story: Makes this node's own events of the task.
         context_id: Conversation, if any.
+        trace: The span of the call at its caller's node.
         budget: What it may use at most, signed into its token.
         events_max, bytes_max: Flood limits; over them ``add`` raises LimitError.
     """
@@ -28,6 +30,7 @@ class Call:
     def __init__(
         self,
         story: TaskStory,
+        trace: TraceContext,
         *,
         context_id: str | None,
         events_max: int,
@@ -35,6 +38,7 @@ class Call:
         budget: Budget = UNBOUNDED,
     ) -> None:
         self.story = story
+        self.trace = trace
         self.budget = budget
         self.run_id = story.run_id
         self.task_id = story.task_id

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from agentmesh.codec.tracecontext import begin_trace, read_trace
 from agentmesh.core.budget.gate import PRIORITY_MAX
 from agentmesh.core.budget.purse import Purse
 from agentmesh.errors import (
@@ -33,7 +34,7 @@ from agentmesh.node.config import NodeConfig
 from agentmesh.node.execute import Sink, execute, invocation_of
 from agentmesh.node.grants import Grants
 from agentmesh.node.proof import Proofs, Witness
-from agentmesh.node.record import TaskStory
+from agentmesh.node.record import TaskStory, new_span_id, trace_mark
 from agentmesh.node.registry import LocalAgent, Registry
 from agentmesh.store.calls import CallStore
 from agentmesh.store.eventlog import EventLog
@@ -71,6 +72,7 @@ class Visit:
         message: The call.
         witness: Its token, and what was told of it so far.
         peer: The node it came from; this node for calls that stay here, "" for one that a program brought with its own token.
+        trace_share: Share of the traces that are sampled, of those that begin with such a call.
     """
 
     __slots__ = (
@@ -86,10 +88,13 @@ class Visit:
         "peer",
         "priority_max",
         "purse",
+        "trace",
         "witness",
     )
 
-    def __init__(self, agent: LocalAgent, message: v1.CallOpen, witness: Witness, peer: NodeId) -> None:
+    def __init__(
+        self, agent: LocalAgent, message: v1.CallOpen, witness: Witness, peer: NodeId, *, trace_share: float = 1.0
+    ) -> None:
         self.agent, self.message, self.witness, self.peer = agent, message, witness, peer
         #: What it may use, and how long it may take from now: as its caller says; checks may narrow both.
         self.budget = witness.token.claims.budget
@@ -100,6 +105,11 @@ class Visit:
         self.priority_max = PRIORITY_MAX
         #: The grants that came with it, verified before the first check; None if its caller acts for itself.
         self.delegation: Delegation | None = None
+        #: The span in which it is served; that of its caller is the parent, if it told one.
+        given = read_trace(message.traceparent, message.tracestate)
+        self.trace = (
+            begin_trace(message.run_id, new_span_id(), trace_share) if given is None else given.child(new_span_id())
+        )
         #: The further calls that its agent makes.
         self.purse = Purse()
         #: Set when the call is over.
@@ -328,11 +338,13 @@ class Callee:
                 visit.check_usage()
 
         try:
-            came_from = {} if visit.peer in ("", story.node_id) else {"caller_node": visit.peer}
-            await sink(story.event("status", {"state": "working"}, came_from))
+            said = trace_mark(visit.trace)
+            if visit.peer not in ("", story.node_id):
+                said["caller_node"] = visit.peer
+            await sink(story.event("status", {"state": "working"}, said))
             error = await execute(
                 agent.door,
-                invocation_of(message, agent.manifest.name, visit.deadline_s, visit.budget),
+                invocation_of(message, agent.manifest.name, visit.deadline_s, visit.budget, visit.trace),
                 story,
                 tell,
                 events_max=self._config.call_events_max,

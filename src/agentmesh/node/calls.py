@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from agentmesh.codec.tracecontext import TraceContext, begin_trace, read_trace
 from agentmesh.core.balance.balance import Balance
 from agentmesh.core.balance.budget import RetryBudget
 from agentmesh.core.balance.config import BalanceConfig, Strategy
@@ -37,7 +38,7 @@ from agentmesh.node.declared import Declared
 from agentmesh.node.effort import Effort, Means
 from agentmesh.node.proof import Proofs, Witness
 from agentmesh.node.pulse import Pulse
-from agentmesh.node.record import RunClocks, TaskStory, new_id
+from agentmesh.node.record import RunClocks, TaskStory, new_id, new_span_id, trace_mark
 from agentmesh.node.registry import Registry
 from agentmesh.node.remote import Remote
 from agentmesh.node.request import budget_of, parts_of
@@ -201,8 +202,10 @@ class Calls:
             clock=self._clocks.of(run_id, request.lamport),
         )
         share = self._share_of(caller, request, budget)
+        trace = self._trace_of(request, caller, run_id)
         call = Call(
             story,
+            trace,
             context_id=request.context_id,
             budget=budget if share is None else share.budget,
             events_max=self._config.call_events_max,
@@ -221,7 +224,8 @@ class Calls:
             caller_name=caller_name,
             deadline_ms=int(timeout_s * 1000),
             hops=hops,
-            traceparent=request.traceparent,
+            traceparent=trace.traceparent,
+            tracestate=trace.state,
             metadata=request.metadata,
             purpose=request.purpose,
             grants=request.grants,
@@ -275,6 +279,23 @@ class Calls:
             return None
         visit = self._callee.serving(caller, request.parent_task_id)
         return None if visit is None else Share.of(visit.purse, visit.budget, wanted)
+
+    def _trace_of(self, request: CallRequest, caller: str, run_id: str) -> TraceContext:
+        """Return the span of a call: within what the request says, else within the call that it is part of, else a new trace.
+
+        So an agent that knows nothing of traces and only says which call it serves does not tear one apart.
+        """
+        given = read_trace(request.traceparent, request.tracestate)
+        if given is None and request.parent_task_id:
+            visit = self._callee.serving(caller, request.parent_task_id) if request.from_agent else None
+            before = self.get(request.parent_task_id)
+            if visit is not None:
+                given = visit.trace
+            elif before is not None and before.run_id == run_id:
+                given = before.trace
+        if given is None:
+            return begin_trace(run_id, new_span_id(), self._config.trace_share)
+        return given.child(new_span_id())
 
     def _candidates(self, request: CallRequest, caller: str, directory: Directory) -> list[Candidate]:
         """Return the replicas that may be called. Raises AgentNotFound, NoRoute, Unauthorized."""
@@ -354,7 +375,7 @@ class Calls:
         }
         if request.skill:
             payload["skill"] = request.skill
-        event = call.story.event("status", payload)
+        event = call.story.event("status", payload, trace_mark(call.trace))
         self._log.append(event)
         call.add(event)
 

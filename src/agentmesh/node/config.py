@@ -45,6 +45,7 @@ class NodeConfig:
         discover_weights: The mix of a score: text, trust, health.
         embedder, embedder_model, embedder_key_file: By what meaning is compared (``embed.choose``).
         models_dir: Where local models are; "": in the home.
+        trace_share: Share of the traces that begin at this node which are marked as sampled, 0 … 1.
         capacity: Tier 0 … 4: how many long links it carries for others (docs/spec/overlay.md).
     """
 
@@ -81,3 +82,4 @@ class NodeConfig:
     embedder_model: str = ""
     embedder_key_file: str = ""
     models_dir: str = ""
+    trace_share: float = 1.0

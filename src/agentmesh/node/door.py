@@ -29,7 +29,7 @@ class Invocation:
         caller: did:key of the calling agent or node.
         caller_name: Its name, for people.
         deadline_s: Seconds left for the whole call, > 0.
-        traceparent: W3C trace context, if any.
+        traceparent, tracestate: W3C trace context: this node's span of the call, which what the agent does belongs to.
         lamport: Logical time of the run when the call arrived.
         hops: Agent ids the call has passed through, first caller first.
         metadata: What the caller sent along.
@@ -47,6 +47,7 @@ class Invocation:
     caller_name: str = ""
     deadline_s: float = 60.0
     traceparent: str | None = None
+    tracestate: str = ""
     lamport: int = 0
     hops: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
 
+from agentmesh.codec.tracecontext import TraceContext
 from agentmesh.errors import (
     AgentCanceled,
     AgentFailed,
@@ -33,7 +33,6 @@ Sink = Callable[[EventV1], Awaitable[None]]
 _STATES = TERMINAL_STATES | {"submitted", "working", "input-required"}
 #: How long an agent gets to stop after it was told to, before its answer no longer matters.
 _CANCEL_GRACE_S = 2.0
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 async def execute(
@@ -154,8 +153,10 @@ def _size_of(happening: Happening) -> int:
     return size
 
 
-def invocation_of(message: v1.CallOpen, agent_name: str, deadline_s: float, budget: Budget) -> Invocation:
-    """Return a call as its agent sees it: with the time and budget that are left of it."""
+def invocation_of(
+    message: v1.CallOpen, agent_name: str, deadline_s: float, budget: Budget, trace: TraceContext
+) -> Invocation:
+    """Return a call as its agent sees it: with the time and budget that are left of it, within the span that serves it."""
     return Invocation(
         task_id=message.task_id,
         run_id=message.run_id,
@@ -168,13 +169,9 @@ def invocation_of(message: v1.CallOpen, agent_name: str, deadline_s: float, budg
         deadline_s=deadline_s,
         budget=budget,
         baggage=baggage_of(message.baggage),
-        traceparent=message.traceparent if _is_traceparent(message.traceparent) else None,
+        traceparent=trace.traceparent,
+        tracestate=trace.state,
         lamport=message.lamport,
         hops=tuple(message.hops),
         metadata=message.metadata,
     )
-
-
-def _is_traceparent(text: str | None) -> bool:
-    """Say whether a text is a W3C trace context; what is none is left out, as the recommendation asks (§4.3)."""
-    return text is not None and _TRACEPARENT.fullmatch(text) is not None

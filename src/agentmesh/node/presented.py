@@ -151,6 +151,7 @@ class TokenCalls:
             deadline_ms=int(1000 * (self._config.call_timeout_s if request.timeout_s is None else request.timeout_s)),
             lamport=request.lamport,
             traceparent=request.traceparent,
+            tracestate=request.tracestate,
             metadata=request.metadata,
             token=presented.token,
             grants=_chain(request.grants, presented.grant),
@@ -171,7 +172,8 @@ class TokenCalls:
             refusal = _as_refusal(error)
             await self._callee.turn_away(self._node_id, message, refusal)
             raise refusal from error
-        return Admitted(self, Visit(agent, message, Witness(token), NO_NODE))
+        share = self._config.trace_share
+        return Admitted(self, Visit(agent, message, Witness(token), NO_NODE, trace_share=share))
 
     async def prove(
         self, presented: Presented, agents: Sequence[LocalAgent], parts: list[dict[str, Any]], skill: str
@@ -267,6 +269,7 @@ class TokenCalls:
         story.agent_id, story.agent = manifest.agent_id, manifest.name
         call = Call(
             story,
+            visit.trace,
             context_id=message.context_id,
             budget=visit.budget,
             events_max=self._config.call_events_max,

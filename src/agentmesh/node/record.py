@@ -7,6 +7,7 @@ import time
 import weakref
 from typing import Any
 
+from agentmesh.codec.tracecontext import TraceContext
 from agentmesh.ids import NodeId
 from agentmesh.wire.event import EventV1, Kind
 
@@ -25,6 +26,19 @@ def new_id() -> str:
         width = 2 * _ID_BYTES
         _pool.extend(drawn[i : i + width] for i in range(0, len(drawn), width))
     return _pool.pop()
+
+
+def new_span_id() -> str:
+    """Return 64 random bits as 16 hex digits, not all zero: the id of a span."""
+    while not int(span := new_id()[:16], 16):
+        pass
+    return span
+
+
+def trace_mark(trace: TraceContext) -> dict[str, Any]:
+    """Return what the first event of a call at a node says of its span (docs/reference/events.md)."""
+    mark = {"traceparent": trace.traceparent}
+    return {**mark, "parent_span": trace.parent_id} if trace.parent_id else mark
 
 
 class RunClock:

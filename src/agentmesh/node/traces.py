@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from agentmesh.codec.tracecontext import read_trace
 from agentmesh.errors import DecodeError, MeshError, RunNotFound
 from agentmesh.ids import NodeId
 from agentmesh.net.base import Stream
@@ -28,6 +29,8 @@ _event_encoder = msgspec.msgpack.Encoder()
 _BATCH = 200
 _EVENTS_MAX = 200_000
 _NODES_MAX = 64
+#: Trace ids that are told of one run.
+_TRACES_MAX = 8
 
 
 class Traces:
@@ -76,6 +79,7 @@ class Traces:
             nodes={n: self._name_of(n) for n in nodes},
             missing_nodes=missing,
             complete=not missing and _ended(events),
+            trace_ids=_trace_ids_of(events),
         )
 
     async def rows(self, ref: str, query: RowQuery, *, remote: bool = True) -> TraceRows:
@@ -153,6 +157,16 @@ def _nodes_of(events: list[EventV1]) -> list[str]:
             if isinstance(node, str) and node:
                 nodes[node] = None
     return list(nodes)
+
+
+def _trace_ids_of(events: list[EventV1]) -> list[str]:
+    """Return the W3C traces that the events are of, in order of appearance; what peers tell is read as strictly as a header."""
+    found: dict[str, None] = {}
+    for event in events:
+        said: Any = event.metadata.get("traceparent")
+        if isinstance(said, str) and len(found) < _TRACES_MAX and (trace := read_trace(said)) is not None:
+            found[trace.trace_id] = None
+    return list(found)
 
 
 def _ended(events: list[EventV1]) -> bool:

@@ -24,7 +24,7 @@ class CallContext:
         deadline_s: Seconds that were left for the whole call when it arrived.
         context_id: Conversation, if any.
         caller, caller_name: Who called.
-        traceparent: W3C trace context, if any.
+        traceparent, tracestate: W3C trace context, if any; calls made from here are part of the trace.
         budget: What the call may use at most: any of ``calls``, ``tokens``, ``usd_micros``, ``wall_ms``.
         baggage: What goes along with every call of the run, such as a language; calls made from here pass it on.
         home: The daemon's home directory that this agent registered with, if it was told one.
@@ -42,6 +42,7 @@ class CallContext:
     caller: str = ""
     caller_name: str = ""
     traceparent: str | None = None
+    tracestate: str = ""
     budget: dict[str, int] = field(default_factory=dict[str, int])
     baggage: dict[str, str] = field(default_factory=dict[str, str])
     home: str | None = None

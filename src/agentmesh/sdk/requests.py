@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from agentmesh.errors import Closed, DecodeError, LimitError, MeshError, NoRoute, Timeout, UsageError, from_wire
+from agentmesh.sdk.ambient import ambient
 from agentmesh.sdk.context import current
 from agentmesh.sdk.types import (
     AbuseReport,
@@ -366,6 +367,8 @@ class CallOptions(TypedDict, total=False):
         budget: What it may use at most: any of ``calls``, ``tokens``, ``usd_micros``, ``wall_ms``.
         priority: 0 to 9: which of this caller's own calls goes first where they wait.
         baggage: What goes along with the call and all made from it; an agent adds to what came with the call it serves.
+        traceparent, tracestate: W3C trace context that the call is to be part of. Left out, it is the span that the program is
+            in (OpenTelemetry), or that of the call which an agent serves.
     """
 
     data: Any
@@ -383,6 +386,8 @@ class CallOptions(TypedDict, total=False):
     budget: dict[str, int] | None
     priority: int
     baggage: dict[str, str] | None
+    traceparent: str | None
+    tracestate: str
 
 
 def call_request(
@@ -400,8 +405,12 @@ def call_request(
         request.lamport = context.lamport
         request.hops = list(context.hops)
         request.from_agent = context.agent_id or context.agent_name
-        request.traceparent = context.traceparent
         request.baggage = {**context.baggage, **request.baggage}
+    if not request.traceparent:
+        if (here := ambient()) is not None:
+            request.traceparent, request.tracestate = here.traceparent, here.state
+        elif context is not None:
+            request.traceparent, request.tracestate = context.traceparent, context.tracestate
     return request
 
 

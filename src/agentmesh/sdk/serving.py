@@ -149,6 +149,7 @@ class AgentApp:
             caller=request.caller,
             caller_name=request.caller_name,
             traceparent=request.traceparent,
+            tracestate=request.tracestate,
             budget=dict(request.budget),
             baggage=dict(request.baggage),
             home=home,

@@ -21,6 +21,7 @@ import msgspec
 
 from agentmesh.errors import AgentFailed, LimitError, MeshError, to_wire
 from agentmesh.sdk.agent import Agent, Context, Skill, parts_of
+from agentmesh.sdk.ambient import within
 from agentmesh.sdk.context import CallContext, enter, leave
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class InvokeRequest(msgspec.Struct, kw_only=True):
     caller_name: str = ""
     deadline_s: float = 60.0
     traceparent: str | None = None
+    tracestate: str = ""
     lamport: int = 0
     hops: list[str] = []
     metadata: dict[str, Any] = {}
@@ -147,7 +149,8 @@ class Turn:
             if self._context.cancelled:
                 raise asyncio.CancelledError
             skill = self._agent.pick(self._request.skill)
-            await self._answer(skill, self._arguments(skill))
+            with within(self._call.traceparent, self._call.tracestate):
+                await self._answer(skill, self._arguments(skill))
             self.outlet.put("status", {"state": "completed"}, last=True)
         except asyncio.CancelledError:
             self.outlet.put("status", {"state": "canceled"}, last=True)

@@ -89,6 +89,7 @@ class CallOpen(msgspec.Struct, tag="call", kw_only=True):
         grants: What the caller may do in the name of others (``identity.grant``), root first; empty when it acts for itself.
         priority: 0 … 9, which of the caller's own calls goes first where they wait.
         may_wait: It may wait for room; False while another replica can be tried.
+        traceparent, tracestate: W3C trace context (docs/spec/wire.md §5.5): the caller's span of this call.
         baggage: W3C baggage: what goes along with every call of a run, such as a language.
     """
 
@@ -106,6 +107,7 @@ class CallOpen(msgspec.Struct, tag="call", kw_only=True):
     lamport: int = 0
     hops: list[str] = []
     traceparent: str | None = None
+    tracestate: str = ""
     metadata: dict[str, Any] = {}
     purpose: str = ""
     token: str = ""

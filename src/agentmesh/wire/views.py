@@ -192,7 +192,8 @@ class CallRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         task_id: Chosen by the caller for a safe retry: a repeated id returns the first result.
         from_agent: Name or id of the calling local agent ("" = the person or program at this node).
         stream: True for an SSE answer of EventV1, False for one Reply.
-        traceparent: W3C trace context.
+        traceparent, tracestate: W3C trace context of whoever asks: the call becomes part of that trace. What makes no sense is
+            left out. Without one the headers of these names count, then the call that is being served, then a trace begins.
         metadata: JSON object passed to the agent.
         purpose: Why, in the caller's words; signed into the call token, for policies and audit. At most 512 characters.
         grants: Grants for this caller that allow the call, root first (``POST /api/v1/grants`` makes them).
@@ -221,6 +222,7 @@ class CallRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     from_agent: str = ""
     stream: bool = False
     traceparent: str | None = None
+    tracestate: str = ""
     metadata: dict[str, Any] = {}
     purpose: str = ""
     grants: list[str] = []
@@ -280,6 +282,8 @@ class TraceView(msgspec.Struct, kw_only=True):
         missing_nodes: Node ids that took part but could not be asked now.
         complete: True when the run has ended and no node is missing.
         receipts: How many receipts of it are kept at this node (``GET /api/v1/receipts/{run_id}``).
+        trace_ids: W3C trace ids that it is part of, in order of appearance, at most 8: the run's own id unless whoever asked
+            brought a trace.
     """
 
     run_id: str
@@ -290,6 +294,7 @@ class TraceView(msgspec.Struct, kw_only=True):
     missing_nodes: list[str] = []
     complete: bool = False
     receipts: int = 0
+    trace_ids: list[str] = []
 
 
 class RunView(msgspec.Struct, kw_only=True):

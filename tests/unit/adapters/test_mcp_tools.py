@@ -18,9 +18,11 @@ from agentmesh.adapters.mcp_tools import META_KEY, TEXT_MAX, build
 from agentmesh.errors import AgentCanceled, AgentFailed, AgentNotFound, MeshError, NoRoute, RunNotFound, UsageError
 from agentmesh.net.tasks import TaskScope
 from agentmesh.sdk import context
+from agentmesh.sdk.requests import call_request
 from agentmesh.sdk.types import (
     AgentDetail,
     AgentView,
+    CallRequest,
     CancelResult,
     DiscoverHit,
     DiscoverView,
@@ -63,6 +65,7 @@ class Stream:
 
     async def __aiter__(self) -> AsyncIterator[EventV1]:
         self.mesh.seen.append((self.agent, self.call, context.current()))
+        self.mesh.sent.append(call_request(self.agent, **self.call))
         yield event("status", task_id=self.task_id, state="working")
         if self.agent == "slow":
             self.mesh.started.set()
@@ -86,6 +89,7 @@ class MeshDouble:
         self.gate, self.started = asyncio.Event(), asyncio.Event()
         self.closed: list[str] = []
         self.seen: list[tuple[str, dict[str, Any], Any]] = []
+        self.sent: list[CallRequest] = []
         self.errors: dict[str, MeshError] = {
             "bad": AgentFailed("division by zero", why="b is 0", hint="use another b"),
             "down": NoRoute("the daemon is not running", code="daemon.not_running", hint="agentmesh up"),
@@ -290,6 +294,16 @@ async def test_the_call_a_client_serves_reaches_the_mesh_so_that_loops_are_seen(
     assert (current.run_id, current.task_id, current.hops, current.lamport) == ("r0", "t0", ["did:key:a"], 4)
     wrong = await client.call_tool("call", {"agent": "echo", "text": "x"}, meta={META_KEY: {"run_id": 5}})
     assert wrong.is_error
+
+
+async def test_the_trace_context_of_a_client_reaches_the_mesh(client: Client, mesh: MeshDouble) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    meta = {"traceparent": trace, "tracestate": "foo=1", "baggage": "lang=de"}
+    await client.call_tool("call", {"agent": "echo", "text": "x"}, meta=meta)
+    await client.call_tool("call", {"agent": "echo", "text": "x"}, meta={"traceparent": 5, "baggage": "="})
+    assert [request.traceparent for request in mesh.sent] == [trace, None]
+    assert [request.tracestate for request in mesh.sent] == ["foo=1", ""]
+    assert [request.baggage for request in mesh.sent] == [{"lang": "de"}, {}]
 
 
 def test_the_context_of_the_process_is_read_strictly() -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from agentmesh.codec.tracecontext import begin_trace
 from agentmesh.errors import AgentCanceled, AgentFailed, LimitError, NoRoute
 from agentmesh.ids import NodeId
 from agentmesh.node.call import Call
@@ -14,7 +15,7 @@ from agentmesh.node.record import RunClocks, TaskStory
 
 def make(events_max: int = 100, bytes_max: int = 100_000) -> Call:
     story = TaskStory(NodeId("node"), "run", "task", parent_task_id=None, clock=RunClocks().of("run", 0))
-    return Call(story, context_id=None, events_max=events_max, bytes_max=bytes_max)
+    return Call(story, begin_trace("run", "1" * 16), context_id=None, events_max=events_max, bytes_max=bytes_max)
 
 
 def say(call: Call, text: str) -> None:

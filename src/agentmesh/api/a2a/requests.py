@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -73,7 +72,6 @@ _CANCEL_WAIT_S = 10.0
 _ID_MAX = 128
 #: Methods and paths by which a message comes.
 _MESSAGES = frozenset({"SendMessage", "SendStreamingMessage", "message:send", "message:stream"})
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class MeshContextBuilder(DefaultServerCallContextBuilder):
@@ -307,7 +305,6 @@ def _said(params: SendMessageRequest, ref: str, headers: Mapping[str, str]) -> C
     ours = metadata.pop(EXT, None)
     mesh = cast("dict[str, Any]", ours) if isinstance(ours, dict) else {}
     lamport = mesh.get("lamport")
-    traceparent = str(headers.get("traceparent", ""))
     return CallRequest(
         to=ref,
         parts=parts_from_proto(message.parts),
@@ -320,7 +317,8 @@ def _said(params: SendMessageRequest, ref: str, headers: Mapping[str, str]) -> C
         hops=_texts(mesh.get("hops")),
         from_agent=_text(mesh.get("from_agent")) or "",
         stream=True,
-        traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,
+        traceparent=str(headers.get("traceparent", "")) or None,
+        tracestate=str(headers.get("tracestate", "")),
         metadata=metadata,
         budget=cast("dict[str, Any]", budget) if isinstance(budget := mesh.get("budget"), dict) else {},
         priority=priority if type(priority := mesh.get("priority")) is int else PRIORITY_USUAL,

@@ -59,7 +59,6 @@ def check_call(request: CallRequest) -> None:
     for name, text in (
         ("skill", request.skill),
         ("from_agent", request.from_agent),
-        ("traceparent", request.traceparent),
     ):
         if text is not None and len(text) > 300:
             raise UsageError(f"'{name}' has at most 300 characters", code="call.text")
@@ -69,6 +68,8 @@ async def call_agent(ask: Ask) -> msgspec.Struct | EventStream:
     """Answer ``POST /api/v1/calls``: the hot path."""
     request: CallRequest = ask.body
     check_call(request)
+    if not request.traceparent:
+        request.traceparent, request.tracestate = _trace_headers(ask)
     call = await (ask.backend.call(request) if ask.presented is None else _call_by_token(ask, ask.presented, request))
     if request.stream:
         return stream_of_call(call)
@@ -86,6 +87,15 @@ async def call_agent(ask: Ask) -> msgspec.Struct | EventStream:
     except BaseException:
         await call.aclose()
         raise
+
+
+def _trace_headers(ask: Ask) -> tuple[str | None, str]:
+    """Return the W3C headers of a request, unread; several ``traceparent`` are as good as none (W3C Trace Context §3.2)."""
+    parents = [value for name, value in ask.asked if name == b"traceparent"]
+    if len(parents) != 1:
+        return None, ""
+    states = [value.decode("latin-1") for name, value in ask.asked if name == b"tracestate"]
+    return parents[0].decode("latin-1"), ",".join(states)
 
 
 async def _call_by_token(ask: Ask, presented: Presented, request: CallRequest) -> Call:

@@ -67,6 +67,8 @@ def _follow(mesh: SyncMesh, view: TraceView, timeline: Timeline, *, remote: bool
 
 def _foot(out: Output, view: TraceView) -> None:
     out.line((i18n.t("{count} events · digest {digest}", count=view.count, digest=view.digest), "head"))
+    if foreign := [one for one in view.trace_ids if one != view.run_id]:
+        out.line((i18n.t("part of trace {ids}", ids=", ".join(foreign)), "dim"))
     if view.missing_nodes:
         from agentmesh.ids import short
 
