@@ -2628,13 +2628,20 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "console.rows": Requirement(
         "RQ4 M2, issue 6.3, docs/spec/console.md §1",
-        "A run is told as rows without payloads; labels are one bounded line of whatever a payload holds.",
-        _in(
-            "unit/wire/test_rows.py",
-            "any_payload_gives_one_printable_line_of_at_most_160_characters",
-            "a_label_says_what_the_trace_of_the_cli_says",
-            "marks_that_turn_hide_or_break_a_line_become_visible",
-            "a_huge_payload_costs_no_more_than_a_small_one",
+        "A run is told as rows without payloads; pages and what came since add up to the list, count and digest of the trace.",
+        (
+            *_in(
+                "property/test_rows.py",
+                "pages_and_what_came_since_add_up_to_the_whole_read",
+                "every_answer_of_the_log_is_that_of_the_plain_model",
+            ),
+            *_in(
+                "unit/wire/test_rows.py",
+                "any_payload_gives_one_printable_line_of_at_most_160_characters",
+                "a_label_says_what_the_trace_of_the_cli_says",
+                "marks_that_turn_hide_or_break_a_line_become_visible",
+                "a_huge_payload_costs_no_more_than_a_small_one",
+            ),
         ),
     ),
     "house.floors": Requirement(

@@ -15,7 +15,6 @@ from agentmesh.errors import (
     SignatureError,
     Unauthorized,
 )
-from agentmesh.node.rows import rows_of
 from agentmesh.sdk.types import (
     AgentDetail,
     AgentView,
@@ -50,6 +49,7 @@ from agentmesh.sdk.types import (
     TraceView,
     TrustView,
 )
+from agentmesh.store.runrows import rows_of
 from agentmesh.wire.event import EventV1, digest, order_key
 from agentmesh.wire.policy import PartyView, PolicyView, RulingView
 from agentmesh.wire.rows import RowQuery
@@ -275,7 +275,8 @@ class FakeBackend:
 
     async def rows(self, ref: str, query: RowQuery, remote: bool = True) -> TraceRows:
         self._ask("rows", ref, query, remote)
-        return rows_of(await self.trace(ref, 0, remote), len(self.log), query)
+        view = await self.trace(ref, 0, remote)
+        return rows_of(view.run_id, view.events, query, lambda event: 1)
 
     async def event(self, seq: int) -> EventV1:
         self._ask("event", seq)

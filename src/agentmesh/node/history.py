@@ -53,7 +53,7 @@ class HistoryHost(Parts):
             UsageError: the prefix is too short or fits more than one run.
         """
         with contextlib.suppress(RunNotFound):
-            ref = (await self._traces.view(ref, after=0, remote=False)).run_id
+            ref = await self._log.resolve(ref)
         kept = self._call_store.of_call(ref) if len(ref) >= _REF_CHARS_MIN else []
         if not kept:
             raise RunNotFound(

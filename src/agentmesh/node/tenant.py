@@ -13,8 +13,8 @@ from agentmesh.errors import AgentNotFound, MeshError, RecordNotFound, Refused, 
 from agentmesh.node.call import Call
 from agentmesh.node.record import new_id
 from agentmesh.node.resolve import find
-from agentmesh.node.rows import rows_of
 from agentmesh.node.tenants import TenantDirectory, Tenants
+from agentmesh.store.runrows import rows_of
 from agentmesh.store.tenants import Tenant
 from agentmesh.wire.console_views import TraceRows
 from agentmesh.wire.event import EventV1, digest, encode_json
@@ -183,7 +183,9 @@ class TenantNode:
     async def rows(self, ref: str, query: RowQuery, remote: bool = True) -> TraceRows:
         """Return the rows of its own tasks in a run (see ``Traces.rows``). Raises RunNotFound, UsageError."""
         view = await self.trace(ref, 0, remote)
-        return rows_of(view, max(event.seq for event in view.events), query)
+        answer = rows_of(view.run_id, view.events, query, lambda event: len(encode_json(event)) + 1)
+        answer.nodes, answer.missing_nodes, answer.complete = view.nodes, view.missing_nodes, view.complete
+        return answer
 
     async def event(self, seq: int) -> EventV1:
         """Return one event of its own tasks. Raises RecordNotFound."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from agentmesh.codec.tracecontext import read_trace
-from agentmesh.errors import DecodeError, MeshError, RunNotFound
+from agentmesh.errors import DecodeError, LimitError, MeshError, RunNotFound
 from agentmesh.ids import NodeId
 from agentmesh.net.base import Stream
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.links import Links, Peer
-from agentmesh.node.rows import rows_of
 from agentmesh.store.eventlog import EventLog
 from agentmesh.wire import v1
 from agentmesh.wire.console_views import TraceRows
@@ -31,6 +31,10 @@ _EVENTS_MAX = 200_000
 _NODES_MAX = 64
 #: Trace ids that are told of one run.
 _TRACES_MAX = 8
+#: Events that one view tells.
+_SHOWN_MAX = 100_000
+#: A peer is not asked again for the rows of a run within so many seconds; and how many such notes are kept.
+_ASK_AGAIN_S, _ASKED_MAX = 2.0, 1_000
 
 
 class Traces:
@@ -48,6 +52,8 @@ class Traces:
         self, node_id: NodeId, config: NodeConfig, log: EventLog, links: Links, *, name_of: Callable[[str], str]
     ) -> None:
         self._node_id, self._config, self._log, self._links, self._name_of = node_id, config, log, links, name_of
+        #: (peer, run) → when it was asked for its rows, and whether it answered.
+        self._asked: dict[tuple[str, str], tuple[float, bool]] = {}
 
     async def view(self, ref: str, *, after: int = 0, remote: bool = True) -> TraceView:
         """Return the run that ``ref`` names, asking every connected node that took part.
@@ -55,9 +61,10 @@ class Traces:
         Raises:
             RunNotFound: no such run here.
             UsageError: the prefix fits several runs.
+            LimitError: more than 100,000 events, or 256 MB, are not told at once.
         """
         run_id = await self._log.resolve(ref)
-        events = await self._log.run_events(run_id)
+        events = await self._events(run_id)
         asked: dict[str, bool] = {self._node_id: True}
         while remote:
             wanted = [n for n in _nodes_of(events) if n not in asked][: _NODES_MAX - len(asked)]
@@ -65,7 +72,7 @@ class Traces:
                 break
             results = await asyncio.gather(*(self._ask(n, run_id) for n in wanted))
             asked.update(zip(wanted, results, strict=True))
-            events = await self._log.run_events(run_id)
+            events = await self._events(run_id)
         if not events:
             raise RunNotFound(f"no run {ref[:64]!r}", hint="agentmesh trace last")
         events.sort(key=order_key)
@@ -82,10 +89,62 @@ class Traces:
             trace_ids=_trace_ids_of(events),
         )
 
+    async def _events(self, run_id: str) -> list[EventV1]:
+        events = await self._log.run_events(run_id, limit=_SHOWN_MAX + 1)
+        if len(events) > _SHOWN_MAX:
+            raise LimitError(
+                f"the run has more than {_SHOWN_MAX} events, too many to be told with all they hold",
+                code="events.run_too_large",
+                hint=f"agentmesh trace {run_id[:12]} --rows   shows them without payloads",
+            )
+        return events
+
     async def rows(self, ref: str, query: RowQuery, *, remote: bool = True) -> TraceRows:
-        """Return the rows of the run that ``ref`` names. Raises as ``view``."""
-        view = await self.view(ref, remote=remote)
-        return rows_of(view, max(event.seq for event in view.events), query)
+        """Return the rows of the run that ``ref`` names, asking every connected node that took part.
+
+        A node that was asked for this run a moment ago is not asked again, however often pages look.
+
+        Raises:
+            RunNotFound: no such run here.
+            UsageError: the prefix fits several runs.
+            LimitError: the run is too large to be kept as rows.
+        """
+        run_id = await self._log.resolve(ref)
+        told, ends = await self._log.rows(run_id, query)
+        asked: dict[str, bool] = {self._node_id: True}
+        while remote:
+            wanted = [n for n in told.nodes if n not in asked][: _NODES_MAX - len(asked)]
+            if not wanted:
+                break
+            results = await asyncio.gather(*(self._ask_now_and_then(n, run_id) for n in wanted))
+            asked.update(zip(wanted, results, strict=True))
+            told, ends = await self._log.rows(run_id, query)
+        if not told.count:
+            raise RunNotFound(f"no run {ref[:64]!r}", hint="agentmesh trace last")
+        told.nodes = {n: self._name_of(n) for n in told.nodes}
+        told.missing_nodes = [n for n in told.nodes if remote and not asked.get(n, False)]
+        told.complete = told.complete and not told.missing_nodes
+        for task, (caller, callee) in zip(told.tasks, ends, strict=True):
+            task.path = task.path or self._path_between(caller, callee)
+        return told
+
+    def _path_between(self, caller: str, callee: str) -> str:
+        """Return how this node reaches the other end of a call now; "" if it is at neither end, or there is no link."""
+        other = {caller: callee, callee: caller}.get(self._node_id, "")
+        peer = self._links.peer(other) if other else None
+        return "" if peer is None or peer.link.is_closed else peer.link.path
+
+    async def _ask_now_and_then(self, node_id: str, run_id: str) -> bool:
+        """Ask a peer as ``_ask`` does, unless it was asked a moment ago; then say how that went."""
+        now_s = time.monotonic()
+        place = node_id, run_id
+        at_s, answered = self._asked.pop(place, (-_ASK_AGAIN_S, False))
+        if now_s - at_s >= _ASK_AGAIN_S:
+            answered, at_s = await self._ask(node_id, run_id), time.monotonic()
+        self._asked[place] = at_s, answered
+        while len(self._asked) > _ASKED_MAX:
+            del self._asked[next(iter(self._asked))]
+        return answered
 
     async def _ask(self, node_id: str, run_id: str) -> bool:
         """Fetch what a peer knows of a run and keep copies; False if it could not be asked."""

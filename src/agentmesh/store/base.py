@@ -35,6 +35,9 @@ class EventLogConfig:
         recent_events_max: Newest events kept in memory while somebody follows, so that live followers need no disk.
         recent_bytes_max: The same in encoded bytes.
         read_bytes_max: Encoded bytes that one ``run_events`` or ``task_events`` may load. Above it: LimitError.
+        rows_bytes_max: Memory of the tables of runs that somebody looks at (``rows``), about: 190 bytes an event, so runs of
+            half a million events can be shown. The longest unused goes first. An idle node has none.
+        rows_idle_s: Seconds without a look after which they all go.
     """
 
     segment_bytes_max: int = 64_000_000
@@ -49,6 +52,8 @@ class EventLogConfig:
     recent_events_max: int = 1024
     recent_bytes_max: int = 4 << 20
     read_bytes_max: int = 256 << 20
+    rows_bytes_max: int = 128 << 20
+    rows_idle_s: float = 60.0
 
 
 class Fate(NamedTuple):

@@ -28,8 +28,12 @@ from agentmesh.store.index import Index, Place, admit
 from agentmesh.store.jsonl import full_error
 from agentmesh.store.reader import PREFIX_MIN, IndexReader, LineReader, Mismatch, of_size, resolve_text
 from agentmesh.store.recover import INDEX_NAME, recover
+from agentmesh.store.runrows import STEP_ROWS, RunTables, told
+from agentmesh.store.runtable import RunTable
 from agentmesh.store.writer import Batch, GroupDone, GroupWriter
+from agentmesh.wire.console_views import TraceRows
 from agentmesh.wire.event import EVENT_BYTES_MAX, EventV1, encode_json, order_key
+from agentmesh.wire.rows import RowQuery
 
 _T = TypeVar("_T")
 _LAST = re.compile(r"last(?:~(\d{1,9}))?")
@@ -67,6 +71,9 @@ class EventLog:
         self._followers = 0
         self._readers: ThreadPoolExecutor | None = None
         self._lines = LineReader(directory, report)
+        self._tables = RunTables(self._lines, config.rows_bytes_max)
+        self._idle: asyncio.TimerHandle | None = None
+        self._looked_s = 0.0
         self._writer.start()
 
     @classmethod
@@ -283,6 +290,52 @@ class EventLog:
         """
         return _in_order(await self._events(lambda reader: reader.task_places(task_id, 100_000)))
 
+    async def rows(self, run_id: str, query: RowQuery) -> tuple[TraceRows, list[tuple[str, str]]]:
+        """Return a run as rows, with the nodes (caller's, callee's) of each of its calls; an unknown run has none.
+
+        The first look reads the whole run, further ones only what is new. ``nodes`` have no names, ``path`` only "local",
+        and ``complete`` says whether every call has ended.
+
+        Raises:
+            LimitError: the run does not fit ``rows_bytes_max``.
+            StoreError: the index cannot be read.
+        """
+        await self._wait_settled(self.last_seq)
+        upto = self._visible
+        table: RunTable | None = None
+        while table is None:
+            table = await self._query(
+                lambda reader: self._tables.extend(
+                    reader, run_id, upto, (self._writer.generation, self.report.segments_dropped)
+                ),
+                settle=False,
+            )
+        whole = table
+        answer, found, ends = await self._query(
+            lambda _: (*told(run_id, whole, query), whole.tasks.ends()), settle=False
+        )
+        for start in range(0, len(found.rows), STEP_ROWS):
+            part = found.rows[start : start + STEP_ROWS]
+            answer.rows.label += await self._query(lambda _, part=part: self._tables.labels(whole, part), settle=False)
+        self._keep_tables()
+        return answer, ends
+
+    def _keep_tables(self) -> None:
+        """Let the tables of runs go when nobody has looked at one for a while."""
+        self._looked_s = self._loop.time()
+        if self._idle is None:
+            self._idle = self._loop.call_later(self.config.rows_idle_s, self._drop_tables)
+
+    def _drop_tables(self) -> None:
+        self._idle = None
+        rest_s = self._looked_s + self.config.rows_idle_s - self._loop.time()
+        if self._closed or self._readers is None:
+            return
+        if rest_s > 0:
+            self._idle = self._loop.call_later(rest_s, self._drop_tables)
+        else:
+            self._readers.submit(self._tables.clear)
+
     async def event_at(self, seq: int) -> EventV1:
         """Return the event at a position of this log.
 
@@ -460,6 +513,8 @@ class EventLog:
         if self._closed:
             return
         self._closed = True
+        if self._idle is not None:
+            self._idle.cancel()
         await asyncio.to_thread(self._stop)
         os.close(self._lock)
         # Groups reported before the thread ended are in the loop's queue ahead of this.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -141,6 +141,20 @@ class LineReader:
                 hint="ask for a part of them with after and limit",
             )
         out: list[EventV1] = []
+        for place, event in self.each(places):
+            if hash_id(event.id) != place.id_hash:
+                raise Mismatch
+            event.seq = place.seq
+            out.append(event)
+        return out
+
+    def each(self, places: list[Place]) -> Iterator[tuple[Place, EventV1]]:
+        """Yield rows of ascending place with the event that each points to, whose id and ``seq`` are not looked at.
+
+        Raises:
+            Mismatch: a row points to no event.
+            OSError: a segment cannot be read.
+        """
         start = 0
         while start < len(places):
             segment = places[start].segment
@@ -157,14 +171,9 @@ class LineReader:
                 continue
             for place, line in zip(part, lines, strict=True):
                 try:
-                    event = read_line(line[:-1])
+                    yield place, read_line(line[:-1])
                 except DecodeError as error:
                     raise Mismatch from error
-                if hash_id(event.id) != place.id_hash:
-                    raise Mismatch
-                event.seq = place.seq
-                out.append(event)
-        return out
 
     def close(self) -> None:
         """Close the index. Idempotent."""

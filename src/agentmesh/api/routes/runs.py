@@ -64,7 +64,7 @@ async def follow_events(ask: Ask) -> EventStream:
     after: int | None = ask.query["after"] if ask.last_event_id is None else ask.last_event_id
     last = backend.status().last_seq
     if run_id is not None and not _FULL_RUN_ID.fullmatch(run_id):
-        run_id = (await backend.trace(run_id, 0, False)).run_id
+        run_id = (await backend.rows(run_id, RowQuery(limit=1), False)).run_id
     if after is None:
         # A run is shown from its start; the whole log from now on.
         after = 0 if run_id is not None else last

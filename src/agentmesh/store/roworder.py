@@ -1,0 +1,109 @@
+"""Rows of a run in its order, in blocks: a row that comes late finds its place without moving all others.
+
+A row is a number that rises with arrival; where it belongs is told by a key that it keeps. A snapshot ``first`` is the state in
+which only rows below that number had arrived.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, chain
+
+#: (lamport, ts, id as UTF-8): sorts as ``wire.event.order_key`` does.
+Key = tuple[int, int, bytes]
+#: Rows of a block that is filled in order; one of twice as many is divided.
+BLOCK_ROWS = 512
+
+
+class RowOrder:
+    """Rows in order.
+
+    Args:
+        key_of: Returns the key of a row; no two rows have the same one.
+
+    Attributes:
+        blocks: The rows, in order over all blocks. Read only.
+        clean: How many blocks at the front are as they were when ``settle`` was called last.
+    """
+
+    __slots__ = ("_key_of", "_lasts", "_starts", "blocks", "clean")
+
+    def __init__(self, key_of: Callable[[int], Key]) -> None:
+        self._key_of = key_of
+        self.blocks: list[array[int]] = []
+        self._lasts: list[Key] = []
+        #: Position of the first row of each block; None when rows came since.
+        self._starts: list[int] | None = None
+        self.clean = 0
+
+    def add(self, row: int, key: Key) -> None:
+        """Put a row where it belongs."""
+        self._starts = None
+        lasts, blocks = self._lasts, self.blocks
+        if not lasts or key > lasts[-1]:
+            if not lasts or len(blocks[-1]) >= BLOCK_ROWS:
+                blocks.append(array("I"))
+                lasts.append(key)
+            at = len(blocks) - 1
+            blocks[at].append(row)
+            lasts[at] = key
+        else:
+            at = bisect_left(lasts, key)
+            block = blocks[at]
+            block.insert(bisect_left(block, key, key=self._key_of), row)
+            if len(block) > 2 * BLOCK_ROWS:
+                blocks[at : at + 1] = [block[:BLOCK_ROWS], block[BLOCK_ROWS:]]
+                lasts.insert(at, self._key_of(block[BLOCK_ROWS - 1]))
+        if at < self.clean:
+            self.clean = at
+
+    def settle(self) -> None:
+        """Note that every block was seen as it is now, but the last, which may still grow."""
+        self.clean = max(0, len(self.blocks) - 1)
+
+    def positions(self, rows: Sequence[int]) -> list[int]:
+        """Return where rows stand, in the same sequence."""
+        starts = self._starts
+        if starts is None:
+            starts = self._starts = [0, *accumulate(map(len, self.blocks))]
+        out: list[int] = []
+        for row in rows:
+            key = self._key_of(row)
+            at = bisect_left(self._lasts, key)
+            out.append(starts[at] + bisect_left(self.blocks[at], key, key=self._key_of))
+        return out
+
+    def walk(self, start: int, newer: Sequence[int]) -> Iterator[int]:
+        """Yield the rows of a snapshot from a position on, in order.
+
+        Args:
+            start: Position in the snapshot.
+            newer: The rows that the snapshot lacks, ascending: all from ``newer[0]`` on.
+        """
+        if not newer:
+            at, over = self._block_at(start, ())
+            if at < len(self.blocks):
+                yield from chain(self.blocks[at][over:], *self.blocks[at + 1 :])
+            return
+        first = newer[0]
+        at, over = self._block_at(start, sorted(self.positions(newer)))
+        for block in self.blocks[at:]:
+            for row in block:
+                if row < first:
+                    if over:
+                        over -= 1
+                    else:
+                        yield row
+
+    def _block_at(self, start: int, lacking: Sequence[int]) -> tuple[int, int]:
+        """Return the block that holds a position of a snapshot, and the rows of the snapshot before it in that block."""
+        passed = stood = 0
+        for at, block in enumerate(self.blocks):
+            end = stood + len(block)
+            held = len(block) - (bisect_left(lacking, end) - bisect_left(lacking, stood) if lacking else 0)
+            if passed + held > start:
+                return at, start - passed
+            passed, stood = passed + held, end
+        return len(self.blocks), 0

@@ -1,0 +1,294 @@
+"""One run without its payloads, in columns: what count, digest, order and filters need, about 190 bytes an event.
+
+Filled in order of arrival, from the log or from a list of events; used by one thread at a time. Texts of anybody are cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import msgspec
+
+from agentmesh.store.roworder import Key, RowOrder
+from agentmesh.store.runtasks import RunTasks
+from agentmesh.wire.event import KINDS, EventV1, state_of
+from agentmesh.wire.rows import RowQuery, label, one_line
+
+#: Distinct names that are told apart; later ones are "…" (states), none (nodes), or nobody that a filter finds (agents).
+STATES_MAX, NODES_MAX, AGENTS_MAX = 1_000, 4_096, 65_000
+_NAME_CHARS_MAX = 200
+_STATE_CHARS_MAX = 40
+#: A label is kept if its line is longer than this, so that a huge payload is read once; others are read again when asked for.
+_LINE_BYTES_SMALL = 4_096
+#: Filters whose matches are kept.
+_FILTERS_MAX = 4
+#: Rows of which only those that came since are sorted; more are picked out of the whole order.
+_SORTED_MAX = 20_000
+#: Memory of a row in all columns and of a kept label, bytes (measured).
+_ROW_BYTES, _LABEL_BYTES = 190, 400
+#: What columns hold for none.
+NO_STATE = NO_NODE = 0xFFFF
+_OTHER_AGENT = 0xFFFF
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_KIND_AT = {kind: number for number, kind in enumerate(KINDS)}
+
+
+class Window(NamedTuple):
+    """Rows that were asked for: their numbers in order, where they stand, and what follows.
+
+    Attributes:
+        rows: Row numbers.
+        positions: In the whole run.
+        indexes: Among those that match; [] without filters.
+        matching: How many rows match in all.
+        more: Whether further rows that are asked for follow.
+    """
+
+    rows: list[int]
+    positions: list[int]
+    indexes: list[int]
+    matching: int
+    more: bool
+
+
+class _Filtered:
+    """The rows that match one filter."""
+
+    __slots__ = ("arrived", "order", "seen")
+
+    def __init__(self, key_of: Callable[[int], Key]) -> None:
+        self.order = RowOrder(key_of)
+        #: The same rows as they came.
+        self.arrived = array("I")
+        self.seen = 0
+
+
+class RunTable:
+    """A run.
+
+    Attributes:
+        upto: All its events up to this position are in.
+        kinds, states, node_ids: What the columns point into, in order of first appearance.
+        nodes: Nodes that took part, those that events only name too.
+        tasks: Its calls.
+        seq, ts, kind, state, task, node, size, place: Columns by row.
+        labels: Row → label, of events with large payloads.
+    """
+
+    def __init__(self) -> None:
+        self.upto = 0
+        self.kinds: list[str] = []
+        self.states: list[str] = []
+        self.node_ids: list[str] = []
+        self.nodes: dict[str, None] = {}
+        self.tasks = RunTasks()
+        self.seq, self.ts, self._lamport = array("q"), array("q"), array("q")
+        self.kind = bytearray()
+        self.state, self.node, self._agent = array("H"), array("H"), array("H")
+        self.task, self.size = array("i"), array("I")
+        self.place = array("Q")
+        self.labels: dict[int, str] = {}
+        self._agents: dict[tuple[str, str], int] = {}
+        self._seen: set[int] = set()
+        #: Of every event what its digest is made of: id, kind, ts, hash of the payload; and where that begins.
+        self._pieces = bytearray()
+        self._starts = array("Q", (0,))
+        self._id_bytes = array("H")
+        self._kind_at: dict[str, int] = {}
+        self._state_at: dict[str, int] = {}
+        self._node_at: dict[str, int] = {}
+        self._order = RowOrder(self._key)
+        self._sums: list[Any] = []
+        self._filtered: dict[tuple[Any, ...], _Filtered] = {}
+
+    @property
+    def count(self) -> int:
+        """Events, each id once."""
+        return len(self.seq)
+
+    @property
+    def bytes(self) -> int:
+        """Estimate of the memory that it takes."""
+        matches = sum(len(one.arrived) for one in self._filtered.values())
+        return self.count * _ROW_BYTES + len(self.labels) * _LABEL_BYTES + self.tasks.bytes + 8 * matches
+
+    def _key(self, row: int) -> Key:
+        start = self._starts[row]
+        return self._lamport[row], self.ts[row], bytes(self._pieces[start : start + self._id_bytes[row]])
+
+    # Filling
+
+    def add(self, event: EventV1, id_hash: int, size: int, place: int = 0) -> None:
+        """Take the next event in order of arrival; one whose id is known changes nothing.
+
+        Args:
+            event: With a higher ``seq`` than any before.
+            id_hash: Of its id (``store.index.hash_id``).
+            size: Bytes of its line.
+            place: Where that is, for whoever reads labels later.
+        """
+        seen = self._seen
+        seen.add(id_hash)
+        row = len(self.seq)
+        if len(seen) == row:
+            return
+        id_bytes, kind, ts, payload = event.id.encode(), event.kind, event.ts, event.payload
+        pieces = self._pieces
+        pieces += b"%b\n%b\n%d\n%b" % (id_bytes, kind.encode(), ts, hashlib.sha256(_encode(payload)).digest())
+        self._starts.append(len(pieces))
+        self._id_bytes.append(len(id_bytes))
+        self.seq.append(event.seq)
+        self.ts.append(ts)
+        self._lamport.append(event.lamport)
+        self.size.append(size)
+        self.place.append(place)
+        kind_at = self._kind_at.get(kind)
+        if kind_at is None:
+            kind_at = self._kind_at[kind] = len(self.kinds)
+            self.kinds.append(kind)
+        self.kind.append(kind_at)
+        key = (event.lamport, ts, id_bytes)
+        state = state_of(payload) if kind == "status" else None
+        self.state.append(NO_STATE if state is None else self._number_of_state(state))
+        node = self._node_at.get(event.node_id)
+        self.node.append(self._number_of_node(event.node_id) if node is None else node)
+        if (named := payload.get("to_node")) is not None:
+            self._note_node(named)
+        if (named := event.metadata.get("caller_node")) is not None:
+            self._note_node(named)
+        agent = self._agents.get((event.agent or "", event.agent_id or ""))
+        self._agent.append(self._number_of_agent(event) if agent is None else agent)
+        self.task.append(self.tasks.add(event, key, state))
+        self._order.add(row, key)
+        if size > _LINE_BYTES_SMALL:
+            self.labels[row] = label(event)
+
+    def _number_of_state(self, state: str) -> int:
+        number = self._state_at.get(state)
+        if number is not None:
+            return number
+        shown = one_line(state, _STATE_CHARS_MAX) if len(self._state_at) < STATES_MAX else "…"
+        if shown not in self.states:
+            self.states.append(shown)
+        number = self.states.index(shown)
+        if len(self._state_at) < STATES_MAX and len(state) <= _NAME_CHARS_MAX:
+            self._state_at[state] = number
+        return number
+
+    def _number_of_node(self, node: str) -> int:
+        if not node or len(node) > _NAME_CHARS_MAX or len(self.node_ids) >= NODES_MAX:
+            return NO_NODE
+        self._node_at[node] = len(self.node_ids)
+        self.node_ids.append(node)
+        self._note_node(node)
+        return self._node_at[node]
+
+    def _note_node(self, node: object) -> None:
+        if isinstance(node, str) and 0 < len(node) <= _NAME_CHARS_MAX and len(self.nodes) < 2 * NODES_MAX:
+            self.nodes[node] = None
+
+    def _number_of_agent(self, event: EventV1) -> int:
+        pair = (event.agent or "", event.agent_id or "")
+        if len(self._agents) >= AGENTS_MAX or max(map(len, pair)) > _NAME_CHARS_MAX:
+            return _OTHER_AGENT
+        return self._agents.setdefault(pair, len(self._agents))
+
+    # Reading
+
+    def digest(self) -> str:
+        """Return the digest of the whole run (``wire.event.digest``); what was hashed before is not hashed again."""
+        sums, order = self._sums, self._order
+        del sums[order.clean :]
+        total = sums[-1].copy() if sums else hashlib.sha256()
+        pieces, starts = self._pieces, self._starts
+        for block in order.blocks[len(sums) :]:
+            total.update(b"".join([pieces[starts[row] : starts[row + 1]] for row in block]))
+            sums.append(total.copy())
+        order.settle()
+        text = total.hexdigest()
+        return f"{text[:4]}-{text[4:8]}"
+
+    def window(self, query: RowQuery, upto: int) -> Window:
+        """Return the rows that a query asks for.
+
+        Args:
+            query: What is asked for.
+            upto: Of the run as it was at this position.
+        """
+        first = bisect_right(self.seq, upto)
+        after = min(first, bisect_right(self.seq, query.after)) if query.after else 0
+        whole = self._order
+        if not any(query.filters):
+            newer = range(first, self.count)
+            rows, more = self._pick(whole, range(after, first), newer, query, from_start=after == 0)
+            return Window(rows, self._positions(whole, rows, newer), [], first, more)
+        found = self._matches(query)
+        cut, low = bisect_left(found.arrived, first), bisect_left(found.arrived, after)
+        newer = found.arrived[cut:]
+        rows, more = self._pick(found.order, found.arrived[low:cut], newer, query, from_start=low == 0)
+        positions = self._positions(whole, rows, range(first, self.count))
+        return Window(rows, positions, self._positions(found.order, rows, newer), cut, more)
+
+    def _pick(
+        self, order: RowOrder, wanted: Sequence[int], newer: Sequence[int], query: RowQuery, *, from_start: bool
+    ) -> tuple[list[int], bool]:
+        """Return the part of the wanted rows that a query asks for, in order, and whether more follow."""
+        start, end = query.start, query.start + query.limit
+        if start >= len(wanted):
+            return [], False
+        lowest = wanted[0]
+        if from_start:
+            rows = list(islice(order.walk(start, newer), query.limit))
+        elif len(wanted) > _SORTED_MAX:
+            rows = list(islice((row for row in order.walk(0, newer) if row >= lowest), start, end))
+        else:
+            rows = sorted(wanted, key=self._key)[start:end]
+        return rows, end < len(wanted)
+
+    @staticmethod
+    def _positions(order: RowOrder, rows: list[int], newer: Sequence[int]) -> list[int]:
+        """Return where rows stand in the snapshot that lacks the newer ones."""
+        stand = order.positions(rows)
+        if not newer:
+            return stand
+        lacking = sorted(order.positions(newer))
+        return [at - bisect_left(lacking, at) for at in stand]
+
+    def _matches(self, query: RowQuery) -> _Filtered:
+        """Return all rows that match a filter; rows that were looked at before are not looked at again."""
+        found = self._filtered.pop(query.filters, None) or _Filtered(self._key)
+        while len(self._filtered) >= _FILTERS_MAX:
+            del self._filtered[next(iter(self._filtered))]
+        self._filtered[query.filters] = found
+        for row in self._fitting(query, found.seen):
+            found.arrived.append(row)
+            found.order.add(row, self._key(row))
+        found.seen = self.count
+        return found
+
+    def _fitting(self, query: RowQuery, start: int) -> Iterable[int]:
+        """Yield the rows from a number on that match."""
+        rows: Iterable[int] = range(start, self.count)
+        if query.kinds:
+            kinds, column = {at for kind, at in self._kind_at.items() if kind in query.kinds}, self.kind
+            rows = [row for row in rows if column[row] in kinds]
+        if query.states:
+            states, state = {at for at, name in enumerate(self.states) if name in query.states}, self.state
+            rows = [row for row in rows if state[row] in states]
+        if query.tasks:
+            tasks, task = {self.tasks.number(one) for one in query.tasks} - {None}, self.task
+            rows = [row for row in rows if task[row] in tasks]
+        if query.agent:
+            name = query.agent.casefold()
+            agents = {n for (one, key), n in self._agents.items() if key == query.agent or one.casefold() == name}
+            agent = self._agent
+            rows = [row for row in rows if agent[row] in agents]
+        if query.since or query.until:
+            low, high, ts = query.since, query.until or 1 << 62, self.ts
+            rows = [row for row in rows if low <= ts[row] <= high]
+        return rows
