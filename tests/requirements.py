@@ -467,6 +467,13 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "nobody_else_reads_them",
                 "the_setting_opens_them_to_programs_here_and_to_no_web_page",
             ),
+            *_in(
+                "e2e/test_metrics.py",
+                "what_happened_between_two_daemons_is_in_the_figures_of_both",
+                "every_metric_and_label_of_the_dashboard_is_in_a_real_scrape",
+                "every_metric_of_the_table_is_on_the_dashboard",
+                "a_real_prometheus_scrapes_without_a_complaint_and_answers_the_dashboard",
+            ),
         ),
     ),
     "daemon.memory": Requirement(
