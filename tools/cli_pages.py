@@ -57,6 +57,7 @@ Fields are only ever added.
 | `agentmesh trace -f --json` | one event per line |
 | `agentmesh peers --json` | `{"peers": [{node_id, node_name, connected, path, rtt_ms, zone, role, state, suspect_s, …}]}` |
 | `agentmesh net --json` | `nodes, edges, clustering, path_length, tail_exponent, zones, complete, map: [{node_id, …}], …` |
+| `agentmesh topology --json` | `count, digest, machines: […], agents: […], edges: [{caller, callee, calls, …}], …` |
 | `agentmesh demo --json` | `ok, nodes, agents, calls: [{to, input, output, ms, path, run_id}], trace: {run_id, count, digest}` |
 | `agentmesh doctor --json` | `{"ok", "versions", "checks": [{check, state, text, next}]}` |
 """

@@ -26,10 +26,13 @@ from agentmesh.sdk.types import (
     DiscoverHit,
     DiscoverRequest,
     DiscoverView,
+    EdgeView,
     FederationView,
     GrantRequest,
     GrantView,
     KillSwitchRequest,
+    MachineView,
+    MinuteView,
     NetNodeView,
     NetView,
     OrdersView,
@@ -41,11 +44,13 @@ from agentmesh.sdk.types import (
     Reply,
     RunView,
     ScoreView,
+    StatsView,
     StatusView,
     Stored,
     TenantRequest,
     TenantView,
     TraceRows,
+    TopologyView,
     TraceView,
     TrustView,
 )
@@ -378,6 +383,21 @@ class FakeBackend:
     async def net(self) -> NetView:
         self._ask("net")
         return NetView(nodes=1, edges=0, map=[NetNodeView(node_id=NODE)])
+
+    async def topology(self, window_s: int, source: str, zone: str) -> TopologyView:
+        self._ask("topology", window_s, source, zone)
+        edge = EdgeView(
+            caller=NODE, caller_kind="you", caller_name="n", caller_node=NODE, callee=AGENT, callee_name="echo",
+            callee_node=NODE, calls=3, p50_ms=1.5,
+        )  # fmt: skip
+        return TopologyView(
+            node_id=NODE, window_s=window_s, covered_s=60.0, count=2, digest="0000-0000",
+            machines=[MachineView(node_id=NODE, name="n", own=True)], edges=[edge], calls=3,
+        )  # fmt: skip
+
+    async def stats(self) -> StatsView:
+        self._ask("stats")
+        return StatsView(agents=1, agents_local=1, machines=1, machines_alive=1, minutes=[MinuteView(calls=1)])
 
     async def add_seeds(self, seeds: list[str]) -> None:
         self._ask("add_seeds", seeds)

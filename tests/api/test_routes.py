@@ -31,6 +31,8 @@ GOOD: dict[tuple[str, str], tuple[str, bytes | None]] = {
     ("GET", "/api/v1/status"): ("/api/v1/status", None),
     ("GET", "/api/v1/peers"): ("/api/v1/peers", None),
     ("POST", "/api/v1/peers"): ("/api/v1/peers", b'{"seeds":["did:key:x@127.0.0.1:1"]}'),
+    ("GET", "/api/v1/topology"): ("/api/v1/topology?window=60&source=mdns&zone=eu/01", None),
+    ("GET", "/api/v1/stats"): ("/api/v1/stats", None),
     ("GET", "/api/v1/net"): ("/api/v1/net", None),
     ("POST", "/api/v1/shutdown"): ("/api/v1/shutdown", None),
     ("GET", "/api/v1/agents"): ("/api/v1/agents?query=ec&unhealthy=false", None),

@@ -36,11 +36,13 @@ from agentmesh.sdk.types import (
     RegisterRequest,
     Reply,
     RunView,
+    StatsView,
     StatusView,
     Stored,
     TenantRequest,
     TenantView,
     TraceRows,
+    TopologyView,
     TraceView,
     TrustView,
 )
@@ -243,6 +245,23 @@ class View(Protocol):
 
     async def net(self) -> NetView:
         """Ask node after node for its neighbours and return the shape of the mesh."""
+        ...
+
+    async def topology(self, window_s: int, source: str, zone: str) -> TopologyView:
+        """Return machines, agents and who called whom.
+
+        Args:
+            window_s: Calls of so many seconds, rounded up to whole minutes.
+            source: Only machines that were found so, and this one; "" = all.
+            zone: Only machines of this zone, and this one; "" = all.
+
+        Raises:
+            UsageError: the window is out of range.
+        """
+        ...
+
+    async def stats(self) -> StatsView:
+        """Return the node in figures."""
         ...
 
     async def add_seeds(self, seeds: list[str]) -> None:

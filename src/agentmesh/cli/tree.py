@@ -36,6 +36,7 @@ VERBS: tuple[VerbRow, ...] = (
     VerbRow("status", _NODE, "Show whether it runs, where, and what it knows."),
     VerbRow("peers", _NODE, "List the other nodes; 'peers add SEED' connects to one."),
     VerbRow("net", _NODE, "Show the shape of the mesh: clustering, paths, degrees, zones."),
+    VerbRow("topology", _NODE, "Show machines, agents and who called whom; --stats for figures."),
     VerbRow("logs", _NODE, "Show the daemon's log."),
     VerbRow("identity", _NODE, "Certify, rotate and revoke node keys under a root key."),
     VerbRow("config", _NODE, "Show, explain and change settings."),

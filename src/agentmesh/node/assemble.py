@@ -10,7 +10,7 @@ from agentmesh.identity.manifest import Manifest
 from agentmesh.ids import NodeId
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.callee import Callee, Check, Recorder, Watcher
-from agentmesh.node.calls import Calls, CallWatcher, Outward
+from agentmesh.node.calls import Calls, CallWatcher, Outward, TryWatcher
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.grants import Grants
 from agentmesh.node.incoming import Incoming
@@ -50,6 +50,7 @@ def assemble(
     recorders: Sequence[Recorder],
     watchers: Sequence[WatchesAll],
     outward: Outward,
+    tries: TryWatcher,
     trust: Trust,
     name_of: Callable[[str], str],
     site_of: Callable[[NodeId], str],
@@ -66,7 +67,7 @@ def assemble(
         orders, switch: Say which keys are revoked, and whether this node may work at all; asked before all other checks.
         checks, recorders: Of calls at agents beside this node (``node.callee``).
         watchers: Told of every call that is over, here or at the agents beside this node.
-        outward: Told of every call that leaves.
+        outward, tries: Told of every call that leaves.
         trust: Told how those went, and asked whom to rely on.
         name_of, site_of: Node id → name for people, and the site that it says it is at.
         tenant_of: Task id → the tenant that it belongs to; "" for one that is free.
@@ -105,6 +106,7 @@ def assemble(
         trust_of=trust.reliance,
         outward=outward,
         watchers=watchers,
+        tries=tries,
         on_outcome=trust.note_outcome,
         gate=switch.refuse,
         refusal_of=orders.refusal_of,

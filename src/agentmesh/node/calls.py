@@ -78,6 +78,18 @@ class CallWatcher(Protocol):
         ...
 
 
+class TryWatcher(Protocol):
+    """Is told of the tries of calls that leave this node. It never raises."""
+
+    def goes(self, attempt: Attempt) -> None:
+        """Take note that a try leaves."""
+        ...
+
+    def went(self, attempt: Attempt, error: BaseException | None) -> None:
+        """Take note that it is over."""
+        ...
+
+
 class Calls:
     """Start and keep calls.
 
@@ -97,6 +109,7 @@ class Calls:
         pulse: Notices nodes that stop answering.
         trust_of: Trust in an agent by id, 0 … 1.
         outward: Told of every call that leaves.
+        tries: Told of every try of those.
         watchers: Told of every call that is over.
         on_outcome: Called with (agent, its node, task, state, error) when a call at another node ends, well or not.
         gate: Raises MeshError while no call may begin (a stopped node).
@@ -122,6 +135,7 @@ class Calls:
         pulse: Pulse,
         trust_of: Callable[[str], float],
         outward: Outward,
+        tries: TryWatcher,
         on_outcome: Callable[[str, str, str, str, MeshError | None], None],
         watchers: Sequence[CallWatcher] = (),
         gate: Callable[[], None] = lambda: None,
@@ -131,7 +145,7 @@ class Calls:
         self._watchers = tuple(watchers)
         self._gate, self._refusal_of, self._may_leave = gate, refusal_of, may_leave
         self._node_id = node_id
-        self._outward = outward
+        self._outward, self._tries = outward, tries
         self._config = config
         self._on_outcome = on_outcome
         self._registry, self._remote, self._callee, self._proofs = registry, remote, callee, proofs
@@ -443,6 +457,7 @@ class Calls:
         if attempt.candidate.entry.local:
             return await self._local(attempt)
         begun = self._outward.calling(attempt)
+        self._tries.goes(attempt)
         error: BaseException | None = None
         try:
             error = await self._remote.carry(attempt, is_last=is_last)
@@ -452,6 +467,7 @@ class Calls:
             raise
         finally:
             self._outward.called(begun, attempt, error)
+            self._tries.went(attempt, error)
             self._tell(attempt, error)
 
     def _tell(self, attempt: Attempt, error: BaseException | None) -> None:

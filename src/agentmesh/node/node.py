@@ -54,7 +54,9 @@ from agentmesh.node.rulings import RulingHost
 from agentmesh.node.sights import Sights
 from agentmesh.node.standing import site_of, survey_at
 from agentmesh.node.tenancy import TenantHost
+from agentmesh.node.topology import TopologyHost
 from agentmesh.node.traces import Traces
+from agentmesh.node.traffic import TrafficWatch
 from agentmesh.node.trust import Trust
 from agentmesh.obs.lag import watch_loop
 from agentmesh.store.audit import AuditLog
@@ -69,7 +71,7 @@ from agentmesh.wire import v1
 from agentmesh.wire.views import CallRequest, CancelResult
 
 
-class Node(DiscoverHost, MeasureHost, HistoryHost, RulingHost, TenantHost):
+class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, RulingHost, TenantHost):
     """A running node. Made by the composition root (``daemon/app.py``), used by the API.
 
     Args:
@@ -159,6 +161,7 @@ class Node(DiscoverHost, MeasureHost, HistoryHost, RulingHost, TenantHost):
         self.registry.vouch = self.organisations.stamp
         self.policy = self._ruling()
         self._grants = Grants(key, self.registry, config.grant_roots, lambda ref: id_of(ref, self.sights, self.name_of))
+        self.traffic = TrafficWatch(self.node_id, self.registry, self.links)
         limits = GuardFile(home / "guard.toml", lambda: self.audit.note_soon("config", "guard.toml"))
         self._guard = Guard(config, self.registry, ledger, limits)
         self._incoming, self._calls, self._token_calls = assemble(
@@ -173,9 +176,10 @@ class Node(DiscoverHost, MeasureHost, HistoryHost, RulingHost, TenantHost):
             self.orders,
             self.switch,
             checks=self._checks_of(key, federation),
-            recorders=(self.audit, self.trust),
+            recorders=(self.traffic, self.audit, self.trust),  # the first is told, come what may
             watchers=(self.figures,),
             outward=self.audit,
+            tries=self.traffic,
             trust=self.trust,
             name_of=self.name_of,
             site_of=lambda node: site_of(self._brain, node),
@@ -192,8 +196,8 @@ class Node(DiscoverHost, MeasureHost, HistoryHost, RulingHost, TenantHost):
         return proofs
 
     def _checks_of(self, key: KeyPair, federation: FederationKit | None) -> tuple[Check, ...]:
-        """Return what may refuse a call at an agent here, in order; audit is last: what it notes as begun, begins."""
-        return self._federate(key, federation), PolicyCheck(self.policy), self._guard, self.audit
+        """Return what may refuse a call at an agent here, in order; audit comes last of these: what it notes as begun, begins."""
+        return self._federate(key, federation), PolicyCheck(self.policy), self._guard, self.audit, self.traffic
 
     async def open(self, seeds: Sequence[str] = ()) -> None:
         """Listen, bring back agents and contacts, dial the seeds.
@@ -354,6 +358,7 @@ class Node(DiscoverHost, MeasureHost, HistoryHost, RulingHost, TenantHost):
         except MeshError as error:
             self.figures.unstarted(error)
             if isinstance(error, Refused):
+                self.traffic.refused(error)
                 await self.audit.refused(request, error)
             raise
 

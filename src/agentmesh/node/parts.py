@@ -15,6 +15,7 @@ from agentmesh.ids import NodeId, short
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.audit import Audit
 from agentmesh.node.audit_peers import AuditPeers
+from agentmesh.node.borders import Border
 from agentmesh.node.calls import Calls
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.federation.federation import Federation
@@ -31,6 +32,7 @@ from agentmesh.node.registry import Registry
 from agentmesh.node.sights import Sights
 from agentmesh.node.survey import Survey
 from agentmesh.node.traces import Traces
+from agentmesh.node.traffic import TrafficWatch
 from agentmesh.node.trust import Trust
 from agentmesh.obs.meters import Checks
 from agentmesh.store.calls import CallStore
@@ -50,10 +52,12 @@ class Parts:
     switch: KillSwitch
     orders: Orders
     organisations: Organisations
+    border: Border
     sights: Sights
     federation: Federation | None
     policy: Policy
     trust: Trust
+    traffic: TrafficWatch
     audit: Audit
     _brain: Brain
     _calls: Calls

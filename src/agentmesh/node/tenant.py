@@ -23,6 +23,7 @@ from agentmesh.wire.order_views import OrdersView
 from agentmesh.wire.proof_views import ReceiptView
 from agentmesh.wire.rows import RowQuery
 from agentmesh.wire.search_views import DiscoverRequest, DiscoverView
+from agentmesh.wire.topology_views import StatsView, TopologyView
 from agentmesh.wire.trust_views import TrustView
 from agentmesh.wire.views import (
     AgentDetail,
@@ -121,6 +122,7 @@ class TenantNode:
         try:
             use = self._tenants.admit_call(self._tenant)
         except Refused as refused:
+            self._node.traffic.refused(refused)
             await self._node.audit.refused(request, refused)
             raise
         self._store.note(self._tenant.name, task_id, run_id)
@@ -312,6 +314,14 @@ class TenantNode:
 
     async def net(self) -> NetView:
         """Refuse: the mesh is the operator's business."""
+        raise self._operators()
+
+    async def topology(self, window_s: int, source: str, zone: str) -> TopologyView:
+        """Refuse: who calls whom is the operator's business."""
+        raise self._operators()
+
+    async def stats(self) -> StatsView:
+        """Refuse: the figures are of everybody's calls."""
         raise self._operators()
 
     async def add_seeds(self, seeds: list[str]) -> None:

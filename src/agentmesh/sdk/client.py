@@ -40,8 +40,10 @@ from agentmesh.sdk.types import (
     Reply,
     RulingView,
     RunView,
+    StatsView,
     StatusView,
     Stored,
+    TopologyView,
     TraceView,
     TrustView,
 )
@@ -282,6 +284,23 @@ class Mesh:
     async def net(self) -> NetView:
         """Ask node after node for its neighbours and return the shape of the mesh; takes up to about five seconds."""
         return await self._send(requests.net())
+
+    async def topology(self, window_s: int = 300, source: str = "", zone: str = "") -> TopologyView:
+        """Return machines, agents and who called whom, as the node saw it.
+
+        Args:
+            window_s: Calls of so many seconds, 60 to 3600.
+            source: Only machines that were found so ("mdns", "static", "dht", "federation", "wan", …); "" = all.
+            zone: Only machines of this zone; "" = all.
+
+        Raises:
+            UsageError: the window is out of range.
+        """
+        return await self._send(requests.topology(window_s, source, zone))
+
+    async def stats(self) -> StatsView:
+        """Return the node in figures: calls, runs and refusals of the last hour, and agents that fail."""
+        return await self._send(requests.stats())
 
     async def add_seeds(self, seeds: list[str]) -> list[PeerView]:
         """Connect to further nodes, ``did:key:…@host:port``. Raises UsageError, ConfigError."""

@@ -49,10 +49,12 @@ from agentmesh.sdk.types import (
     Reply,
     RulingView,
     RunView,
+    StatsView,
     StatusView,
     Stored,
     TenantRequest,
     TenantView,
+    TopologyView,
     TraceView,
     TrustView,
 )
@@ -225,6 +227,23 @@ class SyncMesh:
     def net(self) -> NetView:
         """Ask node after node for its neighbours and return the shape of the mesh; takes up to about five seconds."""
         return self._send(requests.net())
+
+    def topology(self, window_s: int = 300, source: str = "", zone: str = "") -> TopologyView:
+        """Return machines, agents and who called whom, as the node saw it.
+
+        Args:
+            window_s: Calls of so many seconds, 60 to 3600.
+            source: Only machines that were found so ("mdns", "static", "dht", "federation", "wan", …); "" = all.
+            zone: Only machines of this zone; "" = all.
+
+        Raises:
+            UsageError: the window is out of range.
+        """
+        return self._send(requests.topology(window_s, source, zone))
+
+    def stats(self) -> StatsView:
+        """Return the node in figures: calls, runs and refusals of the last hour, and agents that fail."""
+        return self._send(requests.stats())
 
     def keys(self) -> list[KeyView]:
         """Return the API keys of the node, never the keys themselves."""

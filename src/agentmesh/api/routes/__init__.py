@@ -16,6 +16,7 @@ from agentmesh.api.routes import (
     policy,
     runs,
     tenants,
+    topology,
     trust,
 )
 from agentmesh.api.table import RouteRow
@@ -23,6 +24,7 @@ from agentmesh.api.table import RouteRow
 ROWS: tuple[RouteRow, ...] = (
     *daemon.ROWS,
     *agents.ROWS,
+    *topology.ROWS,
     *discover.ROWS,
     *calls.ROWS,
     *runs.ROWS,
