@@ -2596,6 +2596,32 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in("e2e/test_federation.py", "the_meshes_stay_two"),
         ),
     ),
+    "topology.seen": Requirement(
+        "RQ0 §4.8, RQ4 M2, issue 6.2",
+        "Machines, agents and edges of real calls with rate, latency and way; filters; count and digest; no silent cut.",
+        (
+            *_in(
+                "unit/core/test_traffic.py",
+                "a_full_table_lets_the_quietest_edge_go_and_says_so",
+                "a_node_with_callers_without_end_is_one_caller_beyond_its_share",
+                "a_percentile_is_the_smallest_value_that_enough_others_do_not_exceed",
+            ),
+            *_in(
+                "unit/node/test_topology.py",
+                "calls_become_an_edge_at_both_nodes_and_each_names_both_ends",
+                "a_chain_has_an_edge_for_each_step",
+                "filters_keep_this_machine_and_drop_the_edges_of_others",
+                "what_does_not_fit_into_an_answer_is_counted",
+                "the_digest_is_of_what_is_shown_and_not_of_the_time",
+                "who_calls_whom_is_the_operators_to_know",
+            ),
+            *_in(
+                "cli/test_topology.py",
+                "machines_agents_and_edges_are_tables_with_the_line_to_compare",
+                "figures_name_reasons_and_agents_that_fail",
+            ),
+        ),
+    ),
     "federation.import": Requirement(
         "RQ0 §4.2, issue 5.5",
         "Seeds are pulled with jitter and backoff, all is verified, the owner's seq decides, and a lying seed gets nowhere.",

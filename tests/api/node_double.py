@@ -49,8 +49,8 @@ from agentmesh.sdk.types import (
     Stored,
     TenantRequest,
     TenantView,
-    TraceRows,
     TopologyView,
+    TraceRows,
     TraceView,
     TrustView,
 )

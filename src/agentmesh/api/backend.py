@@ -41,8 +41,8 @@ from agentmesh.sdk.types import (
     Stored,
     TenantRequest,
     TenantView,
-    TraceRows,
     TopologyView,
+    TraceRows,
     TraceView,
     TrustView,
 )
