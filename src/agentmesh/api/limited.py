@@ -20,8 +20,10 @@ from agentmesh.sdk.types import (
     ReceiptView,
     RegisterRequest,
     RunView,
+    StatsView,
     StatusView,
     Stored,
+    TopologyView,
     TraceRows,
     TraceView,
     TrustView,
@@ -160,6 +162,14 @@ class Limited:
     async def net(self) -> NetView:
         """See ``Backend``."""
         return await self._node.net()
+
+    async def topology(self, window_s: int, source: str, zone: str) -> TopologyView:
+        """See ``Backend``."""
+        return await self._node.topology(window_s, source, zone)
+
+    async def stats(self) -> StatsView:
+        """See ``Backend``."""
+        return await self._node.stats()
 
     async def add_seeds(self, seeds: list[str]) -> None:
         """See ``Backend``."""

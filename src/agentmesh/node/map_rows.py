@@ -80,14 +80,14 @@ def agent_row(
     )
 
 
-def gone_row(agent_id: str, node_id: str, name: str, verdict: Verdict) -> TopologyAgent:
-    """Show somebody who takes part in calls and is not in the directory."""
+def outsider_row(agent_id: str, node_id: str, name: str, verdict: Verdict, *, program: bool) -> TopologyAgent:
+    """Show somebody who takes part in calls and is not in the directory: a program with a key of its own, or who left it."""
     return TopologyAgent(
         agent_id=agent_id,
         name=name[:NAME_CHARS_MAX] or short(agent_id),
         node_id=node_id,
-        kind="gone",
-        health="gone",
+        kind="program" if program else "gone",
+        health="unknown" if program else "gone",
         trust_score=round(verdict.score, 4),
         trust_tier=verdict.tier,
     )

@@ -14,10 +14,10 @@ from agentmesh.node.federation.imports import FederatedEntry
 from agentmesh.node.map_rows import (
     agent_row,
     edge_row,
-    gone_row,
     kind_of_caller,
     machine_of_peer,
     matches,
+    outsider_row,
 )
 from agentmesh.node.parts import Parts
 from agentmesh.node.peers import known_peers
@@ -149,21 +149,23 @@ class TopologyHost(Parts):
 
     async def _agents(self, view: TopologyView, entries: Mapping[str, LeasedEntry], shown: set[str]) -> None:
         """Fill in the agents: those of calls first, then own ones, then the others by name."""
-        ends: dict[str, tuple[str, str]] = {}
+        ends: dict[str, tuple[str, str, bool]] = {}
         for edge in view.edges:
             if edge.caller_kind in ("agent", "program"):
-                ends.setdefault(edge.caller, (edge.caller_node, edge.caller_name))
-            ends.setdefault(edge.callee, (edge.callee_node, edge.callee_name))
+                ends.setdefault(edge.caller, (edge.caller_node, edge.caller_name, edge.caller_kind == "program"))
+            ends.setdefault(edge.callee, (edge.callee_node, edge.callee_name, False))
         rest = [entry for agent, entry in entries.items() if agent not in ends and entry.manifest.node_id in shown]
         rest.sort(key=lambda entry: (not entry.local, entry.manifest.name.casefold(), entry.manifest.agent_id))
         room = max(0, AGENTS_MAX - len(ends))
         view.agents_more = max(0, len(rest) - room)
-        for place, (agent, (node, name)) in enumerate(ends.items()):
+        for place, (agent, (node, name, program)) in enumerate(ends.items()):
             if place % _BATCH == _BATCH - 1:
                 await asyncio.sleep(0)
             entry = entries.get(agent) or self._private(agent)
             view.agents.append(
-                gone_row(agent, node, name, self.trust.verdict(agent)) if entry is None else self._agent(entry)
+                outsider_row(agent, node, name, self.trust.verdict(agent), program=program)
+                if entry is None
+                else self._agent(entry)
             )
         for place, entry in enumerate(rest[:room]):
             if place % _BATCH == _BATCH - 1:

@@ -48,8 +48,8 @@ class TopologyAgent(msgspec.Struct, kw_only=True):
     Attributes:
         agent_id, name, node_id: Who, and behind which node.
         kind: How it is reached: the door of an agent here ("a2a", "http", "sdk"), "registry" for one that another registry told
-            of, "mesh" for one behind another node, "federated" for one of another mesh, "gone" for one that takes part in calls
-            of the window and is in the directory no more, or never was.
+            of, "mesh" for one behind another node, "federated" for one of another mesh, "program" for a program with a key
+            of its own that calls, "gone" for one that takes part in calls of the window and is in the directory no more.
         health: As AgentView.status; "gone" likewise.
         trust_score, trust_tier: What this node thinks of its conduct.
         organisation: did:key of the organisation that vouches for it; "" for none.
