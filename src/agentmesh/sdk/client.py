@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 from agentmesh.errors import Closed, MeshError, NoRoute, RunNotFound, StateError, UsageError
-from agentmesh.sdk import requests
+from agentmesh.sdk import requests, sights
 from agentmesh.sdk.requests import Address, CallOptions, DiscoverOptions, Following, Request
 from agentmesh.sdk.sse import Frame, SseParser, decode_answer, decode_frame
 from agentmesh.sdk.types import (
@@ -296,11 +296,11 @@ class Mesh:
         Raises:
             UsageError: the window is out of range.
         """
-        return await self._send(requests.topology(window_s, source, zone))
+        return await self._send(sights.topology(window_s, source, zone))
 
     async def stats(self) -> StatsView:
         """Return the node in figures: calls, runs and refusals of the last hour, and agents that fail."""
-        return await self._send(requests.stats())
+        return await self._send(sights.stats())
 
     async def add_seeds(self, seeds: list[str]) -> list[PeerView]:
         """Connect to further nodes, ``did:key:…@host:port``. Raises UsageError, ConfigError."""

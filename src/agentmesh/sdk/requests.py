@@ -58,14 +58,12 @@ from agentmesh.sdk.types import (
     Scope,
     SeedRequest,
     ShutdownView,
-    StatsView,
     StatusView,
     Stored,
     Strategy,
     TenantList,
     TenantRequest,
     TenantView,
-    TopologyView,
     TraceView,
     TrustTier,
     TrustView,
@@ -339,17 +337,6 @@ def import_agents(request: ImportRequest) -> Request[ImportView]:
 def net() -> Request[NetView]:
     """``GET /api/v1/net``."""
     return Request("GET", "/api/v1/net", NetView)
-
-
-def topology(window_s: int, source: str, zone: str) -> Request[TopologyView]:
-    """``GET /api/v1/topology``."""
-    query = {"window": str(window_s), **({"source": source} if source else {}), **({"zone": zone} if zone else {})}
-    return Request("GET", f"/api/v1/topology?{urlencode(query)}", TopologyView)
-
-
-def stats() -> Request[StatsView]:
-    """``GET /api/v1/stats``."""
-    return Request("GET", "/api/v1/stats", StatsView)
 
 
 def grant(request: GrantRequest) -> Request[GrantView]:

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar, Unpack
 from urllib.parse import urlsplit
 
 from agentmesh.errors import Closed, MeshError, NoRoute, RunNotFound, StateError, Timeout, UsageError
-from agentmesh.sdk import requests
+from agentmesh.sdk import requests, sights
 from agentmesh.sdk.requests import Address, CallOptions, DiscoverOptions, Following, Request
 from agentmesh.sdk.sse import Frame, SseParser, decode_answer, decode_frame
 from agentmesh.sdk.types import (
@@ -239,11 +239,11 @@ class SyncMesh:
         Raises:
             UsageError: the window is out of range.
         """
-        return self._send(requests.topology(window_s, source, zone))
+        return self._send(sights.topology(window_s, source, zone))
 
     def stats(self) -> StatsView:
         """Return the node in figures: calls, runs and refusals of the last hour, and agents that fail."""
-        return self._send(requests.stats())
+        return self._send(sights.stats())
 
     def keys(self) -> list[KeyView]:
         """Return the API keys of the node, never the keys themselves."""
