@@ -25,6 +25,10 @@ export class ApiError extends Error {
 /** Told of every request that got no answer or was refused for want of a session. */
 export type Watcher = (what: 'unreached' | 'unauthorised' | 'reached') => void
 let watcher: Watcher = () => {}
+/** Say what became of a request that did not go through `client`. */
+export function tell(what: Parameters<Watcher>[0]): void {
+  watcher(what)
+}
 export function watchRequests(by: Watcher): void {
   watcher = by
 }
@@ -67,7 +71,8 @@ export async function got<T>(answer: Promise<Answer<T>>): Promise<T> {
   throw problemOf(error, response.status)
 }
 
-function problemOf(body: unknown, status: number): ApiError {
+/** Read what the daemon said of a refusal or failure. */
+export function problemOf(body: unknown, status: number): ApiError {
   const said = (typeof body === 'object' && body !== null ? body : {}) as Record<string, unknown>
   const text = (key: string) => (typeof said[key] === 'string' ? said[key] : '')
   return new ApiError(status, text('code') || `http.${status}`, text('detail'), text('why'), text('hint'))
