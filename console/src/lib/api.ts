@@ -38,17 +38,22 @@ const PAGE_KEY = 'agentmesh.page'
 
 async function ask(request: Request): Promise<Response> {
   const clock = AbortSignal.timeout(TIMEOUT_MS)
-  // Read each time: another tab may have logged in anew.
-  request.headers.set('X-AgentMesh-Page', stored(PAGE_KEY))
   try {
-    const answer = await fetch(new Request(request, { signal: AbortSignal.any([request.signal, clock]) }))
-    watcher(answer.status === 401 ? 'unauthorised' : 'reached')
-    return answer
+    return await send(new Request(request, { signal: AbortSignal.any([request.signal, clock]) }))
   } catch (error) {
     if (request.signal.aborted) throw error
-    watcher('unreached')
+    tell('unreached')
     throw new ApiError(0, clock.aborted ? 'console.timeout' : 'console.unreached', '')
   }
+}
+
+/** Send a request as every request of the console is sent. Throws what `fetch` throws. */
+export async function send(request: Request): Promise<Response> {
+  // Read each time: another tab may have logged in anew.
+  request.headers.set('X-AgentMesh-Page', stored(PAGE_KEY))
+  const answer = await fetch(request)
+  tell(answer.status === 401 ? 'unauthorised' : 'reached')
+  return answer
 }
 
 /** The client: `client.GET('/api/v1/runs', { params: … })`. Prefer `got`, which throws what is wrong. */

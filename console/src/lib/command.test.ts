@@ -1,4 +1,3 @@
-// @ts-expect-error The project has no types of Node; only this test runs a shell.
 import { execFileSync } from 'node:child_process'
 import { describe, expect, test } from 'vitest'
 import { option, quoted } from './command'

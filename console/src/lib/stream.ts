@@ -3,7 +3,7 @@
  * limit to its length; what may not happen is silence, for the daemon sends a comment every 15 s.
  */
 import { createParser } from 'eventsource-parser'
-import { ApiError, problemOf, tell } from './api'
+import { ApiError, problemOf, send, tell } from './api'
 
 const SILENT_MS = 60_000
 
@@ -28,14 +28,8 @@ export async function* frames(path: string, body: unknown, signal: AbortSignal):
   }
   try {
     heard()
-    const answer = await fetch(path, {
-      method: 'POST',
-      headers: { 'Content-Type': 'application/json', Accept: 'text/event-stream' },
-      body: JSON.stringify(body),
-      credentials: 'same-origin',
-      signal: over,
-    })
-    tell(answer.status === 401 ? 'unauthorised' : 'reached')
+    const headers = { 'Content-Type': 'application/json', Accept: 'text/event-stream' }
+    const answer = await send(new Request(path, { method: 'POST', headers, body: JSON.stringify(body), credentials: 'same-origin', signal: over }))
     if (!answer.ok || !answer.body) throw problemOf(await answer.json().catch(() => null), answer.status)
     const ready: Frame[] = []
     const parser = createParser({ onEvent: ({ event = 'message', data }) => void ready.push({ event, data: read(data) }) })
