@@ -49,10 +49,10 @@ export function needsOf(known: Known): { needs: Need[]; more: number } {
     known.failingMore ? [need('more-failing', '', '', ['discover', [], {}], 'agentmesh discover', known.failingMore)] : [],
     peers.filter((one) => one.state === 'suspect').map((one) => need('suspect', one.node_name || one.node_id, one.last_error, ['peers', [], {}], 'agentmesh peers')),
     peers.filter((one) => one.state === 'dead').map((one) => need('dead', one.node_name || one.node_id, one.last_error, ['peers', [], {}], 'agentmesh peers')),
-    (known.keys ?? []).filter((one) => one.expired).map((one) => need('key-over', one.name, '', ['peers', [], {}], 'agentmesh keys')),
+    (known.keys ?? []).filter((one) => one.expired).map((one) => need('key-over', one.name, '', ['peers', [], {}], 'agentmesh keys list')),
     (known.keys ?? [])
       .filter((one) => !one.expired && one.expires !== null && one.expires - nowS < SOON_S)
-      .map((one) => need('key-ends', one.name, '', ['peers', [], {}], 'agentmesh keys', Math.max(0, Math.ceil(((one.expires ?? 0) - nowS) / 86_400)))),
+      .map((one) => need('key-ends', one.name, '', ['peers', [], {}], 'agentmesh keys list', Math.max(0, Math.ceil(((one.expires ?? 0) - nowS) / 86_400)))),
     // The first warning of a stopped node says why it is; it stands above.
     warnings.slice(readOnly ? 1 : 0).map((text) => need('warning', '', text, ['peers', [], {}], 'agentmesh doctor')),
   ]
