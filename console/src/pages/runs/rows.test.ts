@@ -32,6 +32,7 @@ const batchOf = (rows: readonly (readonly [number, Row])[]): Batch => ({
   state: rows.map(([, row]) => row.state),
   label: rows.map(([, row]) => row.label),
   bytes: rows.map(() => 100),
+  index: [],
 })
 
 const held = (rows: Rows) => Array.from(rows.order.subarray(0, rows.length), (slot) => rows.seq[slot])

@@ -187,7 +187,7 @@ export function taskFits(task: Task, filter: Filter): boolean {
  *
  * @param into - Memory to use again, if it is large enough.
  */
-export function select(rows: Rows, names: Names, filter: Filter, into: Int32Array = new Int32Array(0)): Int32Array | null {
+export function select(rows: Rows, names: Names, filter: Filter, into: Int32Array<ArrayBuffer> = new Int32Array(0)): Int32Array<ArrayBuffer> | null {
   const { kind, state, agent, task, failed, since, until } = filter
   if (!kind && !state && !agent && !task && !failed && !since && !until) return null
   const found = into.length >= rows.length ? into : new Int32Array(rows.order.length)

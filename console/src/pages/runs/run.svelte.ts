@@ -2,6 +2,7 @@
  * One run as the page holds it: the first rows at once, the rest in pieces while the page is idle, then what comes since, by ticks.
  * The other nodes that took part are asked when this one's rows are there, so that a slow one holds nothing up.
  */
+import { untrack } from 'svelte'
 import { ApiError, client, got, type Schemas } from '../../lib/api'
 import { onTick, type Tick } from '../../lib/live.svelte'
 import { Stretches } from './axis'
@@ -57,7 +58,8 @@ export class Run {
 
   /** Begin; returns what ends it. */
   start(): () => void {
-    void this.load()
+    // What it reads while it begins is not what it depends on.
+    untrack(() => void this.load())
     const off = onTick((tick) => this.hear(tick))
     const seen = () => document.hidden || this.news()
     document.addEventListener('visibilitychange', seen)
