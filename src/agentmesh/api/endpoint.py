@@ -112,6 +112,8 @@ class Endpoint:
             presented=scope.get(PRESENTED),
             asked=scope["headers"],
             streams=streams,
+            client=scope.get("client"),
+            server=scope.get("server"),
         )
 
 

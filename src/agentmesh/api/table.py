@@ -70,6 +70,9 @@ class Ask:
     headers: dict[str, str] = field(default_factory=dict[str, str])
     #: Whether ``Accept`` asks for an event stream, on routes that heed it.
     streams: bool = False
+    #: Both ends of the connection, if the server tells.
+    client: tuple[str, int] | None = None
+    server: tuple[str, int] | None = None
     #: Run after the answer is out.
     afterwards: Callable[[], None] | None = None
 

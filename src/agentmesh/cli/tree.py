@@ -42,6 +42,7 @@ VERBS: tuple[VerbRow, ...] = (
     VerbRow("config", _NODE, "Show, explain and change settings."),
     VerbRow("models", _NODE, "Local models for search by meaning: list, install, remove."),
     VerbRow("keys", _NODE, "API keys for programs: make, list, revoke."),
+    VerbRow("console", _NODE, "Open the web console in the browser, logged in."),
     VerbRow("killswitch", _NODE, "Stop every node that obeys this operator, and let them go on."),
     VerbRow("operator", _NODE, "Make and show the key whose orders nodes obey; publish lists and revoke keys with it."),
     VerbRow("federation", _NODE, "Show the seeds that this node pulls from and the partners that see its agents."),

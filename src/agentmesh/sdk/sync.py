@@ -58,6 +58,7 @@ from agentmesh.sdk.types import (
     TraceView,
     TrustView,
 )
+from agentmesh.wire.console_views import LoginLink, SessionsEnded
 from agentmesh.wire.event import EventV1
 
 T = TypeVar("T")
@@ -256,6 +257,19 @@ class SyncMesh:
     def revoke_key(self, name: str) -> KeyView:
         """Revoke an API key at once. Raises RecordNotFound."""
         return self._send(requests.revoke_key(name))
+
+    def console_login(self, *, same_user: bool = False) -> LoginLink:
+        """Make a link that opens the console logged in, once.
+
+        Args:
+            same_user: Good only for programs of the user that this one runs as, where the system tells (Linux): for links
+                that are handed to a program on its command line, which every user can read.
+        """
+        return self._send(requests.console_login(same_user))
+
+    def end_console_sessions(self) -> SessionsEnded:
+        """End every session of the console, in every browser."""
+        return self._send(requests.end_console_sessions())
 
     def bridges(self) -> list[BridgeView]:
         """Return the bridges of the node to other registries."""

@@ -65,6 +65,13 @@ class Entered(NamedTuple):
     name: str
 
 
+class _Code(NamedTuple):
+    """What is kept of a code: until when it is good, and for programs of which user; None = of any."""
+
+    until_s: float
+    user: int | None
+
+
 class _Session:
     """One session in memory."""
 
@@ -103,19 +110,28 @@ class Sessions:
         self._open_shelf, self._now, self._clock = open_shelf, now, clock
         self._shelf: SessionShelf | None = None
         self._by_hash: dict[bytes, _Session] = {}
-        self._codes: dict[bytes, float] = {}
+        self._codes: dict[bytes, _Code] = {}
         self.on_end: Callable[[str], None] = lambda key: None
         self.is_busy: Callable[[str], bool] = lambda key: False
 
-    def code(self) -> str:
-        """Make a code that begins one session within ``CODE_S``; of too many the oldest is forgotten."""
+    def code(self, user: int | None = None) -> str:
+        """Make a code that begins one session within ``CODE_S``; of too many the oldest is forgotten.
+
+        Args:
+            user: User id of the only user whose programs may use it; None = any may.
+        """
         now_s = self._clock()
-        self._codes = {one: until for one, until in self._codes.items() if until > now_s}
+        self._codes = {one: code for one, code in self._codes.items() if code.until_s > now_s}
         while len(self._codes) >= CODES_MAX:
             del self._codes[next(iter(self._codes))]
         code = secrets.token_hex(32)  # unlike other alphabets it never looks like an API key in an address
-        self._codes[_hash(code)] = now_s + CODE_S
+        self._codes[_hash(code)] = _Code(now_s + CODE_S, user)
         return code
+
+    def user_of(self, code: str) -> int | None:
+        """Return the user whose programs alone may use a code; None if any may, or if there is no such code."""
+        kept = self._codes.get(_hash(code)) if len(code) <= _SECRET_CHARS_MAX else None
+        return None if kept is None else kept.user
 
     def enter(self, code: str) -> Entered:
         """Begin a session with a code, which is used up by that.
@@ -124,8 +140,8 @@ class Sessions:
             Unauthorized: it was used, its time is over, or it never was one (code "console.link"). No state changed.
             StoreError, ConfigError: the session could not be kept. The code is used up.
         """
-        until = self._codes.pop(_hash(code), None) if len(code) <= _SECRET_CHARS_MAX else None
-        if until is None or until <= self._clock():
+        kept_code = self._codes.pop(_hash(code), None) if len(code) <= _SECRET_CHARS_MAX else None
+        if kept_code is None or kept_code.until_s <= self._clock():
             raise Unauthorized(
                 "this link does not open the console",
                 code="console.link",

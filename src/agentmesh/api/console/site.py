@@ -19,6 +19,7 @@ from agentmesh.api.console import pages
 from agentmesh.api.console.files import File, Files
 from agentmesh.api.console.judge import values_of
 from agentmesh.api.console.names import cookie_name
+from agentmesh.api.console.owner import owner_of
 from agentmesh.api.console.sessions import LIFE_S, Sessions
 from agentmesh.errors import MeshError, Unauthorized
 
@@ -120,8 +121,17 @@ class ConsoleSite:
             # Whoever looks ahead, or puts us into a frame or image, must not use the link up.
             await self._page(scope, send, 403, pages.link_page())
             return
+        code = _code_in(scope["query_string"])
+        user = self._sessions.user_of(code)
+        if user is not None:
+            asks = await asyncio.to_thread(owner_of, scope.get("client"), scope.get("server"))
+            if asks not in (user, None):
+                # It is not used up: whoever read it from a command line must not lock out the one it was made for.
+                _log.warning("a program of user %d tried a link to the console that was made for user %d", asks, user)
+                await self._page(scope, send, 403, pages.link_page())
+                return
         try:
-            entered = self._sessions.enter(_code_in(scope["query_string"]))
+            entered = self._sessions.enter(code)
         except Unauthorized:
             await self._page(scope, send, 403, pages.link_page())
             return

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from agentmesh.api.console.names import cookie_name
 from agentmesh.api.scopes import SESSION_PREFIX
-from agentmesh.api.table import Ask, RouteRow
+from agentmesh.api.table import Ask, Param, RouteRow
 from agentmesh.errors import ConfigError, Full, MeshError
 from agentmesh.wire.console_views import LoginLink, SessionsEnded
 
 
 async def console_login(ask: Ask) -> LoginLink:
     """Answer ``POST /api/v1/console/login``."""
+    from agentmesh.api.console.owner import owner_of
     from agentmesh.api.console.sessions import CODE_S
     from agentmesh.api.console.site import LOGIN_PATH
 
     if ask.site.access.sessions is None:
         raise ConfigError("this daemon has no console", code="console.none")
-    code = ask.site.access.sessions.code()
+    user: int | None = None
+    if ask.query["same_user"]:
+        user = await asyncio.to_thread(owner_of, ask.client, ask.server)
+    code = ask.site.access.sessions.code(user)
     return LoginLink(url=f"http://127.0.0.1:{ask.site.port_of()}{LOGIN_PATH}?code={code}", expires_s=CODE_S)
 
 
@@ -60,6 +66,14 @@ ROWS = (
         "Make a link that opens the console logged in, once",
         LoginLink,
         errors=(ConfigError,),
+        params=(
+            Param(
+                "same_user",
+                "boolean",
+                False,
+                "Good only for programs of the user that asks, where the system tells (Linux).",
+            ),
+        ),
         description="The session that it begins may all that the operator may, and outlives the key that asked for it.",
     ),
     RouteRow(
