@@ -2659,6 +2659,47 @@ REQUIREMENTS: dict[str, Requirement] = {
             "building_anew_gives_the_same_files",
         ),
     ),
+    "console.login": Requirement(
+        "RQ4 M2, issue 6.1, issue 6 Bad input, docs/spec/console.md §3",
+        "A one-time link opens the console logged in; the session is of this browser and this origin only, whatever other pages "
+        "and other programs of the machine try.",
+        (
+            *_in(
+                "api/test_console_login.py",
+                "a_link_opens_the_console_once_and_only_within_a_minute",
+                "a_guessed_code_opens_nothing",
+                "a_browser_that_looks_ahead_or_frames_us_does_not_use_the_link_up",
+                "a_link_for_one_user_is_not_used_up_by_another",
+                "the_kernel_says_whose_connection_it_is",
+                "sessions_outlive_the_daemon_but_only_their_hashes_are_kept",
+                "a_session_ends_without_use_after_twelve_hours_and_with_use_after_seven_days",
+                "logging_out_ends_this_session_or_all_and_the_next_login_is_another",
+                "logins_and_logouts_are_written_down",
+                "what_the_cookie_opens_in_every_combination_of_origin_site_page_and_token",
+                "a_form_on_another_page_changes_nothing",
+                "a_rebound_name_gets_in_nowhere_not_even_with_the_cookie",
+                "the_cookie_of_another_daemon_on_this_host_is_not_ours",
+                "what_a_session_has_open_ends_with_it",
+            ),
+        ),
+    ),
+    "console.ticks": Requirement(
+        "RQ4 M2, issue 6.3, docs/spec/console.md §2",
+        "The live stream tells what changed, at most ten times a second, resumes, and holds nothing for slow clients.",
+        (
+            *_in(
+                "api/test_console_ticks.py",
+                "the_first_tick_comes_at_once_and_says_to_ask_for_everything",
+                "a_tick_names_the_runs_that_have_news_and_what_else_changed_and_nothing_twice",
+                "whoever_comes_back_gets_what_it_missed_and_every_topic",
+                "whoever_reads_slowly_gets_fewer_and_wider_ticks",
+                "clients_that_keep_up_share_one_computation",
+                "twelve_streams_at_once_hear_the_same_and_one_that_never_reads_keeps_nobody_waiting",
+                "a_daemon_that_stops_ends_the_stream_and_another_start_is_another_instance",
+                "logging_out_ends_the_stream_of_the_session",
+            ),
+        ),
+    ),
     "console.rows": Requirement(
         "RQ4 M2, issue 6.3, docs/spec/console.md §1",
         "A run is told as rows without payloads; pages and what came since add up to the list, count and digest of the trace.",

@@ -55,6 +55,7 @@ from agentmesh.sdk.types import (
     TrustView,
 )
 from agentmesh.store.runrows import rows_of
+from agentmesh.wire.console_views import Marks
 from agentmesh.wire.event import EventV1, digest, order_key
 from agentmesh.wire.policy import PartyView, PolicyView, RulingView
 from agentmesh.wire.rows import RowQuery
@@ -124,6 +125,7 @@ class FakeBackend:
         self.call_failure: BaseException | None = None
         self.call_started = asyncio.Event()
         self.followers = 0
+        self.seen = Marks(0)
         self.tenants: dict[str, FakeBackend] = {}
         self.owners: dict[str, str] = {}
         self.noted: list[tuple[str, str, dict[str, Any]]] = []
@@ -305,6 +307,10 @@ class FakeBackend:
             self.log.append(one)
         async with self.grown:
             self.grown.notify_all()
+
+    def marks(self) -> Marks:
+        self._ask("marks")
+        return self.seen._replace(seq=len(self.log))
 
     async def follow(self, after_seq: int, run_id: str | None = None) -> AsyncIterator[EventV1]:
         self._ask("follow", after_seq, run_id)

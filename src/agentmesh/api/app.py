@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -31,6 +32,9 @@ from agentmesh.api.routes import ROWS
 from agentmesh.api.sse import HEARTBEAT_S, STREAMS_MAX, Streams
 from agentmesh.api.table import Site
 from agentmesh.errors import MeshError, RecordNotFound, Unauthorized, UsageError
+
+if TYPE_CHECKING:
+    from agentmesh.api.console.ticks import Ticker
 
 _log = logging.getLogger("agentmesh.api")
 
@@ -105,8 +109,9 @@ class Api:
         metrics_open: bool,
     ) -> None:
         self.streams, self._a2a_open, self._metrics_open = streams, a2a_open, metrics_open
+        self._ticker: Ticker | None = None
         describe = functools.cache(lambda: openapi.build(ROWS))
-        site = Site(backend, access, port_of, on_shutdown, describe, registries)
+        site = Site(backend, access, port_of, on_shutdown, describe, registries, self._made_ticker)
         endpoints = [Endpoint(row, site, streams) for row in ROWS]
         self._calls = next(e for e in endpoints if e.row.path == CALLS_PATH)
         self._inner = Starlette(
@@ -133,6 +138,16 @@ class Api:
     def end_streams(self) -> None:
         """End every event stream cleanly; call it when the daemon begins to stop. Idempotent."""
         self.streams.end_all()
+        if self._ticker is not None:
+            self._ticker.close()
+
+    def _made_ticker(self) -> Ticker:
+        # Made with the first client, as in ``Guard``.
+        from agentmesh.api.console.ticks import Ticker
+
+        if self._ticker is None:
+            self._ticker = Ticker(self._site.node)
+        return self._ticker
 
     def _is_console(self, path: str) -> bool:
         return self._site.access.sessions is not None and _CONSOLE.fullmatch(path) is not None

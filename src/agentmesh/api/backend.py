@@ -46,6 +46,7 @@ from agentmesh.sdk.types import (
     TraceView,
     TrustView,
 )
+from agentmesh.wire.console_views import Marks
 from agentmesh.wire.event import EventV1
 from agentmesh.wire.policy import PolicyView, RulingView
 from agentmesh.wire.rows import RowQuery
@@ -307,6 +308,10 @@ class Backend(View, Protocol):
             AgentNotFound, UsageError, LimitError: the request itself is at fault.
             Busy, StoreError: the token cannot be remembered.
         """
+        ...
+
+    def marks(self) -> Marks:
+        """Return how far the log is, and how often agents, peers, orders and trust have changed. Costs microseconds."""
         ...
 
     def federation_view(self) -> FederationView:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -18,6 +18,9 @@ from agentmesh.api.scopes import Rights, ScopeName
 from agentmesh.errors import MeshError
 from agentmesh.node.presented import Presented
 from agentmesh.sdk.requests import BODY_BYTES_MAX
+
+if TYPE_CHECKING:
+    from agentmesh.api.console.ticks import Ticker
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Site:
     on_shutdown: Callable[[], None]
     describe: Callable[[], bytes]
     registries: Registries
+    #: The console's stream, made with its first client.
+    ticker: Callable[[], Ticker]
 
 
 @dataclass(slots=True)

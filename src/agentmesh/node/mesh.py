@@ -207,6 +207,8 @@ class Mesh:
         self.sources: dict[NodeId, Source] = {}
         self.warnings: list[str] = []
         self.names: dict[str, str] = {}
+        #: How often an agent came, changed or left, and what is known of peers changed; they only rise.
+        self.agents_changed = self.peers_changed = 0
         self._refused: dict[tuple[NodeId, str], RecordRefused] = {}
         #: Records that were refused, and breaches of the protocol, by code.
         self.refusals, self.misbehaviour = Counts(1, series_max=100), Counts(1, series_max=100)
@@ -348,8 +350,9 @@ class Mesh:
     def hint(self, node: NodeId, addresses: tuple[str, ...], source: Source) -> None:
         """Take word of where a node might be: a hint, never trust."""
         if node != self.node_id and addresses:
-            if len(self.sources) < _NAMES_MAX:
-                self.sources.setdefault(node, source)
+            if len(self.sources) < _NAMES_MAX and node not in self.sources:
+                self.sources[node] = source
+                self.peers_changed += 1
             self._driver.feed(AddressHint(node, addresses, source))
 
     def contact_of(self, node: NodeId) -> Contact:
@@ -401,6 +404,7 @@ class Mesh:
                 self._note_refusal(event)
             case MemberDead():
                 _log.warning("node %s does not answer any longer", short(event.node))
+                self.peers_changed += 1
                 self.links.drop(event.node, "it does not answer")
                 self._callbacks.on_dead(event.node)
             case CutOff():
@@ -417,8 +421,10 @@ class Mesh:
                 if self._obedience is not None:
                     self._obedience.heard(event.order)
             case AgentChanged():
+                self.agents_changed += 1
                 self._callbacks.on_changed(event.agent_id)
             case AgentGone():
+                self.agents_changed += 1
                 self._callbacks.on_changed(event.agent_id)
                 _log.info("agent %s left the directory (%s)", event.name, event.why)
             case Found() | FindDone():
@@ -501,6 +507,7 @@ class Mesh:
 
     def _on_up(self, peer: Peer) -> None:
         node = peer.link.peer
+        self.peers_changed += 1
         if len(self.names) > _NAMES_MAX:
             self.names.clear()
         self.names[node] = "".join(c for c in peer.hello.name[:64] if c.isprintable())
@@ -519,6 +526,7 @@ class Mesh:
 
     def _on_down(self, peer: NodeId) -> None:
         self._skews.pop(peer, None)
+        self.peers_changed += 1
         self._driver.feed(PeerDown(peer))
 
     def _on_datagram(self, sender: NodeId, message: v1.DatagramMessage, address: str) -> None:

@@ -93,6 +93,8 @@ class Orders:
         self._commanding: tuple[str, ...] = ()
         self._kept_of: dict[str, None] = {}
         self.revoked: frozenset[str] = frozenset()
+        #: How often what is in force was gone over; it only rises.
+        self.changes = 0
         #: Why what is in force may be forgotten at a restart; "" = it is kept.
         self.problem = ""
         self._damaged_s = 0.0
@@ -196,6 +198,7 @@ class Orders:
 
     def _settle(self) -> None:
         """Bring everything in line with what is held; what restricts comes first, then the disk."""
+        self.changes += 1
         held = self._held()
         mine = [order for order in held if order.is_for(self._node_id)]
         switches = [order for order in mine if order.kind == "switch"]

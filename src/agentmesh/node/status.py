@@ -13,6 +13,7 @@ from agentmesh.node.parts import Parts
 from agentmesh.node.peers import known_peers
 from agentmesh.node.views import cut_off_view
 from agentmesh.obs.resident import rss_bytes
+from agentmesh.wire.console_views import Marks
 from agentmesh.wire.federation import FederationView
 from agentmesh.wire.net_views import NetView, PeerView
 from agentmesh.wire.order_views import KillSwitchRequest, OrdersView, OrderTaken
@@ -76,6 +77,17 @@ class StatusHost(Parts):
         ]
         warnings += self.mesh.peer_warnings(self.name_of)
         return warnings
+
+    def marks(self) -> Marks:
+        """Return how far the log is, and how often what people look at has changed."""
+        return Marks(
+            self._log.last_seq,
+            self.mesh.agents_changed,
+            self.mesh.peers_changed,
+            self.orders.changes,
+            self.trust.changes,
+            self.switch.is_on,
+        )
 
     def federation_view(self) -> FederationView:
         """Return how federation stands."""

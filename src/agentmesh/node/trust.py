@@ -81,6 +81,8 @@ class Trust:
         self._events: dict[str, deque[KeptEvent]] = {}
         self._verdicts: dict[str, tuple[float, Verdict]] = {}
         self._is_failing = False
+        #: How often evidence came that counts, or words were weighed anew; it only rises.
+        self.changes = 0
         for row in store.tallies(config.subjects_max):
             self.opinions.ledger.restore(row.subject, Tally(*row[1:]))
         # The wall clock is asked once; from then on time is monotonic, so that nothing that happens to the clock ages evidence.
@@ -118,6 +120,7 @@ class Trust:
         weighed = self.opinions.ledger.note(subject, kind, self.now_s, node=node)
         if not weighed:
             return 0.0
+        self.changes += 1
         if kind in WRONGS:
             self._verdicts.clear()  # agents answer for what their node did
         for one in (subject, node) if node else (subject,):
@@ -301,6 +304,7 @@ class Trust:
 
         is_small = sum(map(len, graph.values())) <= _SMALL_GRAPH
         network.weigh(compute() if is_small else await asyncio.to_thread(compute))
+        self.changes += 1
         self._verdicts.clear()
 
     # Keeping

@@ -5,7 +5,7 @@ The CLI prints the same lists: rows carry no payload, ``count`` and ``digest`` a
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -123,7 +123,7 @@ class Tick(msgspec.Struct, kw_only=True):
 
     Attributes:
         seq: Position of the newest event in the log.
-        events: Events since the last tick.
+        events: Positions of the log since the last tick.
         runs: Runs that have news since, at most 200, the newest last.
         resync: Ask for everything that is shown again: the stream begins, more runs changed than are named, or the position
             asked for is not one of this log.
@@ -144,6 +144,23 @@ class Tick(msgspec.Struct, kw_only=True):
     instance: str = ""
     node_name: str = ""
     version: str = ""
+
+
+class Marks(NamedTuple):
+    """How far a node's log is, and how often what people look at has changed: cheap to ask for, and to compare.
+
+    Attributes:
+        seq: The last position given in the log.
+        agents, peers, orders, trust: Rise with each change; by how much means nothing.
+        read_only: Whether an operator's stop is in force.
+    """
+
+    seq: int
+    agents: int = 0
+    peers: int = 0
+    orders: int = 0
+    trust: int = 0
+    read_only: bool = False
 
 
 class LoginLink(msgspec.Struct, kw_only=True):

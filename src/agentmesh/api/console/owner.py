@@ -45,7 +45,8 @@ def _spelled(host: str, port: int) -> tuple[bytes, bytes]:
     address = ipaddress.ip_address(host)
     tail = b":%04X" % port
     if address.version == 6:
-        return (_words(address.packed) + tail,) * 2
+        end = _words(address.packed) + tail
+        return end, end
     mapped = bytes(10) + b"\xff\xff" + address.packed
     return _words(address.packed) + tail, _words(mapped) + tail
 

@@ -1,4 +1,4 @@
-"""Routes of the console: the link that opens it, and logging out. Its live stream is in ``api.console.stream``."""
+"""Routes of the console: the link that opens it, logging out, and its live stream."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 
 from agentmesh.api.console.names import cookie_name
 from agentmesh.api.scopes import SESSION_PREFIX
-from agentmesh.api.table import Ask, Param, RouteRow
-from agentmesh.errors import ConfigError, Full, MeshError
+from agentmesh.api.table import Ask, EventStream, Param, RouteRow
+from agentmesh.errors import Busy, ConfigError, Full, MeshError, Unauthorized
 from agentmesh.wire.console_views import LoginLink, SessionsEnded
 
 
@@ -36,6 +36,21 @@ async def console_logout(ask: Ask) -> SessionsEnded:
 async def end_console_sessions(ask: Ask) -> SessionsEnded:
     """Answer ``DELETE /api/v1/console/sessions``."""
     return await _leave(ask, "")
+
+
+async def follow_console(ask: Ask) -> EventStream:
+    """Answer ``GET /api/v1/console/stream``."""
+    if ask.rights.tenant:
+        raise Unauthorized(
+            "the console's stream is the operator's",
+            code="refused.tenant",
+            why="it tells of every run at this node",
+            hint="GET /api/v1/events/stream   follows the events of the tenant's own tasks",
+        )
+    ticker = ask.site.ticker()
+    ticker.check_room()
+    frames = ticker.frames(ask.query["after"] if ask.last_event_id is None else ask.last_event_id)
+    return EventStream(frames, frames.aclose)
 
 
 async def _leave(ask: Ask, key: str) -> SessionsEnded:
@@ -92,5 +107,22 @@ ROWS = (
         "End every session of the console, and the links that are still open",
         SessionsEnded,
         errors=(Full,),
+    ),
+    RouteRow(
+        "GET",
+        "/api/v1/console/stream",
+        follow_console,
+        "Hear what there is to look at again, live, at most ten times a second",
+        None,
+        errors=(Busy, Unauthorized),
+        params=(
+            Param("after", "integer", None, "seq of the last tick taken; Last-Event-ID, when sent, goes before it."),
+        ),
+        stream="always",
+        description=(
+            "Server-sent events: event = tick, id = seq, data = Tick. The first comes at once. Whoever reads slowly gets "
+            "fewer and wider ones. A comment every 15 s shows that the stream lives."
+        ),
+        scope="events",
     ),
 )
