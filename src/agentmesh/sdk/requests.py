@@ -69,7 +69,6 @@ from agentmesh.sdk.types import (
     TrustView,
     WeightsView,
 )
-from agentmesh.wire.console_views import LoginLink, SessionsEnded
 from agentmesh.wire.event import EventV1
 
 _MIB = 1024 * 1024
@@ -298,16 +297,6 @@ def add_key(request: KeyRequest) -> Request[KeyMade]:
 def revoke_key(name: str) -> Request[KeyView]:
     """Revoke an API key."""
     return Request("DELETE", f"/api/v1/keys/{_segment(name)}", KeyView)
-
-
-def console_login(same_user: bool) -> Request[LoginLink]:
-    """Ask for a link that opens the console."""
-    return Request("POST", "/api/v1/console/login" + _query({"same_user": "true" if same_user else ""}), LoginLink)
-
-
-def end_console_sessions() -> Request[SessionsEnded]:
-    """End every session of the console."""
-    return Request("DELETE", "/api/v1/console/sessions", SessionsEnded)
 
 
 def tenants() -> Request[TenantList]:

@@ -1,4 +1,4 @@
-"""Requests about what goes on at a node: who calls whom, and its figures (see ``requests``)."""
+"""Requests about what goes on at a node: who calls whom, its figures, and the console that shows them (see ``requests``)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 
 from agentmesh.sdk.requests import Request
 from agentmesh.sdk.types import StatsView, TopologyView
+from agentmesh.wire.console_views import LoginLink, SessionsEnded
 
 
 def topology(window_s: int, source: str, zone: str) -> Request[TopologyView]:
@@ -17,3 +18,13 @@ def topology(window_s: int, source: str, zone: str) -> Request[TopologyView]:
 def stats() -> Request[StatsView]:
     """``GET /api/v1/stats``."""
     return Request("GET", "/api/v1/stats", StatsView)
+
+
+def console_login(same_user: bool) -> Request[LoginLink]:
+    """``POST /api/v1/console/login``."""
+    return Request("POST", "/api/v1/console/login" + ("?same_user=true" if same_user else ""), LoginLink)
+
+
+def end_console_sessions() -> Request[SessionsEnded]:
+    """``DELETE /api/v1/console/sessions``."""
+    return Request("DELETE", "/api/v1/console/sessions", SessionsEnded)

@@ -265,11 +265,11 @@ class SyncMesh:
             same_user: Good only for programs of the user that this one runs as, where the system tells (Linux): for links
                 that are handed to a program on its command line, which every user can read.
         """
-        return self._send(requests.console_login(same_user))
+        return self._send(sights.console_login(same_user))
 
     def end_console_sessions(self) -> SessionsEnded:
         """End every session of the console, in every browser."""
-        return self._send(requests.end_console_sessions())
+        return self._send(sights.end_console_sessions())
 
     def bridges(self) -> list[BridgeView]:
         """Return the bridges of the node to other registries."""

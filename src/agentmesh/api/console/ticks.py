@@ -104,7 +104,7 @@ class Ticker:
         frame = self._frames.get(since)
         if frame is None:
             now = self._marks
-            changed = [topic for topic in _TOPICS if getattr(now, topic) != getattr(since, topic)]
+            changed: list[Topic] = [topic for topic in _TOPICS if getattr(now, topic) != getattr(since, topic)]
             frame = self._frame(self._tick(since.seq, changed))
             if len(self._frames) < CLIENTS_MAX:
                 self._frames[since] = frame
