@@ -155,7 +155,7 @@ function valueOf(field: Field, entry: Entry, at: string, problems: Map<string, P
       const value = /^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?$/i.test(text) ? Number(text) : NaN
       if (!Number.isFinite(value)) return wrong('number')
       if (field.kind === 'integer' && !Number.isInteger(value)) return wrong('integer')
-      if (Number.isInteger(value) && !Number.isSafeInteger(value)) return wrong('big')
+      if (/^[+-]?[0-9]+$/.test(text) && !Number.isSafeInteger(value)) return wrong('big')
       return outside(field, value) ? wrong('range') : value
     }
     case 'boolean':
