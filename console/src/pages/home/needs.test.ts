@@ -32,6 +32,11 @@ describe('what needs a person', () => {
       ['warning', 'disk is full'],
     ])
   })
+  test('are machines that were not there when somebody looked last, if that is known', () => {
+    const peers = [peer('b', 'alive'), peer('c', 'alive'), peer('d', 'unreached')]
+    expect(kinds({ peers, seen: new Set(['did:key:b']) })).toEqual([['new', 'c']])
+    expect(kinds({ peers })).toEqual([])
+  })
   test('leaves nothing out silently', () => {
     const peers = Array.from({ length: 30 }, (_, n) => peer(`p${n}`, 'dead'))
     const { needs, more } = needsOf({ peers, nowS: 0 })

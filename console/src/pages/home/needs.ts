@@ -15,11 +15,13 @@ export interface Known {
   readonly failingMore?: number
   readonly peers?: readonly Schemas['PeerView'][]
   readonly keys?: readonly Schemas['KeyView'][]
+  /** Machines that this browser showed before; none are new where that is not known. */
+  readonly seen?: ReadonlySet<string> | undefined
   readonly nowS: number
 }
 
 export interface Need {
-  readonly kind: 'stopped' | 'cut-off' | 'isolated' | 'failing' | 'more-failing' | 'suspect' | 'dead' | 'key-over' | 'key-ends' | 'warning'
+  readonly kind: 'stopped' | 'cut-off' | 'isolated' | 'failing' | 'more-failing' | 'suspect' | 'dead' | 'new' | 'key-over' | 'key-ends' | 'warning'
   /** Who it is about: a name from anywhere, or "". */
   readonly who: string
   /** More, in words of the daemon or of strangers. */
@@ -49,6 +51,7 @@ export function needsOf(known: Known): { needs: Need[]; more: number } {
     known.failingMore ? [need('more-failing', '', '', ['discover', [], {}], 'agentmesh discover', known.failingMore)] : [],
     peers.filter((one) => one.state === 'suspect').map((one) => need('suspect', one.node_name || one.node_id, one.last_error, ['peers', [], {}], 'agentmesh peers')),
     peers.filter((one) => one.state === 'dead').map((one) => need('dead', one.node_name || one.node_id, one.last_error, ['peers', [], {}], 'agentmesh peers')),
+    (known.seen ? strangers(peers, known.seen) : []).map((one) => need('new', one.node_name || one.node_id, '', ['peers', [], {}], 'agentmesh peers')),
     (known.keys ?? []).filter((one) => one.expired).map((one) => need('key-over', one.name, '', ['peers', [], {}], 'agentmesh keys list')),
     (known.keys ?? [])
       .filter((one) => !one.expired && one.expires !== null && one.expires - nowS < SOON_S)
@@ -60,6 +63,11 @@ export function needsOf(known: Known): { needs: Need[]; more: number } {
     needs: groups.flatMap((group) => group.slice(0, EACH_MAX)),
     more: groups.reduce((sum, group) => sum + Math.max(0, group.length - EACH_MAX), 0),
   }
+}
+
+/** Machines in touch that were not there when somebody looked last. */
+export function strangers<T extends { node_id: string; state: string }>(peers: readonly T[], seen: ReadonlySet<string>): T[] {
+  return peers.filter((one) => one.state === 'alive' && !seen.has(one.node_id))
 }
 
 function need(kind: Need['kind'], who: string, detail: string, to: Need['to'], command: string, count = 0): Need {
