@@ -15,6 +15,7 @@ from agentmesh.sdk.types import (
     AgentView,
     AuditProof,
     AuditRecords,
+    AuditRows,
     AuditView,
     BridgeChange,
     BridgeView,
@@ -32,6 +33,7 @@ from agentmesh.sdk.types import (
     OrdersView,
     OrderTaken,
     PeerView,
+    ReceiptChecks,
     ReceiptView,
     RegisterRequest,
     Reply,
@@ -44,8 +46,10 @@ from agentmesh.sdk.types import (
     TopologyView,
     TraceRows,
     TraceView,
+    TrustList,
     TrustView,
 )
+from agentmesh.store.audit_survey import Wanted
 from agentmesh.wire.console_views import Marks
 from agentmesh.wire.event import EventV1
 from agentmesh.wire.policy import PolicyView, RulingView
@@ -196,6 +200,23 @@ class View(Protocol):
         """
         ...
 
+    async def receipt_checks(self, ref: str) -> ReceiptChecks:
+        """Return the receipts of a run or task with what this node finds when it checks them. Raises as ``receipts``."""
+        ...
+
+    def trust_list(self, limit: int, start: int = 0, tier: str = "", query: str = "") -> TrustList:
+        """Return what this node thinks of every agent, the least trusted first; reads a small database.
+
+        Args:
+            limit, start: Pass over so many of those that fit, return so many.
+            tier: Only this one; "" = all.
+            query: Only agents with this in name, id or node's name.
+
+        Raises:
+            StoreError: receipts cannot be counted.
+        """
+        ...
+
     async def runs(self, limit: int) -> list[RunView]:
         """Return the newest runs first, at most ``limit``."""
         ...
@@ -331,6 +352,14 @@ class Backend(View, Protocol):
             run: Only of this run or task (id or its beginning); "" = all.
             agent: Only with this agent on either side (did:key or name); "" = all.
         """
+        ...
+
+    async def audit_rows(self, wanted: Wanted, limit: int, before: int) -> AuditRows:
+        """Return audit records as lines of who called whom, newest first, of those numbered below ``before``."""
+        ...
+
+    def audit_export(self, wanted: Wanted) -> AsyncIterator[bytes]:
+        """Yield the records that fit, oldest first, one per line as they are hashed; whole lines, many at a time."""
         ...
 
     async def audit_proof(self, ref: str) -> AuditProof:

@@ -17,6 +17,7 @@ from agentmesh.sdk.types import (
     NetView,
     OrdersView,
     PeerView,
+    ReceiptChecks,
     ReceiptView,
     RegisterRequest,
     RunView,
@@ -26,6 +27,7 @@ from agentmesh.sdk.types import (
     TopologyView,
     TraceRows,
     TraceView,
+    TrustList,
     TrustView,
 )
 from agentmesh.wire.event import EventV1
@@ -118,6 +120,14 @@ class Limited:
     async def receipts(self, ref: str) -> list[ReceiptView]:
         """See ``Backend``."""
         return await self._node.receipts(ref)
+
+    async def receipt_checks(self, ref: str) -> ReceiptChecks:
+        """See ``View``."""
+        return await self._node.receipt_checks(ref)
+
+    def trust_list(self, limit: int, start: int = 0, tier: str = "", query: str = "") -> TrustList:
+        """See ``View``."""
+        return self._node.trust_list(limit, start, tier, query)
 
     def trust_in(self, ref: str) -> TrustView:
         """See ``View``."""

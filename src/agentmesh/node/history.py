@@ -11,6 +11,7 @@ from agentmesh.errors import MeshError, RunNotFound, UsageError
 from agentmesh.identity.audit_record import AuditRecord
 from agentmesh.node.parts import Parts
 from agentmesh.store import audit_read
+from agentmesh.store.audit_survey import Wanted
 from agentmesh.wire.audit_views import AuditPeerView, AuditProof, AuditRecords, AuditView
 from agentmesh.wire.console_views import TraceRows
 from agentmesh.wire.event import EventV1, check
@@ -123,10 +124,11 @@ class HistoryHost(Parts):
 
     async def audit_records(self, after: int, limit: int, run: str, agent: str) -> AuditRecords:
         """Return audit records, oldest first (see ``audit_read.select``)."""
+        wanted = Wanted(run=run, agent=agent)
 
         def read() -> AuditRecords:
             found: list[AuditRecord] = []
-            for record in audit_read.select(self.audit.log.directory, start=after, run=run, agent=agent):
+            for record in audit_read.select(self.audit.log.directory, start=after, wanted=wanted):
                 if len(found) == limit:
                     return AuditRecords(records=[audit_read.whole(one) for one in found], next=record.seq)
                 found.append(record)

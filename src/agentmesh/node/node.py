@@ -31,6 +31,7 @@ from agentmesh.node.call import Call
 from agentmesh.node.callee import Check
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.discovering import DiscoverHost
+from agentmesh.node.evidence import EvidenceHost
 from agentmesh.node.federation.federation import ClosedBorder, Federation, FederationKit
 from agentmesh.node.grants import Grants
 from agentmesh.node.guard import Guard
@@ -71,7 +72,7 @@ from agentmesh.wire import v1
 from agentmesh.wire.views import CallRequest, CancelResult
 
 
-class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, RulingHost, TenantHost):
+class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, RulingHost, TenantHost):
     """A running node. Made by the composition root (``daemon/app.py``), used by the API.
 
     Args:

@@ -6,11 +6,13 @@ A tenant sees its own agents and those that the operator shares with it, and the
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING
 
 from agentmesh.errors import AgentNotFound, MeshError, RecordNotFound, Refused, RunNotFound, Unauthorized, UsageError
 from agentmesh.node.call import Call
+from agentmesh.node.receipt_check import checks_of
 from agentmesh.node.record import new_id
 from agentmesh.node.resolve import find
 from agentmesh.node.tenants import TenantDirectory, Tenants
@@ -20,11 +22,11 @@ from agentmesh.wire.console_views import TraceRows
 from agentmesh.wire.event import EventV1, digest, encode_json
 from agentmesh.wire.net_views import NetView, PeerView
 from agentmesh.wire.order_views import OrdersView
-from agentmesh.wire.proof_views import ReceiptView
+from agentmesh.wire.proof_views import ReceiptChecks, ReceiptView
 from agentmesh.wire.rows import RowQuery
 from agentmesh.wire.search_views import DiscoverRequest, DiscoverView
 from agentmesh.wire.topology_views import StatsView, TopologyView
-from agentmesh.wire.trust_views import TrustView
+from agentmesh.wire.trust_views import TrustList, TrustView
 from agentmesh.wire.views import (
     AgentDetail,
     AgentView,
@@ -223,6 +225,10 @@ class TenantNode:
             raise RunNotFound(f"no receipt of {ref[:64]!r} is kept here", hint="agentmesh trace last")
         return kept
 
+    async def receipt_checks(self, ref: str) -> ReceiptChecks:
+        """Return the receipts of its own tasks in a run, each checked now. Raises as ``receipts``."""
+        return await asyncio.to_thread(checks_of, await self.receipts(ref), lambda _: "")
+
     async def runs(self, limit: int) -> list[RunView]:
         """Return its newest runs first, at most 100."""
         views: list[RunView] = []
@@ -306,6 +312,10 @@ class TenantNode:
 
     def orders_view(self) -> OrdersView:
         """Refuse: what operators ordered is theirs; ``status`` says whether the node is stopped."""
+        raise self._operators()
+
+    def trust_list(self, limit: int, start: int = 0, tier: str = "", query: str = "") -> TrustList:
+        """Refuse: the evidence tells of calls of others."""
         raise self._operators()
 
     def trust_in(self, ref: str) -> TrustView:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentmesh.core.balance.config import Strategy
 from agentmesh.wire.access import KeyList, KeyMade, KeyRequest, KeyView, TenantList, TenantRequest, TenantView
-from agentmesh.wire.audit_views import AuditPeerView, AuditProof, AuditRecords, AuditView
+from agentmesh.wire.audit_views import AuditPeerView, AuditProof, AuditRecords, AuditRow, AuditRows, AuditView
 from agentmesh.wire.bridge_views import (
     BridgeChange,
     BridgeList,
@@ -15,12 +15,13 @@ from agentmesh.wire.bridge_views import (
     ImportView,
     RefusedEntry,
 )
+from agentmesh.wire.config_views import ConfigView, SecretView, SettingView
 from agentmesh.wire.console_views import EventView, RowBatch, TaskRow, TraceRows
 from agentmesh.wire.federation import FederationView, PartnerView, RefusedView, SeedView
 from agentmesh.wire.net_views import CutOffView, NetNodeView, NetView, PeerList, PeerRole, PeerState, PeerView, UdpView
 from agentmesh.wire.order_views import KillSwitchRequest, OrderRequest, OrdersView, OrderTaken, OrderView
 from agentmesh.wire.policy import PolicyView, RulingView
-from agentmesh.wire.proof_views import GrantRequest, GrantView, ReceiptList, ReceiptView
+from agentmesh.wire.proof_views import GrantRequest, GrantView, ReceiptCheck, ReceiptChecks, ReceiptList, ReceiptView
 from agentmesh.wire.search_views import (
     AskedView,
     DiscoverFilters,
@@ -42,7 +43,15 @@ from agentmesh.wire.topology_views import (
     TopologyAgent,
     TopologyView,
 )
-from agentmesh.wire.trust_views import AbuseReport, TrustEventView, TrustView, TrustWordView
+from agentmesh.wire.trust_views import (
+    AbuseReport,
+    TrustBin,
+    TrustEventView,
+    TrustList,
+    TrustRow,
+    TrustView,
+    TrustWordView,
+)
 from agentmesh.wire.views import (
     AgentDetail,
     AgentList,
@@ -80,6 +89,8 @@ __all__ = [
     "AuditPeerView",
     "AuditProof",
     "AuditRecords",
+    "AuditRow",
+    "AuditRows",
     "AuditView",
     "BridgeChange",
     "BridgeList",
@@ -88,6 +99,7 @@ __all__ = [
     "BridgeView",
     "CallRequest",
     "CancelResult",
+    "ConfigView",
     "CutOffView",
     "DiscoverFilters",
     "DiscoverHit",
@@ -125,6 +137,8 @@ __all__ = [
     "PolicyView",
     "Problem",
     "ReasonView",
+    "ReceiptCheck",
+    "ReceiptChecks",
     "ReceiptList",
     "ReceiptView",
     "RefusedEntry",
@@ -139,8 +153,10 @@ __all__ = [
     "RunView",
     "Scope",
     "ScoreView",
+    "SecretView",
     "SeedRequest",
     "SeedView",
+    "SettingView",
     "ShutdownView",
     "SkillView",
     "StatsView",
@@ -155,8 +171,11 @@ __all__ = [
     "TopologyView",
     "TraceRows",
     "TraceView",
+    "TrustBin",
     "TrustEventView",
     "TrustLevel",
+    "TrustList",
+    "TrustRow",
     "TrustTier",
     "TrustView",
     "TrustWordView",

@@ -25,32 +25,23 @@ from agentmesh.errors import DecodeError, MeshError, RecordNotFound, SignatureEr
 from agentmesh.identity.audit_record import AuditRecord, read_record
 from agentmesh.identity.checkpoint import Checkpoint, read_checkpoint
 from agentmesh.store.audit_files import TREE_NAME, read_head, records_from
+from agentmesh.store.audit_survey import Wanted
 from agentmesh.wire.audit_views import AuditProof
 
 #: A file with one proof, bytes; ours have about 3,000.
 PROOF_BYTES_MAX = 64 * 1024
+EVERYTHING = Wanted()
 _REF_CHARS_MIN = 4
 _MEMBERS = ("task", "txn", "jti", "proof", "receipt")
 
 
-def select(
-    directory: Path,
-    *,
-    start: int = 0,
-    end: int = 2**53,
-    since: str = "",
-    run: str = "",
-    task: str = "",
-    agent: str = "",
-) -> Iterator[AuditRecord]:
+def select(directory: Path, *, start: int = 0, end: int = 2**53, wanted: Wanted = EVERYTHING) -> Iterator[AuditRecord]:
     """Yield the records that fit, oldest first; what does not read as a record is passed over (``audit_check`` names it).
 
     Args:
         directory: Of the log.
         start, end: Numbers from … to before.
-        since: RFC 3339 time, UTC; earlier ones are left out.
-        run, task: Id or its beginning.
-        agent: did:key of who asked or was asked; or the name of the agent.
+        wanted: Which of them.
 
     Raises:
         OSError, UsageError: it cannot be read.
@@ -60,16 +51,8 @@ def select(
             record = read_record(raw)
         except DecodeError:
             continue
-        data = record.data
-        if since and record.time < since:
-            continue
-        if run and not str(data.get("txn", "")).startswith(run):
-            continue
-        if task and not str(data.get("task", "")).startswith(task):
-            continue
-        if agent and agent not in (data.get("agent"), data.get("resource"), data.get("name")):
-            continue
-        yield record
+        if wanted.fits(record.time, record.data):
+            yield record
 
 
 def find(directory: Path, ref: str, end: int = 2**53) -> AuditRecord:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from agentmesh.errors import Full, MeshError, StateError
@@ -198,6 +198,19 @@ class CallStore:
         """Return how many receipts of a run are kept. Raises StoreError."""
         self._settle()
         return int(self._db.read("SELECT count(*) FROM receipts WHERE run_id=?", run_id)[0][0])
+
+    def counts_of(self, callees: Sequence[str]) -> dict[str, int]:
+        """Return of each of these callees how many receipts that it signed are kept. Raises StoreError."""
+        self._settle()
+        return {
+            callee: int(self._db.read("SELECT count(*) FROM receipts WHERE callee=?", callee)[0][0])
+            for callee in dict.fromkeys(callees)
+        }
+
+    def kept_of(self, hashes: Sequence[str]) -> frozenset[str]:
+        """Return which of these receipts are kept, by their hashes. Raises StoreError."""
+        self._settle()
+        return frozenset(one for one in hashes if self._db.read("SELECT 1 FROM receipts WHERE hash=?", one))
 
     def latest(self, limit: int = 20) -> list[KeptReceipt]:
         """Return the newest receipts, newest first. Raises StoreError."""

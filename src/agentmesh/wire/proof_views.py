@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
@@ -28,6 +30,45 @@ class ReceiptList(msgspec.Struct, kw_only=True):
     """``GET /api/v1/receipts/{ref}``, oldest first."""
 
     receipts: list[ReceiptView]
+
+
+class ReceiptCheck(msgspec.Struct, kw_only=True):
+    """One receipt with its token, read, and checked by this node just now.
+
+    Attributes:
+        hash, task_id, run_id, callee, caller: As in ``ReceiptView``.
+        callee_name, caller_name: As this node knows them.
+        verified: Whether both signatures hold, and the receipt is about the call of this token.
+        why: What does not hold; "" if all does.
+        token_claims, receipt_claims: What the caller and the callee signed.
+        token, receipt: As they were signed.
+    """
+
+    hash: str
+    task_id: str
+    run_id: str
+    callee: str
+    caller: str
+    callee_name: str = ""
+    caller_name: str = ""
+    verified: bool = False
+    why: str = ""
+    token_claims: dict[str, Any] = {}
+    receipt_claims: dict[str, Any] = {}
+    token: str = ""
+    receipt: str = ""
+
+
+class ReceiptChecks(msgspec.Struct, kw_only=True):
+    """``GET /api/v1/receipts/{ref}/check``, oldest first.
+
+    Attributes:
+        receipts: Each with what was found.
+        linked: Whether those of each two follow each other without a gap; false is normal where other calls lie between.
+    """
+
+    receipts: list[ReceiptCheck]
+    linked: bool = False
 
 
 class GrantRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

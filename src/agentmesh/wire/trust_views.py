@@ -70,6 +70,66 @@ class TrustView(msgspec.Struct, kw_only=True):
     words: list[TrustWordView] = []
 
 
+class TrustBin(msgspec.Struct, kw_only=True):
+    """One bar of the histogram: agents with a score from ``low`` to below ``high``; the last one takes 1 in.
+
+    Attributes:
+        low, high: Its edges.
+        count: Agents in it, ``own`` included.
+        own: This node's own agents, whose score is 1 without any evidence.
+    """
+
+    low: float
+    high: float
+    count: int = 0
+    own: int = 0
+
+
+class TrustRow(msgspec.Struct, kw_only=True):
+    """One agent and what this node thinks of it.
+
+    Attributes:
+        agent_id, name: Who.
+        node_id, node_name: The node it lives behind.
+        score, tier: The verdict, 0 … 1 and in a word.
+        organisation: did:key of the organisation that vouches for it; "" for none.
+        receipts: Receipts that it signed and that are kept here.
+    """
+
+    agent_id: str
+    name: str
+    node_id: str = ""
+    node_name: str = ""
+    score: float = 0.0
+    tier: TrustTier = "unknown"
+    organisation: str = ""
+    receipts: int = 0
+
+
+class TrustList(msgspec.Struct, kw_only=True):
+    """``GET /api/v1/trust``: every agent that this node knows, the least trusted first.
+
+    Attributes:
+        agents: Those asked for.
+        count, digest: All agents, and the digest over their ids, scores and tiers; the CLI prints the same.
+        matching: How many fit what was asked for.
+        histogram: All agents by score.
+        tiers: All agents by tier.
+        half_life_s: Evidence counts half after this long.
+        medium, high: Scores from which these tiers begin.
+    """
+
+    agents: list[TrustRow]
+    count: int
+    digest: str
+    matching: int
+    histogram: list[TrustBin] = []
+    tiers: dict[str, int] = {}
+    half_life_s: float = 0.0
+    medium: float = 0.0
+    high: float = 0.0
+
+
 class AbuseReport(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """``POST /api/v1/trust/{agent_id}/reports``: why an agent or node is reported, 1 to 200 characters in one line."""
 

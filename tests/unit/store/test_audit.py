@@ -21,6 +21,7 @@ from agentmesh.store import audit, audit_files, audit_read
 from agentmesh.store.audit import AuditLog, time_of
 from agentmesh.store.audit_check import check_log
 from agentmesh.store.audit_files import AuditConfig
+from agentmesh.store.audit_survey import Wanted
 from agentmesh.wire.audit_views import AuditProof
 
 KEY, OTHER = KeyPair(bytes([1]) * 32), KeyPair(bytes([2]) * 32)
@@ -516,11 +517,11 @@ async def test_records_are_chosen_by_time_run_task_and_agent(tmp_path: Path) -> 
     log = await filled(directory)
     await log.write(body_of("register", "allowed", agent=KEY.did, resource="echo", time="2030-03-17T17:46:40.000000Z"))
     await log.aclose()
-    assert [r.seq for r in audit_read.select(directory, run="run-1")] == list(range(10, 20))
-    assert [r.seq for r in audit_read.select(directory, task="task-0003")] == [3]
-    assert [r.seq for r in audit_read.select(directory, since="2030")] == [20]
-    assert [r.seq for r in audit_read.select(directory, agent="echo")] == [20]
-    assert len(list(audit_read.select(directory, agent=OTHER.did))) == 20
+    assert [r.seq for r in audit_read.select(directory, wanted=Wanted(run="run-1"))] == list(range(10, 20))
+    assert [r.seq for r in audit_read.select(directory, wanted=Wanted(task="task-0003"))] == [3]
+    assert [r.seq for r in audit_read.select(directory, wanted=Wanted(since="2030"))] == [20]
+    assert [r.seq for r in audit_read.select(directory, wanted=Wanted(agent="echo"))] == [20]
+    assert len(list(audit_read.select(directory, wanted=Wanted(agent=OTHER.did)))) == 20
     assert [r.seq for r in audit_read.select(directory, start=5, end=7)] == [5, 6]
 
 

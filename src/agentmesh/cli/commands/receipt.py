@@ -15,7 +15,6 @@ from agentmesh.cli.verb import built, group, new_app, verb
 
 if TYPE_CHECKING:
     from agentmesh.identity.receipt import Receipt
-    from agentmesh.identity.token import CallToken
     from agentmesh.wire.proof_views import ReceiptView
 
 _OPTIONS = {"help_option_names": ["-h", "--help"]}
@@ -41,10 +40,11 @@ def show(out: Output, ref: _Ref = "last") -> None:
         out.data(ReceiptList(receipts=kept))
         return
     from agentmesh.ids import short
+    from agentmesh.node.receipt_check import check_kept
 
     rows: list[list[str]] = []
     for one in kept:
-        receipt, token = _verified(one)
+        receipt, token = check_kept(one)
         said = receipt.claims
         problem = said.problem.rpartition("/")[2] if said.problem else "-"
         purpose = clip(token.claims.purpose, 32) or "-"
@@ -71,15 +71,17 @@ def verify(
 
     The ids of caller and callee are their public keys, so no key and no node is needed.
     """
+    from agentmesh.node.receipt_check import check_kept, follow_each_other
+
     is_file = source == "-" or Path(source).is_file()
     kept = _read(source) if is_file or offline else _fetch(out, source)
     chains: dict[tuple[str, str], list[Receipt]] = {}
     for one in kept:
-        receipt, token = _verified(one)
+        receipt, token = check_kept(one)
         chains.setdefault((receipt.issuer, token.caller), []).append(receipt)
         if not out.json:
             _tell(out, one, receipt)
-    linked = all(_follow_each_other(chain) for chain in chains.values())
+    linked = follow_each_other(chains.values())
     if out.json:
         out.data({"verified": len(kept), "linked": linked, "receipts": [one.hash for one in kept]})
     else:
@@ -89,17 +91,6 @@ def verify(
             out.note(i18n.t("other calls of the same agents lie between them, or receipts are missing"))
 
 
-def _follow_each_other(chain: list[Receipt]) -> bool:
-    from agentmesh.errors import SignatureError
-    from agentmesh.identity.receipt import check_links
-
-    try:
-        check_links(chain)
-    except SignatureError:
-        return False
-    return True
-
-
 def _tell(out: Output, one: ReceiptView, receipt: Receipt) -> None:
     from agentmesh.ids import short
 
@@ -107,25 +98,6 @@ def _tell(out: Output, one: ReceiptView, receipt: Receipt) -> None:
     out.check(
         "ok", said.outcome, f"{short(receipt.issuer)} → {short(said.aud)} · task {one.task_id[:12]} · {one.hash[:12]}"
     )
-
-
-def _verified(one: ReceiptView) -> tuple[Receipt, CallToken]:
-    """Check a receipt against its own token. Raises PeerError."""
-    from agentmesh.errors import SignatureError
-    from agentmesh.identity.receipt import check_receipt, read_receipt
-    from agentmesh.identity.token import read_kept_token
-
-    receipt, token = read_receipt(one.receipt), read_kept_token(one.token)
-    check_receipt(receipt, token, res_digest=None)
-    said = (receipt.hash, receipt.claims.task_id, receipt.issuer, token.caller)
-    if said != (one.hash, one.task_id, one.callee, one.caller):
-        raise SignatureError(
-            "a receipt is listed under other names than it was signed with",
-            code="receipt.listing",
-            why=f"it is for task {receipt.claims.task_id[:64]} of {receipt.issuer}",
-            hint="whoever wrote this list changed it; ask for the receipts at the node that called",
-        )
-    return receipt, token
 
 
 def _fetch(out: Output, ref: str) -> list[ReceiptView]:

@@ -1,0 +1,176 @@
+"""The part of a node that shows what its numbers and records rest on: trust in all agents, who called whom, receipts that hold."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+from agentmesh.identity.audit_record import AuditRecord
+from agentmesh.ids import AgentId
+from agentmesh.node.parts import Parts
+from agentmesh.node.receipt_check import checks_of
+from agentmesh.store.audit_survey import Look, Wanted, look_back, pieces
+from agentmesh.wire.audit_views import AuditRow, AuditRows, TokenState
+from agentmesh.wire.proof_views import ReceiptChecks
+from agentmesh.wire.trust_views import TrustBin, TrustList, TrustRow
+from agentmesh.wire.views import AgentView, TrustTier
+
+if TYPE_CHECKING:
+    from agentmesh.node.node import Node
+
+#: Bars of the histogram of trust.
+_BINS = 10
+_TIERS: tuple[TrustTier, ...] = ("low", "unknown", "medium", "high", "own")
+
+
+class EvidenceHost(Parts):
+    """What ``Node`` shows of evidence; nothing but ``Node`` inherits it."""
+
+    def trust_list(self, limit: int, start: int = 0, tier: str = "", query: str = "") -> TrustList:
+        """Return what this node thinks of every agent it knows, the least trusted first.
+
+        Args:
+            limit, start: Pass over so many of those that fit, return so many.
+            tier: Only this one; "" = all.
+            query: Only agents with this in their name, id or node's name, in any letter case.
+
+        Raises:
+            StoreError: receipts cannot be counted.
+        """
+        config = self.trust.opinions.config
+        agents = sorted(
+            cast("Node", self).agents(), key=lambda one: (one.trust_score, one.name.casefold(), one.agent_id)
+        )
+        fit = [one for one in agents if tier in ("", one.trust_tier) and _has(one, query.casefold())]
+        shown = fit[start : start + limit]
+        receipts = self._call_store.counts_of([one.agent_id for one in shown])
+        return TrustList(
+            agents=[
+                TrustRow(
+                    agent_id=one.agent_id,
+                    name=one.name,
+                    node_id=one.node_id,
+                    node_name=one.node_name,
+                    score=one.trust_score,
+                    tier=one.trust_tier,
+                    organisation=one.organisation,
+                    receipts=receipts.get(one.agent_id, 0),
+                )
+                for one in shown
+            ],
+            count=len(agents),
+            digest=_digest(agents),
+            matching=len(fit),
+            histogram=histogram(agents),
+            tiers={tier: sum(1 for one in agents if one.trust_tier == tier) for tier in _TIERS},
+            half_life_s=config.half_life_s,
+            medium=config.medium,
+            high=config.high,
+        )
+
+    async def receipt_checks(self, ref: str) -> ReceiptChecks:
+        """Return the receipts of a run or task, each checked now (see ``HistoryHost.receipts``)."""
+        kept = await cast("Node", self).receipts(ref)
+        names = {did: self._name_of_key(did) for one in kept for did in (one.caller, one.callee)}
+        return await asyncio.to_thread(checks_of, kept, names.__getitem__)
+
+    async def audit_rows(self, wanted: Wanted, limit: int, before: int) -> AuditRows:
+        """Return audit records as lines of who called whom, newest first (see ``audit_survey.look_back``)."""
+        log = self.audit.log
+        head = log.head
+        look: Look = await asyncio.to_thread(look_back, log.directory, wanted, limit=limit, before=before)
+        signed = 0 if head is None else head.size
+        hashes = [str(one.data["receipt"]) for one in look.records if "receipt" in one.data]
+        kept = self._call_store.kept_of(hashes)
+        return AuditRows(
+            rows=[self._row(one, kept, signed) for one in look.records],
+            matching=look.matching,
+            digest=look.digest,
+            begin=look.begin,
+            end=look.end,
+            next=look.next,
+            signed=signed,
+        )
+
+    async def audit_export(self, wanted: Wanted) -> AsyncIterator[bytes]:
+        """Yield the records that fit, oldest first, one per line exactly as they are hashed; many lines at a time."""
+        found: Iterator[bytes] = pieces(self.audit.log.directory, wanted)
+        while (piece := await asyncio.to_thread(next, found, None)) is not None:
+            if piece:
+                yield piece
+
+    def _row(self, record: AuditRecord, kept: frozenset[str], signed: int) -> AuditRow:
+        def text(name: str) -> str:
+            value: Any = record.data.get(name)
+            return value if isinstance(value, str) else ""
+
+        count = record.data.get("count")
+        caller, callee, node = text("agent"), text("resource"), text("node")
+        return AuditRow(
+            seq=record.seq,
+            time=record.time,
+            action=record.action,
+            decision=record.decision,
+            caller=caller,
+            caller_name=self._name_of_key(caller),
+            claimed=text("claimed"),
+            callee=callee,
+            callee_name=text("name") or self._name_of_key(callee),
+            node=node,
+            node_name=self._name_of_key(node),
+            skill=text("skill"),
+            purpose=text("purpose"),
+            task=text("task"),
+            run=text("txn"),
+            outcome=text("outcome"),
+            code=text("code"),
+            token=_token_state(record),
+            receipt=text("receipt"),
+            kept=text("receipt") in kept,
+            signed=record.seq < signed,
+            count=count if isinstance(count, int) and count > 0 else 1,
+        )
+
+    def _name_of_key(self, did: str) -> str:
+        """Return what people call the owner of a key: the agent or node; "" for nobody known."""
+        if not did.startswith("did:"):
+            return ""
+        entry = self.sights.entry(AgentId(did))
+        if entry is not None:
+            return entry.manifest.name
+        name = self.name_of(did)
+        return "" if "…" in name else name
+
+
+def _token_state(record: AuditRecord) -> TokenState:
+    if record.action == "call.out":
+        return "own"
+    if record.action != "call":
+        return ""
+    return "verified" if "jti" in record.data else "claimed"
+
+
+def _has(agent: AgentView, query: str) -> bool:
+    return not query or any(
+        query in text for text in (agent.name.casefold(), agent.agent_id.casefold(), agent.node_name.casefold())
+    )
+
+
+def histogram(agents: Iterable[AgentView]) -> list[TrustBin]:
+    """Return agents by score, in bars of equal width from 0 to 1; the last one takes 1 in."""
+    bins = [TrustBin(low=at / _BINS, high=(at + 1) / _BINS) for at in range(_BINS)]
+    for one in agents:
+        bar = bins[min(_BINS - 1, max(0, int(one.trust_score * _BINS)))]
+        bar.count += 1
+        bar.own += one.trust_tier == "own"
+    return bins
+
+
+def _digest(agents: Iterable[AgentView]) -> str:
+    total = hashlib.sha256()
+    for one in agents:
+        total.update(f"{one.agent_id}\n{one.trust_score:.4f}\n{one.trust_tier}\n".encode())
+    text = total.hexdigest()
+    return f"{text[:4]}-{text[4:8]}"
