@@ -2718,6 +2718,55 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "console.evidence": Requirement(
+        "RQ4 M2 and §2.5, issue 6.2, research/ux.md §4",
+        "Trust, who called whom and receipts are shown with what they rest on; API, page and CLI show one list with one digest.",
+        (
+            *_in(
+                "unit/node/test_evidence.py",
+                "each_call_is_a_row_at_both_ends_with_names_token_and_receipt",
+                "a_call_whose_token_does_not_hold_says_that_its_caller_is_a_claim",
+                "every_known_agent_is_in_the_list_of_trust_and_in_one_bar",
+                "a_score_at_an_edge_is_in_one_bar",
+                "receipts_are_checked_anew_and_one_that_was_changed_says_what_does_not_hold",
+            ),
+            *_in(
+                "unit/store/test_audit.py",
+                "pages_from_the_newest_end_hold_every_record_that_fits_once",
+                "who_called_whom_is_chosen_by_side_result_action_and_window_and_two_readers_have_one_digest",
+                "what_is_no_record_is_passed_over_and_a_log_without_records_is_empty",
+            ),
+            *_in(
+                "api/test_streams.py",
+                "an_export_is_a_file_of_lines_and_one_that_breaks_off_is_never_ended_as_if_it_were_whole",
+            ),
+            *_in(
+                "cli/test_mesh_views.py",
+                "trust_without_an_agent_shows_all_of_them_with_histogram_count_and_digest",
+            ),
+        ),
+    ),
+    "console.settings": Requirement(
+        "issue 6.2, research/ux.md §4",
+        "Every setting is shown with its value, where that comes from and what it does; never a secret.",
+        _in(
+            "unit/daemon/test_explain.py",
+            "every_setting_is_shown_with_its_value_and_where_that_comes_from",
+            "a_credential_in_an_address_and_what_lies_in_files_is_never_shown",
+            "a_running_node_says_which_settings_a_new_start_would_change",
+        ),
+    ),
+    "console.killswitch": Requirement(
+        "RQ4 M4, issue 6.2",
+        "One press stops all nodes that obey; the daemon signs with the key of its home as the CLI does, and writes down who asked.",
+        _in(
+            "unit/node/test_killswitch.py",
+            "the_daemon_signs_with_the_key_of_its_home_and_writes_down_who_asked",
+            "where_nobody_is_obeyed_the_first_press_makes_the_key_and_a_stop_for_one_node_stays_there",
+            "without_the_right_key_nothing_is_stopped_or_released_and_the_error_says_what_to_do",
+            "a_stop_that_makes_no_sense_is_refused_and_makes_no_key",
+        ),
+    ),
     "house.floors": Requirement(
         "issue 2.1",
         "Imports go down only; the core has no clock, socket or chance of its own.",

@@ -20,6 +20,8 @@ from agentmesh.sdk.types import (
     AgentView,
     AuditProof,
     AuditRecords,
+    AuditRow,
+    AuditRows,
     AuditView,
     CallRequest,
     CancelResult,
@@ -39,6 +41,8 @@ from agentmesh.sdk.types import (
     OrderTaken,
     OrderView,
     PeerView,
+    ReceiptCheck,
+    ReceiptChecks,
     ReceiptView,
     RegisterRequest,
     Reply,
@@ -52,8 +56,12 @@ from agentmesh.sdk.types import (
     TopologyView,
     TraceRows,
     TraceView,
+    TrustBin,
+    TrustList,
+    TrustRow,
     TrustView,
 )
+from agentmesh.store.audit_survey import Wanted
 from agentmesh.store.runrows import rows_of
 from agentmesh.wire.console_views import Marks
 from agentmesh.wire.event import EventV1, digest, order_key
@@ -126,6 +134,7 @@ class FakeBackend:
         self.call_started = asyncio.Event()
         self.followers = 0
         self.seen = Marks(0)
+        self.breaks_off = False
         self.tenants: dict[str, FakeBackend] = {}
         self.owners: dict[str, str] = {}
         self.noted: list[tuple[str, str, dict[str, Any]]] = []
@@ -249,6 +258,32 @@ class FakeBackend:
         if ref != "last":
             raise RunNotFound(f"no receipt of {ref!r}")
         return [ReceiptView(hash="h", task_id="t", run_id="r", callee="b", caller="a", receipt="x.y.z", token="u.v.w")]
+
+    async def receipt_checks(self, ref: str) -> ReceiptChecks:
+        self._ask("receipt_checks", ref)
+        one = ReceiptCheck(
+            hash="h", task_id="t", run_id="r", callee="b", caller="a", verified=True, receipt_claims={"a": 1}
+        )
+        return ReceiptChecks(receipts=[one], linked=True)
+
+    def trust_list(self, limit: int, start: int = 0, tier: str = "", query: str = "") -> TrustList:
+        self._ask("trust_list", limit, start, tier, query)
+        rows = [TrustRow(agent_id=AGENT, name="echo", score=0.4, tier="medium")]
+        return TrustList(
+            agents=rows, count=1, digest="d", matching=1, histogram=[TrustBin(low=0, high=1)], tiers={"own": 0}
+        )
+
+    async def audit_rows(self, wanted: Wanted, limit: int, before: int) -> AuditRows:
+        self._ask("audit_rows", wanted, limit, before)
+        row = AuditRow(seq=0, time="2026", action="call", decision="allowed", caller=AGENT, token="verified")
+        return AuditRows(rows=[row], matching=1, digest="d", begin=0, end=1)
+
+    async def audit_export(self, wanted: Wanted) -> AsyncIterator[bytes]:
+        self._ask("audit_export", wanted)
+        for number in range(3):
+            yield b'{"id":"%d"}\n' % number
+            if self.breaks_off:
+                raise OSError("the disk is gone")
 
     def audit_log(self) -> AuditView:
         return AuditView(node_id=NODE, size=1, checkpoint="x")

@@ -312,3 +312,34 @@ async def test_a_watched_need_goes_on_until_its_client_goes() -> None:
                 await asyncio.sleep(0.01)
         refused = await served.ask("POST", "/api/v1/discover?watch=true", NEED)
         assert refused.problem().code == "discover.watch"
+
+
+async def read_all(served: Served, target: str) -> tuple[bytes, bool]:
+    """Return head and body of a chunked answer, and whether it was ended cleanly."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    try:
+        head = f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+        writer.write(head.encode())
+        text = b""
+        while not text.endswith(b"0\r\n\r\n") and (more := await asyncio.wait_for(reader.read(65_536), 10)):
+            text += more
+        return text, text.endswith(b"0\r\n\r\n")
+    finally:
+        writer.close()
+
+
+async def test_an_export_is_a_file_of_lines_and_one_that_breaks_off_is_never_ended_as_if_it_were_whole() -> None:
+    async with serving() as served:
+        text, is_whole = await read_all(served, "/api/v1/audit/export?result=refused")
+        assert is_whole
+        assert b"application/x-ndjson" in text
+        assert b'attachment; filename="audit.ndjson"' in text
+        assert text.count(b'{"id":') == 3
+        ((_, wanted),) = [one for one in served.backend.asked if one[0] == "audit_export"]
+        assert wanted.result == "refused"
+        assert len(served.app.streams) == 0
+        served.backend.breaks_off = True
+        text, is_whole = await read_all(served, "/api/v1/audit/export")
+        assert text.count(b'{"id":') == 1
+        assert not is_whole
+        assert len(served.app.streams) == 0

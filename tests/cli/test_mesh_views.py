@@ -13,6 +13,7 @@ import pytest
 from agentmesh.cli.commands.status import cut_off_text
 from agentmesh.cli.main import main
 from agentmesh.wire.net_views import CutOffView, NetNodeView, NetView, PeerView, UdpView
+from agentmesh.wire.trust_views import TrustBin, TrustList, TrustRow
 from agentmesh.wire.views import StatusView
 
 IDS = [f"did:key:z6Mk{letter * 40}" for letter in "abcdefg"]
@@ -45,6 +46,7 @@ class FakeMesh:
         self.view = status()
         self.found = list(PEERS)
         self.shape = NetView(nodes=1, edges=0)
+        self.asked: dict[str, Any] = {}
 
     def status(self) -> StatusView:
         return self.view
@@ -54,6 +56,18 @@ class FakeMesh:
 
     def net(self) -> NetView:
         return self.shape
+
+    def trust_list(self, *, tier: str = "", query: str = "", limit: int = 500, start: int = 0) -> TrustList:
+        self.asked = {"tier": tier, "query": query, "limit": limit}
+        bars = [TrustBin(low=at / 10, high=(at + 1) / 10, count=at % 3, own=1 if at == 8 else 0) for at in range(10)]
+        rows = [
+            TrustRow(agent_id=IDS[1], name="\x1b[31mevil", score=0.1, tier="low", node_name="anna", receipts=7),
+            TrustRow(agent_id=IDS[2], name="calc", score=0.8, tier="high", organisation=IDS[3]),
+        ]
+        tiers = {"low": 1, "unknown": 0, "medium": 0, "high": 1, "own": 0}
+        return TrustList(
+            agents=rows, count=9, digest="1234-abcd", matching=4, histogram=bars, tiers=tiers, half_life_s=30 * 86_400.0
+        )
 
 
 @pytest.fixture
@@ -187,3 +201,19 @@ def test_net_that_stopped_early_or_is_in_parts_says_so(node: FakeMesh, say: Say)
     out, _ = say("net")
     assert "the survey stopped at its limit" in out
     assert "! nodes" in out
+
+
+def test_trust_without_an_agent_shows_all_of_them_with_histogram_count_and_digest(node: FakeMesh, say: Say) -> None:
+    out, err = say("trust")
+    assert "\x1b" not in out
+    assert "0.8 - 0.9" in out
+    assert row(out, "calc").startswith("calc 0.80 high")
+    assert "low 1 · unknown 0 · medium 0 · high 1 · own 0" in out
+    assert "2 of 4 that match, 9 agents · digest 1234-abcd" in err
+    assert "30 days" in err
+    assert say("trust", "list", "--tier", "low", "-q", "ev", "-n", "5")
+    assert node.asked == {"tier": "low", "query": "ev", "limit": 5}
+    told = json.loads(say("trust", "--json")[0])
+    assert (told["count"], told["digest"], [one["name"] for one in told["agents"]]) == (
+        9, "1234-abcd", ["\x1b[31mevil", "calc"],
+    )  # fmt: skip

@@ -32,6 +32,7 @@ from agentmesh.api.routes import ROWS
 from agentmesh.api.sse import HEARTBEAT_S, STREAMS_MAX, Streams
 from agentmesh.api.table import Site
 from agentmesh.errors import MeshError, RecordNotFound, Unauthorized, UsageError
+from agentmesh.sdk.types import ConfigView
 
 if TYPE_CHECKING:
     from agentmesh.api.console.ticks import Ticker
@@ -60,6 +61,7 @@ def create_app(
     streams_max: int = STREAMS_MAX,
     heartbeat_s: float = HEARTBEAT_S,
     console: Path | None = None,
+    config_of: Callable[[], ConfigView] | None = None,
 ) -> Api:
     """Build the application.
 
@@ -75,6 +77,7 @@ def create_app(
         streams_max: Most event streams open at once.
         heartbeat_s: Seconds between comments on an idle stream.
         console: Folder of the console's built files; the package's by default.
+        config_of: Returns the settings with which the daemon runs; asked in a thread.
     """
     streams = Streams(streams_max=streams_max, heartbeat_s=heartbeat_s)
     return Api(
@@ -86,6 +89,7 @@ def create_app(
         extra_routes,
         streams,
         console,
+        config_of or _no_config,
         a2a_open=a2a_open,
         metrics_open=metrics_open,
     )
@@ -104,6 +108,7 @@ class Api:
         extra_routes: Sequence[BaseRoute],
         streams: Streams,
         console: Path | None,
+        config_of: Callable[[], ConfigView],
         *,
         a2a_open: bool,
         metrics_open: bool,
@@ -111,7 +116,7 @@ class Api:
         self.streams, self._a2a_open, self._metrics_open = streams, a2a_open, metrics_open
         self._ticker: Ticker | None = None
         describe = functools.cache(lambda: openapi.build(ROWS))
-        site = Site(backend, access, port_of, on_shutdown, describe, registries, self._made_ticker)
+        site = Site(backend, access, port_of, on_shutdown, describe, registries, self._made_ticker, config_of)
         endpoints = [Endpoint(row, site, streams) for row in ROWS]
         self._calls = next(e for e in endpoints if e.row.path == CALLS_PATH)
         self._inner = Starlette(
@@ -197,6 +202,10 @@ class Api:
         except Exception:  # noqa: BLE001 - the HTTP edge
             # Starlette answered with a 500 and raised it again for the log; the server need not see it.
             _log.exception("%s %s failed", scope.get("method", ""), scope.get("path", ""))
+
+
+def _no_config() -> ConfigView:
+    return ConfigView(settings=[], count=0, digest="")
 
 
 def _is_door(path: str) -> bool:

@@ -18,7 +18,7 @@ from agentmesh.api.limited import view_of
 from agentmesh.api.problems import send_prepared, send_problem, unexpected
 from agentmesh.api.scopes import Rights
 from agentmesh.api.sse import Streams
-from agentmesh.api.table import Ask, EventStream, Param, RouteRow, Site
+from agentmesh.api.table import Ask, Download, EventStream, Param, RouteRow, Site
 from agentmesh.api.tokens import PRESENTED
 from agentmesh.errors import Closed, LimitError, MeshError, UsageError
 
@@ -48,7 +48,7 @@ class Endpoint:
             rights.require(self.row.scope)
             ask = await self._read(scope, receive, rights)
             answer = await self.row.handler(ask)
-            body = answer if isinstance(answer, bytes | EventStream) else _encode(answer)
+            body = answer if isinstance(answer, bytes | EventStream | Download) else _encode(answer)
         except Closed as error:
             if error.code == "body.gone":
                 return
@@ -67,6 +67,9 @@ class Endpoint:
             return
         if isinstance(body, EventStream):
             await self._streams.respond(body, scope, receive, send)
+            return
+        if isinstance(body, Download):
+            await self._streams.download(body, scope, receive, send)
             return
         await send(
             {
@@ -98,7 +101,7 @@ class Endpoint:
             body = decode_body(self._decoder, raw)
         last_event_id = _last_event_id(scope) if self.row.stream == "always" else None
         streams = self.row.stream == "accepted" and _accepts_events(scope)
-        if streams or self.row.stream == "always" or (self.row.stream == "asked" and body.stream):
+        if streams or self.row.download or self.row.stream == "always" or (self.row.stream == "asked" and body.stream):
             self._streams.check_room()
         view = view_of(self._site.node, rights)
         return Ask(

@@ -110,6 +110,8 @@ def _success(row: RouteRow) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if row.response is not None:
         content["application/json"] = {"schema": _ref(row.response)}
+    elif row.download:
+        content[row.download] = {"schema": {"type": "string", "contentMediaType": row.download}}
     elif not row.stream:
         content["application/json"] = {"schema": {"type": "object"}}
     if row.stream:

@@ -17,8 +17,8 @@ import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from agentmesh.api.backend import Call
-from agentmesh.api.problems import encode_problem, problem_of, send_problem, unexpected
-from agentmesh.api.table import EventStream
+from agentmesh.api.problems import encode_problem, problem_of, send_prepared, send_problem, unexpected
+from agentmesh.api.table import Download, EventStream
 from agentmesh.errors import Busy, Closed, MeshError
 from agentmesh.sdk.types import DiscoverView
 from agentmesh.wire.event import EventV1, encode_json
@@ -158,6 +158,33 @@ class Streams:
             # Whatever ended the stream, the call behind it is given up; a cancellation of this task waits for that.
             with anyio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
                 await stream.close()
+
+    async def download(self, file: Download, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send a file piece by piece. One that fails or is ended by ``end_all`` breaks off, so that nobody takes it for whole."""
+        from starlette.responses import StreamingResponse
+
+        headers = {
+            "content-disposition": f'attachment; filename="{file.name}"',
+            "cache-control": "no-store",
+            "x-content-type-options": "nosniff",
+        }
+        clock = asyncio.timeout(0 if self._ended else None)
+        self._open.append(clock)
+        progress = Progress(send)
+        try:
+            async with clock:
+                await StreamingResponse(file.pieces, media_type=file.media_type, headers=headers)(
+                    scope, receive, progress
+                )
+        except TimeoutError:
+            if not progress.started:
+                await send_problem(send, Closed("the daemon is stopping", code="daemon.stopping"))
+        except Exception:  # noqa: BLE001 - the HTTP edge: headers are out, and the server closes what is not whole
+            _log.exception("a download broke off")
+            if not progress.started:
+                await send_prepared(send, unexpected(), [])
+        finally:
+            self._open.remove(clock)
 
 
 class Progress:

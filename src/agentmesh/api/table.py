@@ -18,6 +18,7 @@ from agentmesh.api.scopes import Rights, ScopeName
 from agentmesh.errors import MeshError
 from agentmesh.node.presented import Presented
 from agentmesh.sdk.requests import BODY_BYTES_MAX
+from agentmesh.sdk.types import ConfigView
 
 if TYPE_CHECKING:
     from agentmesh.api.console.ticks import Ticker
@@ -51,6 +52,7 @@ class Site:
     registries: Registries
     #: The console's stream, made with its first client.
     ticker: Callable[[], Ticker]
+    config_of: Callable[[], ConfigView]
 
 
 @dataclass(slots=True)
@@ -90,7 +92,16 @@ class EventStream:
     close: Callable[[], Awaitable[None]]
 
 
-Handler = Callable[[Ask], Awaitable[msgspec.Struct | EventStream | bytes]]
+@dataclass(slots=True)
+class Download:
+    """An answer to keep as a file, of any length: ``pieces`` are sent as they come. What breaks off is not ended cleanly."""
+
+    pieces: AsyncIterator[bytes]
+    media_type: str
+    name: str
+
+
+Handler = Callable[[Ask], Awaitable[msgspec.Struct | EventStream | Download | bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +110,8 @@ class RouteRow:
 
     Attributes:
         method, path: As in HTTP; ``{name}`` in a path is one segment.
-        handler: Answers it: a struct is sent as JSON, bytes are JSON already, an EventStream is sent as SSE.
+        handler: Answers it: a struct is sent as JSON, bytes are JSON already, an EventStream is sent as SSE, a
+            Download as a file.
         summary: One line.
         response: Type of the JSON answer; None for bytes that describe themselves.
         request: Type of the JSON body, if any.
@@ -107,6 +119,7 @@ class RouteRow:
         params: Query parameters; unknown ones are refused.
         stream: "" = JSON only, "always" = SSE only, "asked" = SSE when the body asks for it, "accepted" = SSE when the header
             ``Accept`` does.
+        download: Media type of a file that it answers with in place of JSON.
         scope: What whoever asks must be allowed (``api.scopes``): the operator's alone unless it says otherwise; "" = the
             route is public and needs no credential.
         body_bytes_max: Largest body in bytes.
@@ -122,6 +135,7 @@ class RouteRow:
     errors: tuple[type[MeshError], ...] = ()
     params: tuple[Param, ...] = ()
     stream: Literal["", "always", "asked", "accepted"] = ""
+    download: str = ""
     scope: ScopeName = "admin"
     body_bytes_max: int = BODY_BYTES_MAX
     description: str = ""

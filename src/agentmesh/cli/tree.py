@@ -50,7 +50,7 @@ VERBS: tuple[VerbRow, ...] = (
     VerbRow("tenants", _NODE, "Tenants: who else lives on this node."),
     VerbRow("discover", _AGENTS, "List the agents of the mesh, or those that match a question."),
     VerbRow("show", _AGENTS, "Show one agent: card, skills, replicas."),
-    VerbRow("trust", _AGENTS, "Show how far this node trusts an agent or node; report abuse."),
+    VerbRow("trust", _AGENTS, "Show how far this node trusts agents and nodes; report abuse."),
     VerbRow("register", _AGENTS, "Bring an agent that already runs into the mesh."),
     VerbRow("deregister", _AGENTS, "Take an agent out of the mesh."),
     VerbRow("import", _AGENTS, "Bring in the agents of an agent card, an AI Catalog or an MCP registry.", "import_"),

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from agentmesh.daemon.lock import DaemonLock, remove_runfile
-from agentmesh.daemon.settings import Settings, load, table
+from agentmesh.daemon.settings import Loaded, load, table
 from agentmesh.errors import EXIT_BUG, EXIT_INTERRUPTED, MeshError, row_of
 
 
@@ -36,12 +36,12 @@ def main(argv: list[str] | None = None) -> int:
     given: dict[str, Any] = vars(parser().parse_args(argv))
     profile = given.pop("profile")
     try:
-        settings = load(given, profile=profile).settings
-        home = settings.paths
+        loaded = load(given, profile=profile)
+        home = loaded.settings.paths
         home.prepare()
         with DaemonLock(home):
             try:
-                return _run(settings)
+                return _run(loaded, profile)
             finally:
                 remove_runfile(home)
     except MeshError as error:
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
-def _run(settings: Settings) -> int:
+def _run(loaded: Loaded, profile: str | None) -> int:
     """Run the composition root on uvloop where it is installed, else on asyncio."""
     import asyncio
 
@@ -67,7 +67,7 @@ def _run(settings: Settings) -> int:
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(serve(settings))
+        return runner.run(serve(loaded, profile))
 
 
 if __name__ == "__main__":

@@ -33,13 +33,14 @@ from agentmesh.core.trust.config import TrustConfig
 from agentmesh.daemon.bridging import Bridging
 from agentmesh.daemon.capacity import capacity_tier
 from agentmesh.daemon.changes import note_settings
+from agentmesh.daemon.explain import running
 from agentmesh.daemon.home import Home, write_atomic
 from agentmesh.daemon.http import Server, make_partner_server, make_server
 from agentmesh.daemon.knobs import Settings
 from agentmesh.daemon.launch import bind_loopback
 from agentmesh.daemon.lock import RunFile, write_runfile
 from agentmesh.daemon.memory import keep_small
-from agentmesh.daemon.settings import discover_weights, parse_listen, trust_weights
+from agentmesh.daemon.settings import Loaded, discover_weights, parse_listen, trust_weights
 from agentmesh.daemon.signals import Stop
 from agentmesh.errors import ConfigError, MeshError, UsageError
 from agentmesh.identity.keys import KeyPair
@@ -112,8 +113,12 @@ class Kit:
                 await adapter.aclose()
 
 
-async def serve(settings: Settings) -> int:
+async def serve(loaded: Loaded, profile: str | None = None) -> int:
     """Run one node until it is asked to stop; the caller holds the home's lock.
+
+    Args:
+        loaded: The settings, and where each comes from.
+        profile: The profile that was asked for by a flag.
 
     Returns:
         The exit code.
@@ -121,6 +126,7 @@ async def serve(settings: Settings) -> int:
     Raises:
         ConfigError, StateError, StoreError, NoRoute: the daemon could not start; what was begun was undone.
     """
+    settings = loaded.settings
     home = settings.paths
     setup_logging(level=settings.log_level, file=home.log, stderr=not _is_stderr(home.log))
     stop = Stop()
@@ -164,6 +170,7 @@ async def serve(settings: Settings) -> int:
             node,
             access=access,
             registries=bridging,
+            config_of=running(loaded, profile),
             port_of=lambda: port,
             on_shutdown=lambda: stop.request("POST /api/v1/shutdown"),
             extra_routes=[*edge.routes(), *MetricsEdge(node.measure).routes()],

@@ -1,4 +1,4 @@
-"""The part of a node that shows what its numbers and records rest on: trust in all agents, who called whom, receipts that hold."""
+"""The part of a node that shows what it goes by: trust in every agent, who called whom, and receipts that hold."""
 
 from __future__ import annotations
 

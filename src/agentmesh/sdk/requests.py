@@ -65,6 +65,7 @@ from agentmesh.sdk.types import (
     TenantRequest,
     TenantView,
     TraceView,
+    TrustList,
     TrustTier,
     TrustView,
     WeightsView,
@@ -261,6 +262,12 @@ def explain_policy(caller: str, callee: str, skill: str = "", purpose: str = "")
 def trust(ref: str) -> Request[TrustView]:
     """Ask how far the node trusts an agent or node."""
     return Request("GET", f"/api/v1/trust/{_segment(ref)}", TrustView)
+
+
+def trust_list(*, tier: str = "", query: str = "", limit: int = 500, start: int = 0) -> Request[TrustList]:
+    """Ask how far the node trusts every agent."""
+    wanted = {"tier": tier, "query": query, "limit": str(limit), "start": str(start) if start else ""}
+    return Request("GET", "/api/v1/trust" + _query(wanted), TrustList)
 
 
 def report_abuse(ref: str, reason: str) -> Request[TrustView]:

@@ -57,7 +57,8 @@ class AuditRecords(msgspec.Struct, kw_only=True):
     next: int | None = None
 
 
-#: Of a call's token: this node checked that it holds; it sent the call itself; it does not hold, so the caller is a claim; no call.
+#: Of the token of a call: this node checked that it holds; it sent the call itself; it does not hold, so that the caller is a
+#: claim; "" for what is no call.
 TokenState = Literal["verified", "own", "claimed", ""]
 
 

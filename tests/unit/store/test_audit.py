@@ -21,7 +21,7 @@ from agentmesh.store import audit, audit_files, audit_read
 from agentmesh.store.audit import AuditLog, time_of
 from agentmesh.store.audit_check import check_log
 from agentmesh.store.audit_files import AuditConfig
-from agentmesh.store.audit_survey import Wanted
+from agentmesh.store.audit_survey import Wanted, look_back, pieces
 from agentmesh.wire.audit_views import AuditProof
 
 KEY, OTHER = KeyPair(bytes([1]) * 32), KeyPair(bytes([2]) * 32)
@@ -523,6 +523,74 @@ async def test_records_are_chosen_by_time_run_task_and_agent(tmp_path: Path) -> 
     assert [r.seq for r in audit_read.select(directory, wanted=Wanted(agent="echo"))] == [20]
     assert len(list(audit_read.select(directory, wanted=Wanted(agent=OTHER.did)))) == 20
     assert [r.seq for r in audit_read.select(directory, start=5, end=7)] == [5, 6]
+
+
+@pytest.mark.parametrize("looked_max", [1, 3, 7, 1000])
+@pytest.mark.parametrize("limit", [1, 2, 5, 100])
+async def test_pages_from_the_newest_end_hold_every_record_that_fits_once(
+    tmp_path: Path, limit: int, looked_max: int
+) -> None:
+    directory = tmp_path / "audit"
+    await (await filled(directory)).aclose()
+    wanted = Wanted(run="run-1")
+    found: list[int] = []
+    matching, before = 0, 2**53
+    while True:
+        look = look_back(directory, wanted, limit=limit, before=before, looked_max=looked_max)
+        assert look.end - look.begin <= looked_max, "one look is bounded"
+        assert look.matching >= len(look.records)
+        found += [record.seq for record in look.records]
+        matching = max(matching, look.matching)
+        if look.next is None:
+            break
+        assert look.next < before
+        before = look.next
+    assert found == list(range(19, 9, -1))
+    assert matching == min(10, looked_max)
+
+
+async def test_who_called_whom_is_chosen_by_side_result_action_and_window_and_two_readers_have_one_digest(
+    tmp_path: Path,
+) -> None:
+    directory = tmp_path / "audit"
+    log = await filled(directory)
+    odd = body_of(
+        "call", "refused", agent=KEY.did, resource=OTHER.did, time="2030-03-17T17:46:40.000000Z", claimed="did:key:zNo",
+        outcome="rejected", code="signature.invalid", name="far",
+    )  # fmt: skip
+    await log.write(odd)
+    await log.aclose()
+
+    def seqs(**wanted: str) -> list[int]:
+        look = look_back(directory, Wanted(**wanted), limit=100)
+        assert look.matching == len(look.records)
+        lines_ = b"".join(pieces(directory, Wanted(**wanted))).splitlines()
+        assert lines_ == [record.raw for record in reversed(look.records)], "the export is what is listed"
+        return [record.seq for record in look.records]
+
+    assert seqs(result="refused") == seqs(result="rejected") == seqs(result="signature.invalid") == [20]
+    assert seqs(caller="did:key:zNo") == seqs(callee="far") == seqs(callee=OTHER.did[:30], since="2029") == [20]
+    assert len(seqs(action="call")) == 21
+    assert seqs(action="cal") == seqs(caller="did:key:zNobody") == []
+    assert len(seqs(until="2029")) == 20
+    one, two = (look_back(directory, Wanted(until="2029"), limit=limit) for limit in (1, 100))
+    assert one.digest == two.digest != look_back(directory, Wanted(), limit=1).digest
+
+
+async def test_what_is_no_record_is_passed_over_and_a_log_without_records_is_empty(tmp_path: Path) -> None:
+    directory = tmp_path / "audit"
+    await (await filled(directory, 3, AuditConfig(reserve_bytes=1 << 16))).aclose()
+    segment = directory / "000000000000.jsonl"
+    good = segment.read_bytes().splitlines(keepends=True)
+    segment.write_bytes(good[0] + b"[]\n{}\n\xff\n" + b"[" * 10_000 + b"\n" + good[2])
+    look = look_back(directory, Wanted(), limit=10)
+    assert ([record.seq for record in look.records], look.matching, look.next) == ([2, 0], 2, None)
+    assert b"".join(pieces(directory, Wanted())) == good[0] + good[2]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    look = look_back(empty, Wanted(), limit=10)
+    assert (look.records, look.matching, look.begin, look.end, look.next) == ([], 0, 0, 0, None)
+    assert list(pieces(empty, Wanted())) == []
 
 
 def test_times_are_rfc_3339_in_utc() -> None:

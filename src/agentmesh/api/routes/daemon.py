@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 from agentmesh import __version__
 from agentmesh.api.table import Ask, RouteRow
 from agentmesh.errors import ConfigError, LimitError, UsageError
-from agentmesh.sdk.types import HealthView, NetView, PeerList, SeedRequest, ShutdownView, StatusView
+from agentmesh.sdk.types import ConfigView, HealthView, NetView, PeerList, SeedRequest, ShutdownView, StatusView
 
 SEEDS_MAX = 100
 
@@ -51,6 +52,11 @@ async def survey_net(ask: Ask) -> NetView:
     return await ask.backend.net()
 
 
+async def show_config(ask: Ask) -> ConfigView:
+    """Answer ``GET /api/v1/config``."""
+    return await asyncio.to_thread(ask.site.config_of)
+
+
 async def shutdown(ask: Ask) -> ShutdownView:
     """Answer ``POST /api/v1/shutdown``; the daemon ends after the answer is out."""
     ask.afterwards = ask.site.on_shutdown
@@ -79,6 +85,13 @@ ROWS = (
         "Survey the shape of the mesh; up to about five seconds",
         NetView,
         scope="read",
+    ),
+    RouteRow(
+        "GET",
+        "/api/v1/config",
+        show_config,
+        "Show every setting with its value, where that comes from and what it does; never a secret",
+        ConfigView,
     ),
     RouteRow("POST", "/api/v1/shutdown", shutdown, "End the daemon gracefully", ShutdownView, scope="admin"),
 )

@@ -8,7 +8,16 @@ from agentmesh.api.sse import stream_of_log
 from agentmesh.api.table import Ask, EventStream, Param, RouteRow
 from agentmesh.errors import Busy, Corrupt, DecodeError, Full, LimitError, RecordNotFound, RunNotFound, UsageError
 from agentmesh.sdk.requests import EVENTS_BYTES_MAX
-from agentmesh.sdk.types import EventsRequest, EventView, ReceiptList, RunList, Stored, TraceRows, TraceView
+from agentmesh.sdk.types import (
+    EventsRequest,
+    EventView,
+    ReceiptChecks,
+    ReceiptList,
+    RunList,
+    Stored,
+    TraceRows,
+    TraceView,
+)
 from agentmesh.wire.rows import ROWS_DEFAULT, ROWS_MAX, RowQuery, kinds_of, listed
 
 _SEQ_DIGITS_MAX = 15
@@ -55,6 +64,11 @@ async def show_event(ask: Ask) -> EventView:
 async def list_receipts(ask: Ask) -> ReceiptList:
     """Answer ``GET /api/v1/receipts/{ref}``."""
     return ReceiptList(receipts=await ask.backend.receipts(ask.path["ref"]))
+
+
+async def check_receipts(ask: Ask) -> ReceiptChecks:
+    """Answer ``GET /api/v1/receipts/{ref}/check``."""
+    return await ask.backend.receipt_checks(ask.path["ref"])
 
 
 async def follow_events(ask: Ask) -> EventStream:
@@ -135,6 +149,17 @@ ROWS = (
         list_receipts,
         "Show what callees signed of a run",
         ReceiptList,
+        errors=(RunNotFound, UsageError, Corrupt),
+        path_params={"ref": _REF_SUMMARY},
+        description="Receipts and the tokens of their calls, as kept at this node: enough to check both offline.",
+        scope="read",
+    ),
+    RouteRow(
+        "GET",
+        "/api/v1/receipts/{ref}/check",
+        check_receipts,
+        "Show what caller and callees signed of a run or task, and whether this node finds that it holds",
+        ReceiptChecks,
         errors=(RunNotFound, UsageError, Corrupt),
         path_params={"ref": _REF_SUMMARY},
         description="Receipts and the tokens of their calls, as kept at this node: enough to check both offline.",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +25,17 @@ _FINDINGS_SHOWN = 20
 _Directory = Annotated[Path | None, typer.Option("--dir", help="Directory of the log, or of a copy [HOME/audit].")]
 _Key = Annotated[str, typer.Option("--key", help="did:key of the node whose log it must be.")]
 _Ref = Annotated[str, typer.Argument(help="Number of a record, task or run id or the beginning of one, or 'last'.")]
+_Action = Annotated[str, typer.Option("--action", help="Only these: call for calls both ways, or another action.")]
+_Caller = Annotated[str, typer.Option("--caller", help="Only of this caller: its did:key or the beginning of it.")]
+_Callee = Annotated[
+    str, typer.Option("--callee", help="Only of this callee: its did:key, the beginning of it, or its name.")
+]
+_Result = Annotated[
+    str, typer.Option("--result", help="Only with this decision, outcome or code: refused, completed, ….")
+]
+_Task = Annotated[str, typer.Option("--task", help="Only of this task, by its id or the beginning of it.")]
+_Since = Annotated[str, typer.Option("--since", help="RFC 3339 time or its beginning, UTC: 2026-11-21T08.")]
+_Until = Annotated[str, typer.Option("--until", help="As --since: only before it.")]
 _Run = Annotated[str, typer.Option("--run", help="Only of this run, by its id or the beginning of it.")]
 _Agent = Annotated[str, typer.Option("--agent", help="Only with this agent on either side: its id or name.")]
 
@@ -34,6 +44,16 @@ def show(
     out: Output,
     ref: Annotated[str, typer.Argument(help="One record in full; leave it out to list the newest.")] = "",
     lines: Annotated[int, typer.Option("--lines", "-n", help="How many of the newest.", min=1, max=10_000)] = 20,
+    action: _Action = "",
+    caller: _Caller = "",
+    callee: _Callee = "",
+    agent: _Agent = "",
+    result: _Result = "",
+    run: _Run = "",
+    task: _Task = "",
+    since: _Since = "",
+    until: _Until = "",
+    before: Annotated[int, typer.Option("--before", help="Only records with a lower number.", min=0)] = 2**53,
     directory: _Directory = None,
 ) -> None:
     """Show the newest audit records, or one in full with what would undo the call.
@@ -41,16 +61,39 @@ def show(
     \b
     agentmesh audit show
     agentmesh audit show last
+    agentmesh audit show --action call --result refused
     """
-    from agentmesh.store.audit_read import find, select
+    from agentmesh.store.audit_read import find
+    from agentmesh.store.audit_survey import Wanted, look_back
 
     place = _place(out, directory)
     if ref:
         _show_one(out, find(place, ref))
         return
-    newest = deque(select(place), maxlen=lines)
+    wanted = Wanted(
+        action=action,
+        caller=caller,
+        callee=callee,
+        agent=agent,
+        result=result,
+        run=run,
+        task=task,
+        since=since,
+        until=until,
+    )
+    look = look_back(place, wanted, limit=lines, before=before)
+    newest = look.records[::-1]
     if out.json:
-        out.data({"records": [_json(record) for record in newest]})
+        out.data(
+            {
+                "records": [_json(record) for record in newest],
+                "matching": look.matching,
+                "digest": look.digest,
+                "begin": look.begin,
+                "end": look.end,
+                "next": look.next,
+            }
+        )
         return
     from agentmesh.ids import short
 
@@ -72,6 +115,17 @@ def show(
             ]
         )
     out.table(["#", "time", "action", "by", "of", "outcome", "purpose", "undo"], rows)
+    counts = {
+        "shown": len(newest),
+        "matching": look.matching,
+        "begin": look.begin,
+        "end": max(look.begin, look.end - 1),
+    }
+    out.note(
+        i18n.t("{shown} of {matching} that match among records {begin} to {end}", **counts) + f" · digest {look.digest}"
+    )
+    if look.begin and look.next is not None and look.matching <= len(newest):
+        out.next(f"agentmesh audit show --before {look.next}", i18n.t("older ones"))
     out.next("agentmesh audit verify")
 
 
@@ -127,9 +181,15 @@ def verify(
 
 def export(
     out: Output,
-    since: Annotated[str, typer.Option("--since", help="RFC 3339 time or its beginning, UTC: 2026-11-21T08.")] = "",
+    since: _Since = "",
+    until: _Until = "",
     run: _Run = "",
     agent: _Agent = "",
+    action: _Action = "",
+    caller: _Caller = "",
+    callee: _Callee = "",
+    result: _Result = "",
+    task: _Task = "",
     directory: _Directory = None,
 ) -> None:
     """Write records as CloudEvents, one JSON object per line, exactly as they are hashed.
@@ -138,10 +198,21 @@ def export(
     agentmesh audit export --since 2026-11-01 > records.jsonl
     agentmesh audit export --run 8f3a91c2 > run.jsonl
     """
-    from agentmesh.store.audit_read import select
+    from agentmesh.store.audit_survey import Wanted, pieces
 
-    for record in select(_place(out, directory), since=since, run=run, agent=agent):
-        out.raw(record.raw.decode("utf-8") + "\n")
+    wanted = Wanted(
+        action=action,
+        caller=caller,
+        callee=callee,
+        agent=agent,
+        result=result,
+        run=run,
+        task=task,
+        since=since,
+        until=until,
+    )
+    for piece in pieces(_place(out, directory), wanted):
+        out.raw(piece.decode("utf-8"))
 
 
 def prove(out: Output, ref: _Ref = "last", directory: _Directory = None) -> None:

@@ -49,10 +49,16 @@ def explain(
 
     if key:
         row_of(key)
-    entries = [entry for entry in _load(out).explain() if key in ("", entry.row.key)]
+    loaded = _load(out)
+    entries = [entry for entry in loaded.explain() if not key or entry.row.key == row_of(key).key]
     if out.json:
-        out.data({"settings": [_explained(entry) for entry in entries]})
+        from agentmesh.daemon.explain import config_view
+
+        view = config_view(loaded)
+        out.data(view if not key else {"settings": [one for one in view.settings if one.key == row_of(key).key]})
         return
+    from agentmesh.daemon.explain import digest_of, setting_views
+
     for entry in entries:
         row = entry.row
         unit = f" {row.knob.unit}" if row.knob.unit else ""
@@ -66,6 +72,10 @@ def explain(
                 f"    set it: {row.flag} · {row.env}"
                 + ("" if row.key == "home" else f" · agentmesh config set {row.key} …")
             )
+    if not key:
+        out.note(
+            i18n.t("{count} settings · digest {digest}", count=len(entries), digest=digest_of(setting_views(loaded)))
+        )
 
 
 def set_(
@@ -135,22 +145,6 @@ def _plain(value: Any) -> Any:
     from pathlib import Path
 
     return str(value) if isinstance(value, Path) else value
-
-
-def _explained(entry: Any) -> dict[str, Any]:
-    row = entry.row
-    return {
-        "key": row.key,
-        "value": _plain(entry.value),
-        "source": entry.source,
-        "default": row.default,
-        "effect": row.knob.effect,
-        "when": row.knob.when,
-        "origin": row.knob.origin,
-        "unit": row.knob.unit,
-        "flag": row.flag,
-        "env": row.env,
-    }
 
 
 def build() -> Any:

@@ -1,4 +1,4 @@
-"""``agentmesh trust AGENT`` and ``agentmesh trust report AGENT``: how far this node trusts somebody, and why."""
+"""``agentmesh trust``, ``trust AGENT`` and ``trust report AGENT``: how far this node trusts others, and why."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from agentmesh.cli.verb import built, group, new_app, verb
 if TYPE_CHECKING:
     from agentmesh.wire.trust_views import TrustView
 
+#: Width of the longest bar.
+_BAR = 40
 _OPTIONS = {"help_option_names": ["-h", "--help"]}
 _STYLE: dict[str, str] = {"own": "ok", "high": "ok", "medium": "plain", "low": "warn", "unknown": "dim"}
 _Agent = Annotated[
@@ -31,6 +33,59 @@ class _ShowGroup(typer.core.TyperGroup):
         if args and args[0] not in self.commands and not args[0].startswith("-"):
             args = ["show", *args]
         return super().resolve_command(ctx, args)
+
+
+def list_(
+    out: Output,
+    tier: Annotated[str, typer.Option("--tier", help="Only this one: low, unknown, medium, high, own.")] = "",
+    query: Annotated[str, typer.Option("--query", "-q", help="Only with this in name, id or node's name.")] = "",
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many agents.", min=1, max=10_000)] = 50,
+) -> None:
+    """Show how far this node trusts every agent it knows, the least trusted first.
+
+    \b
+    agentmesh trust
+    agentmesh trust list --tier low
+    """
+    from agentmesh.cli.connect import connect
+    from agentmesh.ids import short
+
+    with connect(out) as mesh:
+        view = mesh.trust_list(tier=tier, query=query, limit=limit)
+    if out.json:
+        out.data(view)
+        return
+    most = max((one.count for one in view.histogram), default=0)
+    for one in view.histogram:
+        bar = "█" * (-(-one.count * _BAR // most) if most else 0)
+        own = f"  ({i18n.t('{count} of your own', count=one.own)})" if one.own else ""
+        out.line(f"  {one.low:.1f} - {one.high:.1f}  {one.count:>6}  ", (bar, "name"), (own, "dim"))
+    out.line("  " + " · ".join(f"{name} {count}" for name, count in view.tiers.items()))
+    days = f"{view.half_life_s / 86_400:g}"
+    out.note(i18n.t("evidence counts half after {days} days, and an hour adds only so much", days=days))
+    if view.agents:
+        out.line("")
+        rows: list[list[Styled]] = [
+            [
+                (clip(printable(row.name), 24), "name"),
+                f"{row.score:.2f}",
+                (row.tier, _STYLE.get(row.tier, "plain")),
+                clip(printable(row.node_name), 20) or "-",
+                short(row.organisation) if row.organisation else "-",
+                str(row.receipts),
+            ]
+            for row in view.agents
+        ]
+        out.table(["NAME", "SCORE", "TIER", "NODE", "ORGANISATION", "RECEIPTS"], rows)
+    shown = i18n.t(
+        "{shown} of {matching} that match, {count} agents",
+        shown=len(view.agents),
+        matching=view.matching,
+        count=view.count,
+    )
+    out.note(f"{shown} · digest {view.digest}")
+    if not view.count:
+        out.next("agentmesh demo --keep")
 
 
 def show(out: Output, agent: _Agent) -> None:
@@ -107,9 +162,9 @@ def _tell(out: Output, view: TrustView) -> None:
 def build() -> Any:
     """Return the group."""
     app = new_app(cls=_ShowGroup, context_settings=_OPTIONS)
-    app.callback(invoke_without_command=True, help="Show how far this node trusts an agent or node; report abuse.")(
-        group()
+    app.callback(invoke_without_command=True, help="Show how far this node trusts agents and nodes; report abuse.")(
+        group(list_)
     )
-    for name, body in (("show", show), ("report", report)):
+    for name, body in (("list", list_), ("show", show), ("report", report)):
         app.command(name, context_settings=_OPTIONS)(verb(body))
     return built(app)
