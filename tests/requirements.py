@@ -2758,7 +2758,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "console.killswitch": Requirement(
         "RQ4 M4, issue 6.2",
-        "One press stops all nodes that obey; the daemon signs with the key of its home as the CLI does, and writes down who asked.",
+        "One press stops all that obey; the daemon signs with the key of its home as the CLI does, and writes down who asked.",
         _in(
             "unit/node/test_killswitch.py",
             "the_daemon_signs_with_the_key_of_its_home_and_writes_down_who_asked",

@@ -211,7 +211,7 @@ def test_trust_without_an_agent_shows_all_of_them_with_histogram_count_and_diges
     assert "low 1 · unknown 0 · medium 0 · high 1 · own 0" in out
     assert "2 of 4 that match, 9 agents · digest 1234-abcd" in err
     assert "30 days" in err
-    assert say("trust", "list", "--tier", "low", "-q", "ev", "-n", "5")
+    assert say("trust", "list", "--tier", "low", "--query", "ev", "-n", "5")
     assert node.asked == {"tier": "low", "query": "ev", "limit": 5}
     told = json.loads(say("trust", "--json")[0])
     assert (told["count"], told["digest"], [one["name"] for one in told["agents"]]) == (

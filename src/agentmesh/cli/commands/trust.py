@@ -38,7 +38,7 @@ class _ShowGroup(typer.core.TyperGroup):
 def list_(
     out: Output,
     tier: Annotated[str, typer.Option("--tier", help="Only this one: low, unknown, medium, high, own.")] = "",
-    query: Annotated[str, typer.Option("--query", "-q", help="Only with this in name, id or node's name.")] = "",
+    query: Annotated[str, typer.Option("--query", help="Only with this in name, id or node's name.")] = "",
     limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many agents.", min=1, max=10_000)] = 50,
 ) -> None:
     """Show how far this node trusts every agent it knows, the least trusted first.
