@@ -266,8 +266,9 @@ def trust(ref: str) -> Request[TrustView]:
 
 def trust_list(*, tier: str = "", query: str = "", limit: int = 500, start: int = 0) -> Request[TrustList]:
     """Ask how far the node trusts every agent."""
-    wanted = {"tier": tier, "query": query, "limit": str(limit), "start": str(start) if start else ""}
-    return Request("GET", "/api/v1/trust" + _query(wanted), TrustList)
+    return Request(
+        "GET", f"/api/v1/trust?{urlencode(dict(tier=tier, query=query, limit=limit, start=start))}", TrustList
+    )
 
 
 def report_abuse(ref: str, reason: str) -> Request[TrustView]:
