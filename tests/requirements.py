@@ -435,11 +435,27 @@ REQUIREMENTS: dict[str, Requirement] = {
     "daemon.log": Requirement(
         "RQ0 §4.8, issue 2.3",
         "Structured logs, bounded on disk, from which no input can break out.",
-        _in(
-            "unit/obs/test_log.py",
-            "records_become_json_lines_with_time_level_logger_and_extras",
-            "hostile_texts_and_wrong_arguments_still_give_one_line",
-            "the_file_is_rotated_so_that_the_disk_does_not_fill",
+        (
+            *_in(
+                "unit/obs/test_log.py",
+                "records_become_json_lines_with_time_level_logger_and_extras",
+                "hostile_texts_and_wrong_arguments_still_give_one_line",
+                "the_file_is_rotated_so_that_the_disk_does_not_fill",
+                "a_log_that_cannot_be_written_stops_nobody",
+            ),
+            *_in(
+                "unit/node/test_call_lines.py",
+                "a_call_leaves_a_line_at_both_ends_that_agree",
+                "no_line_says_what_was_asked_or_answered_however_a_call_ends",
+                "a_flood_of_forged_calls_fills_no_log",
+                "a_clock_that_jumps_makes_no_duration_negative",
+            ),
+            *_in(
+                "cli/test_log_lines.py",
+                "following_goes_on_when_the_log_is_rotated_cut_or_taken_away",
+                "lines_are_filtered_by_level_run_and_agent",
+                "names_from_afar_cannot_pass_for_lines_of_their_own",
+            ),
         ),
     ),
     "metrics": Requirement(

@@ -281,6 +281,7 @@ def _node(
         embedder_model=settings.embedder_model,
         embedder_key_file=settings.embedder_key_file,
         models_dir=settings.models_dir,
+        log_calls=settings.log_calls,
     )
     brain = BrainConfig(
         directory=DirectoryConfig(

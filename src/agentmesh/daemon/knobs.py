@@ -532,6 +532,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = "info"
 
+    log_calls: Annotated[
+        bool,
+        Knob(
+            effect="Write a line into daemon.log for each call that is over: who, whom, which trace, budget, result, time; "
+            "never what was said (docs/reference/logs.md).",
+            when="Off where there are thousands of calls a second and the event log is enough.",
+            origin="on: the log is where people look first",
+        ),
+    ] = True
+
     @property
     def paths(self) -> Home:
         """The files in the home directory."""

@@ -46,6 +46,7 @@ class NodeConfig:
         embedder, embedder_model, embedder_key_file: By what meaning is compared (``embed.choose``).
         models_dir: Where local models are; "": in the home.
         trace_share: Share of the traces that begin at this node which are marked as sampled, 0 … 1.
+        log_calls: Whether each call leaves a line in the log.
         capacity: Tier 0 … 4: how many long links it carries for others (docs/spec/overlay.md).
     """
 
@@ -82,4 +83,5 @@ class NodeConfig:
     embedder_model: str = ""
     embedder_key_file: str = ""
     models_dir: str = ""
+    log_calls: bool = True
     trace_share: float = 1.0

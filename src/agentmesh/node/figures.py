@@ -85,9 +85,9 @@ class CallFigures:
         """Take note of a call that was not started; one that was asked for in a wrong way is none."""
         if isinstance(error, CallerError):
             return
-        is_refused = isinstance(error, Refused)
-        self.calls.add(("out", "rejected" if is_refused else "failed", "none", "none"))
-        if is_refused:
+        outcome = "rejected" if isinstance(error, Refused) else "failed"
+        self.calls.add(("out", outcome, "none", "none"))
+        if outcome == "rejected":
             self.refusals.add(("out", error.code))
 
 

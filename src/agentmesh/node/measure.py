@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from agentmesh.errors import Closed
 from agentmesh.ids import NodeId
+from agentmesh.node.call_lines import CallLines
 from agentmesh.node.figures import CallFigures
 from agentmesh.node.status import StatusHost
 from agentmesh.obs.log import Lost
@@ -32,9 +33,11 @@ class MeasureHost(StatusHost):
     """What ``Node`` tells of itself in figures; nothing but ``Node`` inherits it."""
 
     figures: CallFigures
+    call_lines: CallLines
 
     def _begin_measures(self, node_id: NodeId, *more: Callable[[Readings], None]) -> None:
         self.figures = CallFigures(node_id, self.way_to)
+        self.call_lines = CallLines(node_id, self.way_to, is_on=self.config.log_calls)
         self.loop_lag = Histogram(SHORT_S)
         #: Asked for more at each scrape, in their order; they return at once.
         self.measures: list[Callable[[Readings], None]] = [*more]

@@ -178,7 +178,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
             self.switch,
             checks=self._checks_of(key, federation),
             recorders=(self.traffic, self.audit, self.trust),  # the first is told, come what may
-            watchers=(self.figures,),
+            watchers=(self.figures, self.call_lines),
             outward=self.audit,
             tries=self.traffic,
             trust=self.trust,
@@ -358,6 +358,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
             return self._calls.start(request, directory)
         except MeshError as error:
             self.figures.unstarted(error)
+            self.call_lines.unstarted(request, error)
             if isinstance(error, Refused):
                 self.traffic.refused(error)
                 await self.audit.refused(request, error)

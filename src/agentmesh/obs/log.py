@@ -90,6 +90,26 @@ class _Quiet:
 
 
 class _File(_Quiet, logging.handlers.RotatingFileHandler):
+    def shouldRollover(self, record: logging.LogRecord) -> int:
+        """Say whether the file reached its size, and begin another one if this one was taken away.
+
+        The library would format each record once more to find out how long it is.
+        """
+        stream: Any = self.stream
+        if stream is None:  # it could not be opened again
+            stream = self.stream = self._open()
+        held = os.fstat(stream.fileno())
+        try:
+            there = os.stat(self.baseFilename)
+            is_ours = (there.st_ino, there.st_dev) == (held.st_ino, held.st_dev)
+        except FileNotFoundError:
+            is_ours = False
+        if not is_ours:
+            stream.close()
+            self.stream = self._open()
+            return 0
+        return int(held.st_size >= self.maxBytes > 0)
+
     def _open(self) -> Any:
         fd = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         return os.fdopen(fd, "a", encoding="utf-8", errors="replace")

@@ -91,7 +91,10 @@ class Counts:
     def add(self, labels: tuple[str, ...], count: int = 1) -> None:
         """Count under these labels."""
         counts = self._counts
-        if labels not in counts and len(counts) >= self._series_max:
+        if labels in counts:
+            counts[labels] += count
+            return
+        if len(counts) >= self._series_max:
             at = self._open_label
             labels = (*labels[:at], OTHER, *labels[at + 1 :])
         counts[labels] = counts.get(labels, 0) + count

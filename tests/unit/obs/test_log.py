@@ -73,8 +73,23 @@ def test_the_file_is_rotated_so_that_the_disk_does_not_fill(tmp_path: Path, monk
         logging.getLogger("agentmesh").warning("line %d", n)
     files = sorted(p.name for p in tmp_path.iterdir())
     assert files == ["daemon.log", "daemon.log.1", "daemon.log.2", "daemon.log.3"]
-    assert all(p.stat().st_size <= 2000 for p in tmp_path.iterdir())
+    line = len((tmp_path / "daemon.log").read_bytes().splitlines(keepends=True)[-1])
+    assert all(p.stat().st_size < 2000 + line for p in tmp_path.iterdir())
     assert lines(tmp_path / "daemon.log")[-1]["msg"] == "line 199"
+
+
+def test_a_log_that_somebody_moved_or_removed_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "daemon.log"
+    setup_logging(file=path, stderr=False)
+    log = logging.getLogger("agentmesh")
+    log.warning("one")
+    path.rename(tmp_path / "moved")
+    log.warning("two")
+    path.unlink()
+    log.warning("three")
+    assert [line["msg"] for line in lines(tmp_path / "moved")] == ["one"]
+    assert [line["msg"] for line in lines(path)] == ["three"]
+    assert path.stat().st_mode & 0o077 == 0
 
 
 def test_a_log_that_cannot_be_written_stops_nobody(
@@ -96,9 +111,18 @@ def test_a_log_that_cannot_be_written_stops_nobody(
         def tell(self) -> int:
             return 0
 
+        def fileno(self) -> int:
+            return real.fileno()
+
+    real = handler.stream  # type: ignore[attr-defined]
+    before = module.Lost.lines
     monkeypatch.setattr(handler, "stream", Disk())
     logging.getLogger("agentmesh").warning("into the void")
     assert capsys.readouterr().err == ""
+    assert module.Lost.lines == before + 1
+    monkeypatch.setattr(handler, "stream", real)
+    logging.getLogger("agentmesh").warning("there is room again")
+    assert lines(tmp_path / "daemon.log")[-1]["msg"] == "there is room again"
 
 
 def test_setting_up_again_replaces_what_was_set_up_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,56 +10,59 @@ from agentmesh.cli.output import Output, printable
 from agentmesh.cli.verb import single
 from agentmesh.errors import RecordNotFound, UsageError
 
-_POLL_S = 0.2
+if TYPE_CHECKING:
+    from agentmesh.cli.log_lines import Line
+
 LINES_MAX = 100_000
-_CHUNK_BYTES = 65_536
 
 
 def logs(
     out: Output,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more until Ctrl-C.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", help="How many of the last lines.")] = 50,
+    level: Annotated[str, typer.Option("--level", help="Only this level and worse: debug, info, warning, error.")] = "",
+    run: Annotated[str, typer.Option("--run", help="Only lines of this run, task or trace; a prefix will do.")] = "",
+    agent: Annotated[str, typer.Option("--agent", help="Only calls from or to this agent (name or id).")] = "",
 ) -> None:
-    """Show the daemon's log.
+    """Show the daemon's log: with --json its lines as they are, else readable ones.
 
     \b
     agentmesh logs
-    agentmesh logs -f
+    agentmesh logs -f --level warning
+    agentmesh logs --agent summarize -n 20
     """
+    from agentmesh.cli import log_lines
     from agentmesh.cli.connect import home_of
-    from agentmesh.daemon.launch import log_tail
 
     if not 0 <= lines <= LINES_MAX:
         raise UsageError(f"--lines {lines} is out of range", hint=f"--lines 0 to {LINES_MAX}")
+    if level and level.lower() not in log_lines.LEVELS:
+        raise UsageError(f"there is no level {level[:40]!r}", hint="--level debug, info, warning or error")
     home = home_of(out)
     if not home.log.exists():
         raise RecordNotFound(
             "there is no log yet", code="log.missing", why=f"{home.log} does not exist", hint="agentmesh up"
         )
-    for line in log_tail(home, lines):
+    wanted = log_lines.Wanted(level.lower(), run.removeprefix("run_").removeprefix("task_"), agent)
+    follower = log_lines.Follower(home.log) if follow else None
+    for line in log_lines.newest(home.log, lines, wanted, None if follower is None else follower.begin):
         _show(out, line)
-    if not follow:
+    if follower is None:
         return
-    with open(home.log, "rb") as file:
-        file.seek(0, 2)
-        held = b""
-        while True:
-            chunk = file.read(_CHUNK_BYTES)
-            if not chunk:
-                if home.log.exists() and home.log.stat().st_size < file.tell():
-                    file.seek(0)  # a new daemon began a new file of the same name
-                time.sleep(_POLL_S)
-                continue
-            *whole, held = (held + chunk).split(b"\n")
-            for line in whole:
-                _show(out, line.decode("utf-8", "replace"))
+    for line in log_lines.follow(follower):
+        if wanted.has(line):
+            _show(out, line)
 
 
-def _show(out: Output, line: str) -> None:
-    if out.json:
-        out.data({"line": line})
+def _show(out: Output, line: Line) -> None:
+    from agentmesh.cli.log_lines import shown
+
+    if not out.json:
+        out.raw("".join(printable(one) + "\n" for one in shown(line).split("\n")))
+    elif line.fields is None:
+        out.data({"line": line.text})
     else:
-        out.raw(printable(line) + "\n")
+        out.raw(line.text + "\n")
 
 
 def build() -> Any:
