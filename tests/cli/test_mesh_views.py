@@ -57,7 +57,7 @@ class FakeMesh:
     def net(self) -> NetView:
         return self.shape
 
-    def trust_list(self, *, tier: str = "", query: str = "", limit: int = 500, start: int = 0) -> TrustList:
+    def trust_list(self, *, tier: str = "", query: str = "", limit: int = 500) -> TrustList:
         self.asked = {"tier": tier, "query": query, "limit": limit}
         bars = [TrustBin(low=at / 10, high=(at + 1) / 10, count=at % 3, own=1 if at == 8 else 0) for at in range(10)]
         rows = [

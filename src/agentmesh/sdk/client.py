@@ -250,15 +250,15 @@ class Mesh:
         request = GrantRequest(to=to, audience=list(audience), scopes=list(scopes), **bounds)
         return await self._send(requests.grant(request))
 
-    async def trust_list(self, *, tier: str = "", query: str = "", limit: int = 500, start: int = 0) -> TrustList:
+    async def trust_list(self, *, tier: str = "", query: str = "", limit: int = 500) -> TrustList:
         """Return how far the node trusts every agent, the least trusted first, with a histogram.
 
         Args:
             tier: Only this one: "low", "unknown", "medium", "high", "own".
             query: Only agents with this in name, id or node's name.
-            limit, start: Pass over so many, return so many, 1 to 10,000.
+            limit: At most so many, 1 to 10,000.
         """
-        return await self._send(requests.trust_list(tier=tier, query=query, limit=limit, start=start))
+        return await self._send(requests.trust_list(tier=tier, query=query, limit=limit))
 
     async def trust(self, ref: str) -> TrustView:
         """Return how far the node trusts an agent or node, and why. Raises AgentNotFound."""

@@ -264,11 +264,9 @@ def trust(ref: str) -> Request[TrustView]:
     return Request("GET", f"/api/v1/trust/{_segment(ref)}", TrustView)
 
 
-def trust_list(*, tier: str = "", query: str = "", limit: int = 500, start: int = 0) -> Request[TrustList]:
+def trust_list(*, tier: str = "", query: str = "", limit: int = 500) -> Request[TrustList]:
     """Ask how far the node trusts every agent."""
-    return Request(
-        "GET", f"/api/v1/trust?{urlencode(dict(tier=tier, query=query, limit=limit, start=start))}", TrustList
-    )
+    return Request("GET", "/api/v1/trust" + _query({"tier": tier, "query": query, "limit": str(limit)}), TrustList)
 
 
 def report_abuse(ref: str, reason: str) -> Request[TrustView]:
