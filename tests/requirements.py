@@ -2726,6 +2726,13 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "every_answer_of_the_log_is_that_of_the_plain_model",
             ),
             *_in(
+                "e2e/test_rows.py",
+                "api_sdk_and_cli_tell_the_same_list_count_and_digest",
+                "filters_mean_the_same_in_api_and_cli_and_pages_go_on_where_they_ended",
+                "one_event_is_told_whole_and_an_unknown_one_is_not_found",
+                "runs_are_listed_by_agent_state_kind_and_time_with_their_number",
+            ),
+            *_in(
                 "unit/wire/test_rows.py",
                 "any_payload_gives_one_printable_line_of_at_most_160_characters",
                 "a_label_says_what_the_trace_of_the_cli_says",

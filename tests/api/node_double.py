@@ -46,6 +46,7 @@ from agentmesh.sdk.types import (
     ReceiptView,
     RegisterRequest,
     Reply,
+    RunList,
     RunView,
     ScoreView,
     StatsView,
@@ -66,7 +67,7 @@ from agentmesh.store.runrows import rows_of
 from agentmesh.wire.console_views import Marks
 from agentmesh.wire.event import EventV1, digest, order_key
 from agentmesh.wire.policy import PartyView, PolicyView, RulingView
-from agentmesh.wire.rows import RowQuery
+from agentmesh.wire.rows import RowQuery, RunQuery
 
 NODE = "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK"
 AGENT = "did:key:z6MkjchhfUsD6mmvni8mCdXHw216Xrm9bQe2mBH1P5RDjVJG"
@@ -326,9 +327,9 @@ class FakeBackend:
             raise RecordNotFound(f"no event {seq}")
         return self.log[seq - 1]
 
-    async def runs(self, limit: int) -> list[RunView]:
-        self._ask("runs", limit)
-        return [RunView(run_id=RUN, first_ts=1, last_ts=2, count=3)][:limit]
+    async def runs(self, query: RunQuery) -> RunList:
+        self._ask("runs", query)
+        return RunList(runs=[RunView(run_id=RUN, first_ts=1, last_ts=2, count=3)], total=1)
 
     async def ingest(self, events: list[EventV1]) -> Stored:
         self._ask("ingest", len(events))

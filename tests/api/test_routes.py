@@ -18,6 +18,7 @@ from agentmesh.errors import ERROR_TABLE, Busy, MeshError, from_wire
 from agentmesh.sdk.requests import BODY_BYTES_MAX, CALL_BYTES_MAX, EVENTS_BYTES_MAX, error_of_problem
 from agentmesh.sdk.types import DiscoverRequest
 from agentmesh.wire.event import encode_json
+from agentmesh.wire.rows import RunQuery
 from tests.api.node_double import AGENT, RUN, FakeBackend, event
 from tests.api.serving import Served, ask_app, build, serving
 
@@ -45,7 +46,10 @@ GOOD: dict[tuple[str, str], tuple[str, bytes | None]] = {
     ("POST", "/api/v1/tasks/{task_id}/cancel"): (f"/api/v1/tasks/{'t' * 32}/cancel", None),
     ("GET", "/api/v1/policy"): ("/api/v1/policy", None),
     ("GET", "/api/v1/policy/explain"): ("/api/v1/policy/explain?caller=&callee=echo&skill=s", None),
-    ("GET", "/api/v1/runs"): ("/api/v1/runs?limit=5", None),
+    ("GET", "/api/v1/runs"): (
+        "/api/v1/runs?limit=5&agent=echo&state=failed,working&kind=tool&since=1&until=9&before=7",
+        None,
+    ),
     ("GET", "/api/v1/receipts/{ref}"): ("/api/v1/receipts/last", None),
     ("POST", "/api/v1/grants"): ("/api/v1/grants", b'{"to":"a","audience":["b"],"scopes":["call.*"]}'),
     ("GET", "/api/v1/audit"): ("/api/v1/audit", None),
@@ -125,7 +129,7 @@ async def test_query_parameters_reach_the_node_with_their_defaults() -> None:
         ("discover", here),
         ("discover", mesh),  # nobody here answers to it
         ("agents", "echo", True),
-        ("runs", 50),
+        ("runs", RunQuery(limit=50)),
     ]
 
 

@@ -37,7 +37,7 @@ from agentmesh.sdk.types import (
     ReceiptView,
     RegisterRequest,
     Reply,
-    RunView,
+    RunList,
     StatsView,
     StatusView,
     Stored,
@@ -53,7 +53,7 @@ from agentmesh.store.audit_survey import Wanted
 from agentmesh.wire.console_views import Marks
 from agentmesh.wire.event import EventV1
 from agentmesh.wire.policy import PolicyView, RulingView
-from agentmesh.wire.rows import RowQuery
+from agentmesh.wire.rows import RowQuery, RunQuery
 
 
 class Call(Protocol):
@@ -217,8 +217,8 @@ class View(Protocol):
         """
         ...
 
-    async def runs(self, limit: int) -> list[RunView]:
-        """Return the newest runs first, at most ``limit``."""
+    async def runs(self, query: RunQuery) -> RunList:
+        """Return runs that fit, newest first."""
         ...
 
     async def ingest(self, events: list[EventV1]) -> Stored:

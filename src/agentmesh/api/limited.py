@@ -20,7 +20,7 @@ from agentmesh.sdk.types import (
     ReceiptChecks,
     ReceiptView,
     RegisterRequest,
-    RunView,
+    RunList,
     StatsView,
     StatusView,
     Stored,
@@ -31,7 +31,7 @@ from agentmesh.sdk.types import (
     TrustView,
 )
 from agentmesh.wire.event import EventV1
-from agentmesh.wire.rows import RowQuery
+from agentmesh.wire.rows import RowQuery, RunQuery
 
 
 def view_of(node: Backend, rights: Rights) -> View:
@@ -133,9 +133,9 @@ class Limited:
         """See ``View``."""
         return self._node.trust_in(ref)
 
-    async def runs(self, limit: int) -> list[RunView]:
+    async def runs(self, query: RunQuery) -> RunList:
         """See ``Backend``."""
-        return await self._node.runs(limit)
+        return await self._node.runs(query)
 
     async def ingest(self, events: list[EventV1]) -> Stored:
         """See ``Backend``."""

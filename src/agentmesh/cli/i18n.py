@@ -213,6 +213,8 @@ ZH: dict[str, str] = {
     "withdrawn": "已退出",
     "unsigned: others see it as low trust": "未签名:其他节点视为低信任",
     "no runs yet": "还没有运行记录",
+    "{shown} of {total} runs": "{total} 个运行中的 {shown} 个",
+    "{shown} of {matching} rows that fit": "符合条件的 {matching} 行中的 {shown} 行",
     "connecting": "正在连接",
     # identity
     "certify this node; or give the id of another one": "签发本节点;或给出另一个节点的 id",

@@ -16,8 +16,8 @@ from agentmesh.wire.audit_views import AuditPeerView, AuditProof, AuditRecords, 
 from agentmesh.wire.console_views import TraceRows
 from agentmesh.wire.event import EventV1, check
 from agentmesh.wire.proof_views import ReceiptView
-from agentmesh.wire.rows import RowQuery
-from agentmesh.wire.views import RunView, Stored, TraceView
+from agentmesh.wire.rows import RowQuery, RunQuery
+from agentmesh.wire.views import RunList, RunView, Stored, TraceView
 
 _INGEST_MAX = 10_000
 _REF_CHARS_MIN = 4
@@ -64,19 +64,11 @@ class HistoryHost(Parts):
             )
         return [ReceiptView(**one._asdict()) for one in kept]
 
-    async def runs(self, limit: int) -> list[RunView]:
-        """Return the newest runs first."""
-        return [
-            RunView(
-                run_id=r.run_id,
-                first_ts=r.first_ts,
-                last_ts=r.last_ts,
-                count=r.count,
-                agent=r.agent or "",
-                state=r.state or "",
-            )
-            for r in await self._log.runs(limit)
-        ]
+    async def runs(self, query: RunQuery) -> RunList:
+        """Return runs that fit, newest first."""
+        page = await self._log.runs(query)
+        views = [RunView(**row._asdict()) for row in page.rows]
+        return RunList(runs=views, total=page.total, next=page.next)
 
     async def ingest(self, events: list[EventV1]) -> Stored:
         """Store events of programs beside this node; answered after they are on disk.

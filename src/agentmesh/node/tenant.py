@@ -19,11 +19,11 @@ from agentmesh.node.tenants import TenantDirectory, Tenants
 from agentmesh.store.runrows import rows_of
 from agentmesh.store.tenants import Tenant
 from agentmesh.wire.console_views import TraceRows
-from agentmesh.wire.event import EventV1, digest, encode_json
+from agentmesh.wire.event import EventV1, digest, encode_json, state_of
 from agentmesh.wire.net_views import NetView, PeerView
 from agentmesh.wire.order_views import OrdersView
 from agentmesh.wire.proof_views import ReceiptChecks, ReceiptView
-from agentmesh.wire.rows import RowQuery
+from agentmesh.wire.rows import RowQuery, RunQuery
 from agentmesh.wire.search_views import DiscoverRequest, DiscoverView
 from agentmesh.wire.topology_views import StatsView, TopologyView
 from agentmesh.wire.trust_views import TrustList, TrustView
@@ -33,6 +33,7 @@ from agentmesh.wire.views import (
     CallRequest,
     CancelResult,
     RegisterRequest,
+    RunList,
     RunView,
     StatusView,
     Stored,
@@ -229,26 +230,24 @@ class TenantNode:
         """Return the receipts of its own tasks in a run, each checked now. Raises as ``receipts``."""
         return await asyncio.to_thread(checks_of, await self.receipts(ref), lambda _: "")
 
-    async def runs(self, limit: int) -> list[RunView]:
-        """Return its newest runs first, at most 100."""
+    async def runs(self, query: RunQuery) -> RunList:
+        """Return its newest runs that fit; ``total`` counts those of the 100 that are looked at for one answer at most."""
+        ids = self._store.runs(self._tenant.name, _RUNS_MAX + 1, min(query.before, _LAST_MAX))
         views: list[RunView] = []
-        for run_id in self._store.runs(self._tenant.name, min(limit, _RUNS_MAX)):
+        looked = total = 0
+        for run_id in ids[:_RUNS_MAX]:
+            if len(views) < query.limit:
+                looked += 1
             try:
                 events = (await self.trace(run_id, 0, False)).events
             except MeshError:  # its events are gone, or too many to tell
                 continue
-            states = [str(e.payload["state"]) for e in events if e.kind == "status" and "state" in e.payload]
-            views.append(
-                RunView(
-                    run_id=run_id,
-                    first_ts=events[0].ts,
-                    last_ts=events[-1].ts,
-                    count=len(events),
-                    agent=events[0].agent or "",
-                    state=states[-1] if states else "",
-                )
-            )
-        return views
+            view = _view_of(run_id, events)
+            if _fits(view, events, query):
+                total += 1
+                if len(views) < query.limit:
+                    views.append(view)
+        return RunList(runs=views, total=total, next=query.before + looked if looked < len(ids) else 0)
 
     async def ingest(self, events: list[EventV1]) -> Stored:
         """Store events of its own tasks, or of tasks that its own agents serve.
@@ -344,6 +343,31 @@ class TenantNode:
             code="refused.tenant",
             why="nodes, the mesh and what is thought of others are the operator's",
         )
+
+
+def _view_of(run_id: str, events: list[EventV1]) -> RunView:
+    states = [state for event in events if event.kind == "status" and (state := state_of(event.payload))]
+    return RunView(
+        run_id=run_id,
+        first_ts=min(event.ts for event in events),
+        last_ts=max(event.ts for event in events),
+        count=len(events),
+        agent=next((event.agent for event in events if event.agent), ""),
+        state=states[-1] if states else "",
+        tasks=len({event.task_id for event in events}),
+        agents=sorted({event.agent for event in events if event.agent}, key=str.casefold)[:8],
+    )
+
+
+def _fits(view: RunView, events: list[EventV1], query: RunQuery) -> bool:
+    name = query.agent.casefold()
+    return (
+        (not query.states or view.state in query.states)
+        and (not query.kinds or any(event.kind in query.kinds for event in events))
+        and (not name or any(query.agent == e.agent_id or name == (e.agent or "").casefold() for e in events))
+        and view.last_ts >= query.since
+        and (not query.until or view.first_ts <= query.until)
+    )
 
 
 def _not_yours(what: str) -> Unauthorized:

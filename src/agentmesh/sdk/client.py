@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 from agentmesh.errors import Closed, MeshError, NoRoute, RunNotFound, StateError, UsageError
 from agentmesh.sdk import requests, sights
-from agentmesh.sdk.requests import Address, CallOptions, DiscoverOptions, Following, Request
+from agentmesh.sdk.requests import Address, CallOptions, DiscoverOptions, Following, Request, RowFilters, RunFilters
 from agentmesh.sdk.sse import Frame, SseParser, decode_answer, decode_frame
 from agentmesh.sdk.types import (
     AgentDetail,
@@ -39,11 +39,13 @@ from agentmesh.sdk.types import (
     RegisterRequest,
     Reply,
     RulingView,
+    RunList,
     RunView,
     StatsView,
     StatusView,
     Stored,
     TopologyView,
+    TraceRows,
     TraceView,
     TrustList,
     TrustView,
@@ -279,6 +281,18 @@ class Mesh:
     async def take_order(self, order: str) -> OrderTaken:
         """Hand an operator's order to the node, which obeys and spreads it. Raises PeerError, Unauthorized."""
         return await self._send(requests.take_order(order))
+
+    async def find_runs(self, limit: int = 50, **filters: Unpack[RunFilters]) -> RunList:
+        """Return runs that fit, newest first, how many there are, and where to go on. Raises UsageError."""
+        return await self._send(requests.runs(limit, **filters))
+
+    async def rows(self, ref: str = "last", *, remote: bool = True, **filters: Unpack[RowFilters]) -> TraceRows:
+        """Return a run as rows without payloads; ``ref`` as for ``trace``. Raises RunNotFound, UsageError, LimitError."""
+        return await self._send(requests.rows(ref, remote, **filters))
+
+    async def event(self, seq: int) -> EventV1:
+        """Return one event of the node's log, with its payload. Raises RecordNotFound."""
+        return (await self._send(requests.event(seq))).event
 
     async def runs(self, limit: int = 50) -> list[RunView]:
         """Return the newest runs first."""

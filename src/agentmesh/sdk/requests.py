@@ -31,6 +31,7 @@ from agentmesh.sdk.types import (
     DiscoverRequest,
     DiscoverView,
     EventsRequest,
+    EventView,
     FederationView,
     GrantRequest,
     GrantView,
@@ -64,6 +65,7 @@ from agentmesh.sdk.types import (
     TenantList,
     TenantRequest,
     TenantView,
+    TraceRows,
     TraceView,
     TrustList,
     TrustTier,
@@ -217,9 +219,64 @@ def cancel(task_id: str) -> Request[CancelResult]:
     return Request("POST", f"/api/v1/tasks/{_segment(task_id)}/cancel", CancelResult)
 
 
-def runs(limit: int = 50) -> Request[RunList]:
+class RunFilters(TypedDict, total=False):
+    """Which runs are listed.
+
+    Attributes:
+        agent: Name or id of an agent that took part.
+        state: States of the run, divided by commas.
+        kind: Kinds of events in it, divided by commas.
+        since, until: Time of the node, microseconds since 1970 UTC: runs that overlap with it.
+        before: What ``RunList.next`` of the answer before says, to go on.
+    """
+
+    agent: str
+    state: str
+    kind: str
+    since: int
+    until: int
+    before: int
+
+
+class RowFilters(TypedDict, total=False):
+    """Which rows of a run are shown.
+
+    Attributes:
+        after: Leave out rows with this ``seq`` or a lower one: what came since.
+        upto: The run as it was at this ``seq``.
+        start, limit: Rows to pass over, and rows of one answer, at most 20,000.
+        kind, state, task: Lists divided by commas: kinds, states that a status names, ids of calls.
+        agent: Name or id of the agent.
+        since, until: Time of the event, microseconds since 1970 UTC.
+    """
+
+    after: int
+    upto: int
+    start: int
+    limit: int
+    kind: str
+    state: str
+    task: str
+    agent: str
+    since: int
+    until: int
+
+
+def runs(limit: int = 50, **filters: Unpack[RunFilters]) -> Request[RunList]:
     """Ask for the newest runs."""
-    return Request("GET", f"/api/v1/runs?limit={limit}", RunList)
+    wanted = {"limit": str(limit), **_texts({**filters})}
+    return Request("GET", "/api/v1/runs" + _query(wanted), RunList)
+
+
+def rows(ref: str = "last", remote: bool = True, **filters: Unpack[RowFilters]) -> Request[TraceRows]:
+    """Ask for a run as rows."""
+    wanted = {"remote": "" if remote else "false", **_texts({**filters})}
+    return Request("GET", f"/api/v1/runs/{_segment(ref)}/rows" + _query(wanted), TraceRows)
+
+
+def event(seq: int) -> Request[EventView]:
+    """Ask for one event."""
+    return Request("GET", f"/api/v1/events/{seq}", EventView)
 
 
 def trace(ref: str = "last", after: int = 0, remote: bool = True) -> Request[TraceView]:
@@ -564,6 +621,10 @@ class Following:
         self._delay_s = min(max(0.1, self._delay_s * 2), 5.0)
         self._waited_s += self._delay_s
         return self._delay_s
+
+
+def _texts(values: dict[str, Any]) -> dict[str, str]:
+    return {name: str(value) if value else "" for name, value in values.items()}
 
 
 def _query(wanted: dict[str, str]) -> str:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from agentmesh.errors import Closed, MeshError, NoRoute, RunNotFound, StateError, Timeout, UsageError
 from agentmesh.sdk import requests, sights
-from agentmesh.sdk.requests import Address, CallOptions, DiscoverOptions, Following, Request
+from agentmesh.sdk.requests import Address, CallOptions, DiscoverOptions, Following, Request, RowFilters, RunFilters
 from agentmesh.sdk.sse import Frame, SseParser, decode_answer, decode_frame
 from agentmesh.sdk.types import (
     AgentDetail,
@@ -48,6 +48,7 @@ from agentmesh.sdk.types import (
     RegisterRequest,
     Reply,
     RulingView,
+    RunList,
     RunView,
     StatsView,
     StatusView,
@@ -55,6 +56,7 @@ from agentmesh.sdk.types import (
     TenantRequest,
     TenantView,
     TopologyView,
+    TraceRows,
     TraceView,
     TrustList,
     TrustView,
@@ -219,6 +221,18 @@ class SyncMesh:
     def take_order(self, order: str) -> OrderTaken:
         """Hand an operator's order to the node, which obeys and spreads it. Raises PeerError, Unauthorized."""
         return self._send(requests.take_order(order))
+
+    def find_runs(self, limit: int = 50, **filters: Unpack[RunFilters]) -> RunList:
+        """Return runs that fit, newest first, how many there are, and where to go on. Raises UsageError."""
+        return self._send(requests.runs(limit, **filters))
+
+    def rows(self, ref: str = "last", *, remote: bool = True, **filters: Unpack[RowFilters]) -> TraceRows:
+        """Return a run as rows without payloads; ``ref`` as for ``trace``. Raises RunNotFound, UsageError, LimitError."""
+        return self._send(requests.rows(ref, remote, **filters))
+
+    def event(self, seq: int) -> EventV1:
+        """Return one event of the node's log, with its payload. Raises RecordNotFound."""
+        return (self._send(requests.event(seq))).event
 
     def runs(self, limit: int = 50) -> list[RunView]:
         """Return the newest runs first."""

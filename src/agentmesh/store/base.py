@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from agentmesh.wire.event import EventV1
+from agentmesh.wire.rows import RunQuery
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,8 @@ class Report:
 
 
 class RunRow(NamedTuple):
-    """One run as the index knows it: times in microseconds since 1970, events, name of the first agent, last state."""
+    """One run as the index knows it: times in microseconds since 1970, events, name of the first agent, last state,
+    calls, and names of agents (at most 8)."""
 
     run_id: str
     first_ts: int
@@ -126,6 +128,16 @@ class RunRow(NamedTuple):
     count: int  # pyright: ignore[reportIncompatibleMethodOverride]  # hides tuple.count, as in sdk.types.RunView
     agent: str
     state: str
+    tasks: int
+    agents: list[str]
+
+
+class RunPage(NamedTuple):
+    """Runs that fit a query: some of them, how many there are in all, and where to go on; 0 at the end."""
+
+    rows: list[RunRow]
+    total: int
+    next: int
 
 
 class ContactRow(NamedTuple):
@@ -182,8 +194,8 @@ class Events(Protocol):
         """Return the event at a position. Raises RecordNotFound."""
         ...
 
-    async def runs(self, limit: int = 50) -> list[RunRow]:
-        """Return the newest runs, newest first."""
+    async def runs(self, query: RunQuery) -> RunPage:
+        """Return runs that fit, newest first."""
         ...
 
     def follow(self, after_seq: int, run_id: str | None = None) -> AsyncIterator[EventV1]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agentmesh.errors import Corrupt, Full, LimitError, RecordNotFound, RunNotFound, StateError, StoreError, UsageError
-from agentmesh.store.base import EventLogConfig, Fate, Report, RunRow
+from agentmesh.store.base import EventLogConfig, Fate, Report, RunPage
 from agentmesh.store.index import Index, Place, admit
 from agentmesh.store.jsonl import full_error
 from agentmesh.store.reader import PREFIX_MIN, IndexReader, LineReader, Mismatch, of_size, resolve_text
@@ -33,7 +33,7 @@ from agentmesh.store.runtable import RunTable
 from agentmesh.store.writer import Batch, GroupDone, GroupWriter
 from agentmesh.wire.console_views import TraceRows
 from agentmesh.wire.event import EVENT_BYTES_MAX, EventV1, encode_json, order_key
-from agentmesh.wire.rows import RowQuery
+from agentmesh.wire.rows import RowQuery, RunQuery
 
 _T = TypeVar("_T")
 _LAST = re.compile(r"last(?:~(\d{1,9}))?")
@@ -354,9 +354,9 @@ class EventLog:
             )
         return found[0]
 
-    async def runs(self, limit: int = 50) -> list[RunRow]:
-        """Return the newest runs, newest (by arrival here) first. Raises StoreError."""
-        return await self._query(lambda reader: reader.runs(max(0, min(limit, 10_000))))
+    async def runs(self, query: RunQuery) -> RunPage:
+        """Return runs that fit, newest (by arrival here) first. Raises StoreError."""
+        return await self._query(lambda reader: reader.runs(query))
 
     async def resolve(self, ref: str) -> str:
         """Return the run id that a reference names.
@@ -376,9 +376,9 @@ class EventLog:
         match = _LAST.fullmatch(ref)
         if match:
             back = int(match[1] or 0)
-            rows: list[RunRow] = await self._query(lambda reader: reader.runs(1, back))
-            if rows:
-                return rows[0].run_id
+            newest = await self._query(lambda reader: reader.newest(back))
+            if newest:
+                return newest[0]
             raise RunNotFound(
                 f"no run {ref!r}: {'nothing has run yet' if not back else 'there are not that many'}",
                 hint="agentmesh trace --list   shows the runs"

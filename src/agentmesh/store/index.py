@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentmesh.errors import DecodeError
-from agentmesh.wire.event import EventV1, check
+from agentmesh.wire.event import KINDS, EventV1, check
 
 #: The version of the tables below. An index of any other version is built anew.
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 _SCHEMA = """
 CREATE TABLE segments(
   segment INTEGER PRIMARY KEY,    -- number of the JSONL file
@@ -32,7 +32,15 @@ CREATE TABLE runs(
   run_id TEXT NOT NULL UNIQUE,
   first_ts INTEGER NOT NULL, last_ts INTEGER NOT NULL, count INTEGER NOT NULL,
   agent TEXT NOT NULL, agent_rank INTEGER NOT NULL,
-  state TEXT NOT NULL, state_rank INTEGER NOT NULL);
+  state TEXT NOT NULL, state_rank INTEGER NOT NULL,
+  kinds INTEGER NOT NULL,         -- bit n: an event of kind n of wire.event.KINDS is in it
+  tasks INTEGER NOT NULL);        -- rows of it in `tasks`
+CREATE TABLE agents(
+  run INTEGER NOT NULL,
+  ref TEXT NOT NULL,              -- name, folded, or id of an agent that its events name
+  name TEXT NOT NULL,             -- the name as it was spelled; "" for an id
+  PRIMARY KEY(run, ref)) WITHOUT ROWID;
+CREATE INDEX agents_ref ON agents(ref, run);
 CREATE TABLE tasks(
   pk INTEGER PRIMARY KEY, task_id TEXT NOT NULL, run INTEGER NOT NULL, UNIQUE(task_id, run));
 CREATE TABLE events(
@@ -48,12 +56,17 @@ _MANY = 64
 _COLUMNS = 7
 _INSERT = "INSERT INTO events VALUES (?,?,?,?,?,?,?)"
 _INSERT_MANY = _INSERT + ",(?,?,?,?,?,?,?)" * (_MANY - 1)
-_SELECT_RUN = "SELECT pk,run_id,first_ts,last_ts,count,agent,agent_rank,state,state_rank FROM runs WHERE run_id=?"
+_RUN_COLUMNS = "pk,run_id,first_ts,last_ts,count,agent,agent_rank,state,state_rank,kinds,tasks"
+_SELECT_RUN = f"SELECT {_RUN_COLUMNS} FROM runs WHERE run_id=?"  # noqa: S608
 _STORE_RUN = (
-    "INSERT INTO runs(pk,run_id,first_ts,last_ts,count,agent,agent_rank,state,state_rank) VALUES (?,?,?,?,?,?,?,?,?)"
+    f"INSERT INTO runs({_RUN_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
     " ON CONFLICT(pk) DO UPDATE SET first_ts=excluded.first_ts,last_ts=excluded.last_ts,count=excluded.count,"
-    "agent=excluded.agent,agent_rank=excluded.agent_rank,state=excluded.state,state_rank=excluded.state_rank"
+    "agent=excluded.agent,agent_rank=excluded.agent_rank,state=excluded.state,state_rank=excluded.state_rank,"
+    "kinds=excluded.kinds,tasks=excluded.tasks"
 )
+#: Agents of one run that the index can find it by.
+_AGENTS_MAX = 256
+_BIT_OF = {kind: 1 << number for number, kind in enumerate(KINDS)}
 _CACHED_MAX = 4096
 _TEXT_MAX = 128
 _TS_MAX = 1 << 62
@@ -93,14 +106,17 @@ class _Run:
     __slots__ = (
         "agent",
         "agent_rank",
+        "agents",
         "all_tasks",
         "count",
         "first_ts",
+        "kinds",
         "last_ts",
         "pk",
         "run_id",
         "state",
         "state_rank",
+        "task_count",
         "tasks",
     )
 
@@ -115,9 +131,14 @@ class _Run:
         agent_rank: int = 1 << 62,
         state: str = "",
         state_rank: int = -(1 << 62),
+        kinds: int = 0,
+        task_count: int = 0,
     ) -> None:
         self.pk, self.run_id, self.first_ts, self.last_ts, self.count = pk, run_id, first_ts, last_ts, count
         self.agent, self.agent_rank, self.state, self.state_rank = agent, agent_rank, state, state_rank
+        self.kinds, self.task_count = kinds, task_count
+        #: Agents that were noted already since this was loaded.
+        self.agents: set[tuple[str | None, str | None]] = set()
         self.tasks: dict[str, int] = {}
         #: Whether ``tasks`` has every task of the run, so that one not in it is new.
         self.all_tasks = False
@@ -133,11 +154,14 @@ class _Run:
             self.agent_rank,
             self.state,
             self.state_rank,
+            self.kinds,
+            self.task_count,
         )
 
     def take(self, event: EventV1) -> None:
         """Count an event in: agent is the first named one, state the last one of the run's first call."""
         self.count += 1
+        self.kinds |= _BIT_OF[event.kind]
         if event.ts > self.last_ts:
             self.last_ts = event.ts
         elif event.ts < self.first_ts:
@@ -234,6 +258,7 @@ class Index:
         self._runs: dict[str, _Run] = {}
         self._dirty: set[str] = set()
         self._new_tasks: list[tuple[int, str, int]] = []
+        self._new_agents: list[tuple[int, str, str]] = []
         if not path.exists():
             # A write-ahead log without its database would be replayed into the new one.
             remove_files(path)
@@ -304,6 +329,7 @@ class Index:
         try:
             yield
             self._write_tasks()
+            self._write_agents()
             self._write_runs()
             self._db.execute("COMMIT")
         except BaseException:
@@ -311,6 +337,7 @@ class Index:
             self._runs.clear()
             self._dirty.clear()
             self._new_tasks.clear()
+            self._new_agents.clear()
             self._next_run = self._next_task = 0
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
@@ -331,6 +358,8 @@ class Index:
                 run = self._load_run(event)
             run.take(event)
             dirty.add(event.run_id)
+            if (event.agent, event.agent_id) not in run.agents:
+                self._note_agent(run, event)
             task = event.task_id
             task_pk = 0 if task is None else run.tasks.get(task) or self._load_task(run, task)
             rows.append((event.seq, segment, offset, size, hash_id(event.id), run.pk, task_pk))
@@ -355,6 +384,17 @@ class Index:
         self._runs[event.run_id] = run
         return run
 
+    def _note_agent(self, run: _Run, event: EventV1) -> None:
+        """Let the run be found by an agent."""
+        if len(run.agents) >= _AGENTS_MAX:
+            return
+        run.agents.add((event.agent, event.agent_id))
+        if event.agent:
+            name = event.agent[:_TEXT_MAX]
+            self._new_agents.append((run.pk, name.casefold(), name))
+        if event.agent_id:
+            self._new_agents.append((run.pk, event.agent_id[:_TEXT_MAX], ""))
+
     def _load_task(self, run: _Run, task_id: str) -> int:
         found = None
         if not run.all_tasks:
@@ -364,6 +404,7 @@ class Index:
         else:
             pk = self._next_task
             self._next_task += 1
+            run.task_count += 1
             self._new_tasks.append((pk, task_id, run.pk))
         if len(run.tasks) >= _CACHED_MAX:
             self._write_tasks()
@@ -376,6 +417,11 @@ class Index:
         if self._new_tasks:
             self._db.executemany("INSERT INTO tasks VALUES (?,?,?)", self._new_tasks)
             self._new_tasks.clear()
+
+    def _write_agents(self) -> None:
+        if self._new_agents:
+            self._db.executemany("INSERT OR IGNORE INTO agents VALUES (?,?,?)", self._new_agents)
+            self._new_agents.clear()
 
     def _write_runs(self) -> None:
         if self._dirty:
@@ -407,6 +453,7 @@ class Index:
             self._db.execute("CREATE TEMP TABLE held AS SELECT run,count(*) AS count FROM events GROUP BY run")
             self._db.execute("DELETE FROM runs WHERE pk NOT IN (SELECT run FROM held)")
             self._db.execute("DELETE FROM tasks WHERE run NOT IN (SELECT run FROM held)")
+            self._db.execute("DELETE FROM agents WHERE run NOT IN (SELECT run FROM held)")
             self._db.execute("UPDATE runs SET count=(SELECT count FROM held WHERE run=pk)")
             self._db.execute("DROP TABLE held")
         return gone

@@ -13,17 +13,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agentmesh.errors import DecodeError, LimitError
-from agentmesh.store.base import Report, RunRow
+from agentmesh.store.base import Report, RunPage, RunRow
 from agentmesh.store.index import Place, hash_id
 from agentmesh.store.jsonl import read_spans, segment_path
 from agentmesh.store.promote import read_line
 from agentmesh.store.recover import INDEX_NAME
-from agentmesh.wire.event import EventV1
+from agentmesh.wire.event import KINDS, EventV1
+from agentmesh.wire.rows import RunQuery
 
 _T = TypeVar("_T")
 #: Shortest beginning of an id that names it.
 PREFIX_MIN = 4
 _SELECT_PLACES = "SELECT seq,segment,offset,e.bytes,id_hash FROM "
+
+
+_RUN_ROW = "run_id,first_ts,last_ts,count,agent,state,tasks"
+_AGENTS_SHOWN_MAX = 8
 
 
 class Mismatch(Exception):
@@ -74,10 +79,23 @@ class IndexReader:
             limit,
         )
 
-    def runs(self, limit: int, skip: int = 0) -> list[RunRow]:
-        """Return runs, newest first."""
-        sql = "SELECT run_id,first_ts,last_ts,count,agent,state FROM runs ORDER BY pk DESC LIMIT ? OFFSET ?"
-        return [RunRow(*row) for row in self._db.execute(sql, (limit, skip))]
+    def newest(self, back: int) -> list[str]:
+        """Return the id of the run that came so many before the newest one, if there is one."""
+        return self._texts("SELECT run_id FROM runs ORDER BY pk DESC LIMIT 1 OFFSET ?", back)
+
+    def runs(self, query: RunQuery) -> RunPage:
+        """Return runs that fit, newest first."""
+        where, values = _where(query)
+        (total,) = self._db.execute(f"SELECT count(*) FROM runs r WHERE {where}", values).fetchone()  # noqa: S608
+        sql = f"SELECT pk,{_RUN_ROW} FROM runs r WHERE {where} AND pk<? ORDER BY pk DESC LIMIT ?"  # noqa: S608
+        found = self._db.execute(sql, (*values, query.before or 1 << 62, query.limit + 1)).fetchall()
+        shown = found[: query.limit]
+        rows = [RunRow(*row[1:], agents=self._agents(row[0])) for row in shown]
+        return RunPage(rows, int(total), int(shown[-1][0]) if len(found) > len(shown) and shown else 0)
+
+    def _agents(self, run: int) -> list[str]:
+        sql = "SELECT name FROM agents WHERE run=? AND name<>'' ORDER BY ref LIMIT ?"
+        return self._texts(sql, run, _AGENTS_SHOWN_MAX)
 
     def run_ids(self, text: str, *, exact: bool, limit: int = 6) -> list[str]:
         """Return ids of runs that are, or begin with, a text, newest first."""
@@ -180,6 +198,28 @@ class LineReader:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+
+def _where(query: RunQuery) -> tuple[str, list[Any]]:
+    """Return the condition on ``runs r`` that a query means, and its values."""
+    conditions: list[str] = ["1"]
+    values: list[Any] = []
+    if query.agent:
+        conditions.append("EXISTS(SELECT 1 FROM agents a WHERE a.run=r.pk AND a.ref IN (?,?))")
+        values += [query.agent.casefold(), query.agent]
+    if query.states:
+        conditions.append(f"state IN ({','.join('?' * len(query.states))})")
+        values += query.states
+    if query.kinds:
+        conditions.append("kinds & ?")
+        values.append(sum(1 << KINDS.index(kind) for kind in query.kinds))
+    if query.since:
+        conditions.append("last_ts>=?")
+        values.append(query.since)
+    if query.until:
+        conditions.append("first_ts<=?")
+        values.append(query.until)
+    return " AND ".join(conditions), values
 
 
 def of_size(places: list[Place], bytes_max: int) -> list[Place]:

@@ -58,6 +58,27 @@ class RowQuery(msgspec.Struct, kw_only=True, frozen=True):
         return (self.kinds, self.states, self.tasks, self.agent.casefold(), self.since, self.until)
 
 
+class RunQuery(msgspec.Struct, kw_only=True, frozen=True):
+    """Which runs are asked for.
+
+    Attributes:
+        limit: Runs of one answer.
+        before: Only runs that came before this number, as ``RunList.next`` of the answer before says it; 0 for the newest.
+        agent: An agent whose events are in it: its name, in any letter case, or its id; "" for all.
+        states: The run is in one of these states now.
+        kinds: An event of one of these kinds is in it.
+        since, until: The run and this stretch of time overlap; microseconds since 1970 UTC, 0 for no bound.
+    """
+
+    limit: int = 50
+    before: int = 0
+    agent: str = ""
+    states: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    since: int = 0
+    until: int = 0
+
+
 def listed(name: str, text: str, known: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Read a list of values divided by commas; order and repeats do not count.
 

@@ -298,7 +298,17 @@ class TraceView(msgspec.Struct, kw_only=True):
 
 
 class RunView(msgspec.Struct, kw_only=True):
-    """One line of ``GET /api/v1/runs``, newest first."""
+    """One line of ``GET /api/v1/runs``, newest first.
+
+    Attributes:
+        run_id: The full id.
+        first_ts, last_ts: Time of its earliest and latest event, microseconds since 1970 UTC.
+        count: Events.
+        agent: The agent that was called first.
+        state: How its first call stands.
+        tasks: Calls.
+        agents: Names of agents that took part, at most 8, by name.
+    """
 
     run_id: str
     first_ts: int
@@ -306,12 +316,22 @@ class RunView(msgspec.Struct, kw_only=True):
     count: int
     agent: str = ""
     state: str = ""
+    tasks: int = 0
+    agents: list[str] = []
 
 
 class RunList(msgspec.Struct, kw_only=True):
-    """``GET /api/v1/runs``."""
+    """``GET /api/v1/runs``.
+
+    Attributes:
+        runs: Newest first, by arrival at this node.
+        total: How many runs fit the filters in all.
+        next: What to pass as ``before`` to go on; 0 when these are all.
+    """
 
     runs: list[RunView]
+    total: int = 0
+    next: int = 0
 
 
 class SeedRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

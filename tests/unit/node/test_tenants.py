@@ -30,7 +30,8 @@ from agentmesh.node.tenants import Tenants
 from agentmesh.store.tenants import Tenant, TenantStore
 from agentmesh.wire.access import TenantRequest
 from agentmesh.wire.event import EventV1
-from agentmesh.wire.views import CallRequest, RegisterRequest, Reply
+from agentmesh.wire.rows import RowQuery, RunQuery
+from agentmesh.wire.views import CallRequest, RegisterRequest, Reply, RunList
 from tests.unit.node.world import FakeKit, Member, Script, ScriptedAgent, until, world
 
 ANSWER = "what only its own tenant may read"
@@ -137,11 +138,17 @@ async def test_a_tenant_reads_no_run_of_another_by_any_name(tmp_path: Path, ref_
         ref = ref_of(t)
         assert (await t.b.trace(ref)).run_id == t.reply.run_id
         assert [one.task_id for one in await t.b.receipts(ref)] == [t.reply.task_id]
-        for read in (t.a.trace, t.a.receipts):
+        for read in (t.a.trace, t.a.receipts, lambda ref: t.a.rows(ref, RowQuery())):
             with pytest.raises(RunNotFound):
                 await read(ref)
-        assert await t.a.runs(1000) == []
-        assert [run.run_id for run in await t.b.runs(1000)] == [t.reply.run_id]
+        view, rows = await t.b.trace(ref), await t.b.rows(ref, RowQuery(limit=2))
+        assert (rows.count, rows.digest, rows.more) == (view.count, view.digest, True)
+        assert rows.rows.seq == [event.seq for event in view.events[:2]]
+        assert (await t.b.event(rows.rows.seq[0])).id == view.events[0].id
+        with pytest.raises(RecordNotFound):
+            await t.a.event(rows.rows.seq[0])
+        assert await t.a.runs(RunQuery()) == RunList(runs=[])
+        assert [run.run_id for run in (await t.b.runs(RunQuery())).runs] == [t.reply.run_id]
         assert await t.a.task_events(t.reply.task_id) == []
 
 
@@ -383,8 +390,8 @@ async def test_agents_of_tenants_come_back_after_a_restart_with_the_same_identit
     async with world(tmp_path, 1, kits=[kit]) as (member,):
         views = [member.node.for_tenant(name) for name in ("a", "b")]
         assert [view.agent("helper").agent.agent_id for view in views] == ids
-        assert len(await views[0].runs(10)) == 1
-        assert await views[1].runs(10) == []
+        assert len((await views[0].runs(RunQuery())).runs) == 1
+        assert (await views[1].runs(RunQuery())).runs == []
         assert member.node.agents() == []
 
 
@@ -399,7 +406,7 @@ async def test_a_tenant_that_is_removed_leaves_nothing_to_the_next_of_its_name(t
             node.for_tenant("b")
         node.save_tenant(TenantRequest(name="b"))
         again = node.for_tenant("b")
-        assert (again.agents(), await again.runs(10)) == ([], [])
+        assert (again.agents(), (await again.runs(RunQuery())).runs) == ([], [])
         with pytest.raises(NotFound):
             await again.trace(t.reply.run_id)
         with pytest.raises(RecordNotFound):

@@ -18,7 +18,7 @@ from agentmesh.sdk.types import (
     TraceRows,
     TraceView,
 )
-from agentmesh.wire.rows import ROWS_DEFAULT, ROWS_MAX, RowQuery, kinds_of, listed
+from agentmesh.wire.rows import ROWS_DEFAULT, ROWS_MAX, RowQuery, RunQuery, kinds_of, listed
 
 _SEQ_DIGITS_MAX = 15
 _REF_SUMMARY = "Run or task id, a unique prefix of 4 or more characters, last, or last~N."
@@ -27,7 +27,17 @@ _FULL_RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 async def list_runs(ask: Ask) -> RunList:
     """Answer ``GET /api/v1/runs``."""
-    return RunList(runs=await ask.backend.runs(ask.query["limit"]))
+    asked = ask.query
+    query = RunQuery(
+        limit=asked["limit"],
+        before=asked["before"],
+        agent=asked["agent"],
+        states=listed("state", asked["state"]),
+        kinds=kinds_of(asked["kind"]),
+        since=asked["since"],
+        until=asked["until"],
+    )
+    return await ask.backend.runs(query)
 
 
 async def trace_run(ask: Ask) -> TraceView:
@@ -99,7 +109,16 @@ ROWS = (
         list_runs,
         "List the newest runs",
         RunList,
-        params=(Param("limit", "integer", 50, "At most so many.", low=1, high=1000),),
+        errors=(UsageError, Corrupt),
+        params=(
+            Param("limit", "integer", 50, "At most so many.", low=1, high=1000),
+            Param("before", "integer", 0, "Go on after an answer: what it says as next."),
+            Param("agent", "string", "", "Only runs with this agent, by name or id.", chars_max=300),
+            Param("state", "string", "", "Only runs in one of these states, divided by commas."),
+            Param("kind", "string", "", "Only runs with an event of one of these kinds, divided by commas."),
+            Param("since", "integer", 0, "Only runs that went on at this time or later, microseconds since 1970 UTC."),
+            Param("until", "integer", 0, "Only runs that began at this time or before; 0 for no end."),
+        ),
         scope="read",
     ),
     RouteRow(

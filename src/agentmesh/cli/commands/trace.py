@@ -1,4 +1,4 @@
-"""``agentmesh trace REF [-f]``: what happened in a run, in order, from every node that took part."""
+"""``agentmesh trace REF [-f | --rows]``, ``agentmesh trace --list``: what happened in a run, from every node that took part."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from agentmesh.cli import i18n
 from agentmesh.cli.connect import run_ids, short_run
 from agentmesh.cli.output import Output
 from agentmesh.cli.verb import single
+from agentmesh.errors import UsageError
 
 if TYPE_CHECKING:
     from agentmesh.cli.timeline import Timeline
@@ -26,18 +27,54 @@ def trace(
         bool, typer.Option("--follow", "-f", help="Show events as they happen, until the run ends.")
     ] = False,
     local: Annotated[bool, typer.Option("--local", help="Only what this node knows; ask no other.")] = False,
+    rows: Annotated[
+        bool, typer.Option("--rows", help="One line per event without its payload; filters apply.")
+    ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List runs, newest first; filters apply.")] = False,
+    agent: Annotated[str, typer.Option("--agent", help="Only of this agent: its name or id.")] = "",
+    state: Annotated[
+        str, typer.Option("--state", help="Only in these states, divided by commas: failed,working.")
+    ] = "",
+    kind: Annotated[str, typer.Option("--kind", help="Only with these kinds of events, divided by commas.")] = "",
+    task: Annotated[str, typer.Option("--task", help="Only of these calls, divided by commas (rows).")] = "",
+    since: Annotated[str, typer.Option("--since", help="Not before: 2026-11-21T08:30 (UTC), or 15m ago.")] = "",
+    until: Annotated[str, typer.Option("--until", help="Not after.")] = "",
+    limit: Annotated[int, typer.Option("--limit", help="At most so many; 0 for all rows, or 20 runs.", min=0)] = 0,
+    after: Annotated[int, typer.Option("--after", help="Only rows with a higher position (seq).", min=0)] = 0,
+    before: Annotated[int, typer.Option("--before", help="Go on with a list: its 'next'.", min=0)] = 0,
 ) -> None:
     """Show what happened in a run, on every node.
 
     \b
     agentmesh trace last
     agentmesh trace run_7f3a -f
+    agentmesh trace last --kind error,status
+    agentmesh trace --list --state failed --since 1h
 
-    Two readers that print the same digest hold the same events.
+    Two readers that print the same digest hold the same events. A filter means --rows.
     """
     from agentmesh.cli.connect import connect
+    from agentmesh.cli.rows import moment, show_rows, show_runs
     from agentmesh.cli.timeline import Timeline
 
+    filters: dict[str, Any] = {
+        "agent": agent,
+        "state": state,
+        "kind": kind,
+        "since": moment(since),
+        "until": moment(until),
+    }
+    rows = rows or bool(any(filters.values()) or task or limit or after)
+    if (list_ or rows) and follow:
+        raise UsageError("--follow tells whole events: leave --rows, --list and filters out", code="usage.trace")
+    if list_:
+        with connect(out) as mesh:
+            show_runs(out, mesh, min(limit, 1_000), {**filters, "before": before})
+        return
+    if rows:
+        with connect(out) as mesh:
+            show_rows(out, mesh, ref, limit, remote=not local, filters={**filters, "task": task, "after": after})
+        return
     with connect(out) as mesh:
         view = mesh.trace(ref, remote=not local)
         timeline = Timeline(out)
