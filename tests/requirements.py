@@ -2699,6 +2699,33 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "console.site": Requirement(
+        "RQ4 M2, issue 6.1, docs/spec/console.md §3",
+        "The daemon serves the console on its own origin, fenced in by its policy; agentmesh console opens it, or prints the link.",
+        (
+            *_in(
+                "api/test_console_site.py",
+                "the_page_and_its_parts_come_with_their_types_and_may_be_kept_as_long_as_they_hold",
+                "every_answer_fences_the_page_in",
+                "no_spelling_of_a_path_leads_to_another_file",
+                "no_request_over_a_socket_leaves_the_folder",
+                "an_installation_without_the_build_says_how_to_make_it_in_both_languages",
+                "who_is_not_logged_in_reads_which_command_to_run_and_who_is_gets_the_page",
+                "the_package_brings_the_build",
+            ),
+            *_in(
+                "cli/test_console.py",
+                "a_page_is_named_by_words_or_by_a_copied_address",
+                "a_browser_is_opened_only_on_the_screen_that_this_person_looks_at",
+            ),
+            *_in(
+                "e2e/test_console_login.py",
+                "the_session_of_a_link_outlives_a_restart_and_ends_with_the_command",
+                "without_a_screen_the_command_prints_the_link_and_says_so",
+                "a_browser_is_handed_a_link_for_this_user_alone",
+            ),
+        ),
+    ),
     "console.ticks": Requirement(
         "RQ4 M2, issue 6.3, docs/spec/console.md §2",
         "The live stream tells what changed, at most ten times a second, resumes, and holds nothing for slow clients.",

@@ -130,7 +130,9 @@ class Machine:
         self.folder.mkdir(parents=True)
         self.shared = root
         self.state = root / f"{name}.env"
-        keep = {k: v for k, v in os.environ.items() if not k.startswith(("AGENTMESH_", "XDG_"))}
+        # Without a screen: a test opens no window of whoever runs it.
+        out = ("AGENTMESH_", "XDG_", "DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
+        keep = {k: v for k, v in os.environ.items() if not k.startswith(out)}
         self.env = {
             **keep,
             "HOME": str(self.home),
