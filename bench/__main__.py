@@ -30,6 +30,7 @@ NAMES = {
     "failover": "bench.failover",
     "bulk": "bench.transport",
     "events": "bench.events",
+    "ticks": "bench.ticks",
     "policy": "bench.policy",
     "guard": "bench.guard",
     "killswitch": "bench.killswitch",
