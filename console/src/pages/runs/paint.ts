@@ -71,7 +71,8 @@ export function surface(canvas: HTMLCanvasElement, width: number, height: number
 
 /** Draw rows `bars`, each `rowPx` high; in a `narrow` place as a strip at the foot of the row. */
 export function paintBars(to: CanvasRenderingContext2D, axis: Axis, bars: readonly Bar[], rowPx: number, colours: Palette, narrow: boolean): void {
-  paintFolds(to, axis, bars.length * rowPx, colours)
+  // Below text, where there is no column for the picture, lines would strike it through.
+  if (!narrow) paintFolds(to, axis, bars.length * rowPx, colours)
   const high = narrow ? 4 : Math.min(12, rowPx - 12)
   bars.forEach((bar, at) => {
     const foot = narrow ? (at + 1) * rowPx - high - 1 : at * rowPx + (rowPx - high) / 2

@@ -1,0 +1,43 @@
+import { describe, expect, test } from 'vitest'
+import { listCommand, moment, traceCommands, word } from './commands'
+import { NO_FILTER, type Task } from './rows'
+
+const call = (task_id: string, state: string): Task => ({
+  task_id,
+  state,
+  agent: '',
+  agent_id: '',
+  caller: '',
+  skill: '',
+  path: '',
+  depth: 0,
+  parent: -1,
+  events: 0,
+  first_ts: 0,
+  last_ts: 0,
+})
+
+describe('commands to copy', () => {
+  test('quote what a shell would take apart, and leave out what no line can hold', () => {
+    expect(word('calc@anna')).toBe('calc@anna')
+    expect(word('it’s $(rm -rf /) `x`')).toBe("'it’s $(rm -rf /) `x`'")
+    expect(word("o'clock")).toBe("'o'\\''clock'")
+    expect(word('a\nb')).toBe('')
+    expect(traceCommands('1f3a', { ...NO_FILTER, agent: 'a;b', since: 7 }, [])).toEqual(["agentmesh trace 1f3a --agent 'a;b' --since 7"])
+  })
+  test('say the filters of the page', () => {
+    expect(traceCommands('1f3a', NO_FILTER, [])).toEqual(['agentmesh trace 1f3a'])
+    expect(traceCommands('1f3a', { ...NO_FILTER, failed: true }, [call('t1', 'failed'), call('t2', 'completed'), call('t3', 'rejected')])).toEqual([
+      'agentmesh trace 1f3a --task t1,t3',
+      'agentmesh trace 1f3a --kind error',
+    ])
+    expect(listCommand({ agent: '', state: 'failed', kind: '', since: '1h', until: '', before: '' }, 50)).toBe(
+      'agentmesh trace --list --state failed --since 1h --limit 50',
+    )
+  })
+  test('read times as the command line does', () => {
+    expect(moment('1h', 3_600_000 + 5)).toBe(5_000)
+    expect(moment('1760000000000000', 0)).toBe(1760000000000000)
+    expect(['', 'soon', '1y', '-5m', '99999999999999999999'].map((text) => moment(text, 1e12))).toEqual([0, 0, 0, 0, 0])
+  })
+})
