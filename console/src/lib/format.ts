@@ -19,12 +19,21 @@ export function shortId(id: string): string {
   return line(key.length <= 10 ? key : `${key.slice(0, 4)}…${key.slice(-6)}`, 11)
 }
 
+/** Formats of Intl by what they are for and their language: making one takes longer than a row may. */
+const formats = new Map<string, unknown>()
+function made<T>(what: string, make: (tag: string) => T): T {
+  const key = `${what} ${locale.tag}`
+  let found = formats.get(key) as T | undefined
+  if (!found) formats.set(key, (found = make(locale.tag)))
+  return found
+}
+
 export function number(value: number, digits = 0): string {
-  return new Intl.NumberFormat(locale.tag, { maximumFractionDigits: digits }).format(value)
+  return made(`number ${digits}`, (tag) => new Intl.NumberFormat(tag, { maximumFractionDigits: digits })).format(value)
 }
 
 export function percent(share: number): string {
-  return new Intl.NumberFormat(locale.tag, { style: 'percent', maximumFractionDigits: 0 }).format(share)
+  return made('percent', (tag) => new Intl.NumberFormat(tag, { style: 'percent', maximumFractionDigits: 0 })).format(share)
 }
 
 /** A duration in microseconds: "870 µs", "12 ms", "3.4 s", "5:07", "2 h 05". Below zero (a clock jumped) it is "0 ms". */
@@ -48,17 +57,15 @@ export function clock(us: number, now: number = Date.now()): string {
   const at = new Date(us / 1000)
   if (!(at.getTime() < 253_402_300_800_000)) return '–' // the year 10,000: a clock gone mad
   const today = new Date(now).toDateString() === at.toDateString()
-  return new Intl.DateTimeFormat(locale.tag, {
-    ...(today ? {} : { dateStyle: 'short' as const }),
-    timeStyle: 'medium' as const,
-    hourCycle: 'h23',
-  }).format(at)
+  const form = (tag: string) =>
+    new Intl.DateTimeFormat(tag, { ...(today ? {} : { dateStyle: 'short' as const }), timeStyle: 'medium' as const, hourCycle: 'h23' })
+  return made(today ? 'time' : 'date', form).format(at)
 }
 
 /** How long ago, in words: "3 minutes ago". */
 export function ago(us: number, now: number = Date.now()): string {
   const s = Math.round((us / 1000 - now) / 1000)
-  const form = new Intl.RelativeTimeFormat(locale.tag, { numeric: 'auto', style: 'short' })
+  const form = made('ago', (tag) => new Intl.RelativeTimeFormat(tag, { numeric: 'auto', style: 'short' }))
   const size = Math.abs(s)
   if (!(size < 1e10)) return '–'
   if (size < 60) return form.format(s, 'second')
