@@ -1,6 +1,7 @@
 /** The answers to what the address asks, as they come in: the local one first, then those with what other nodes say. */
+import { untrack } from 'svelte'
 import { ApiError, client, got, type Schemas } from '../../lib/api'
-import { onTick } from '../../lib/live.svelte'
+import { live, onTick } from '../../lib/live.svelte'
 import { route } from '../../lib/route.svelte'
 import { frames } from '../../lib/stream'
 import { lists, requestOf } from './asked'
@@ -69,10 +70,14 @@ export function answers(): Answers {
       })
     return () => mine.abort()
   })
+  // The first tick after the page opened says nothing that the answer does not know.
+  let listening = untrack(() => live.last !== null)
   $effect(() =>
     onTick((tick) => {
-      if (!tick.resync && !tick.changed.includes('agents')) return
-      if (view) stale = true
+      const again = tick.resync && listening
+      listening = true
+      if (!again && !tick.changed.includes('agents')) return
+      if (view && !error) stale = true
       else if (!timer)
         timer = setTimeout(() => {
           timer = undefined
