@@ -2675,6 +2675,15 @@ REQUIREMENTS: dict[str, Requirement] = {
             "building_anew_gives_the_same_files",
         ),
     ),
+    "console.commands": Requirement(
+        "issue 6.1, RQ4 M2",
+        "What the console says to run is what the command line has.",
+        _in(
+            "console/test_commands.py",
+            "every_command_of_the_console_is_one_of_the_command_line",
+            "every_option_that_the_console_writes_is_one_of_its_command",
+        ),
+    ),
     "console.login": Requirement(
         "RQ4 M2, issue 6.1, issue 6 Bad input, docs/spec/console.md §3",
         "A one-time link opens the console logged in; the session is of this browser and this origin only, whatever other pages "
