@@ -1881,6 +1881,45 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "trace.export": Requirement(
+        "RQ0 §8 OTel, RQ2 OpenTelemetry, issue 6.4",
+        "Spans go to an OTLP receiver with the GenAI names, pinned, without what was said; a receiver that is away costs spans, "
+        "counted, and no call.",
+        (
+            *_in(
+                "unit/node/test_spans.py",
+                "a_chained_call_gives_a_span_for_each_side_and_they_hang_below_each_other",
+                "what_was_said_is_in_no_span_unless_that_is_switched_on",
+                "the_names_of_the_conventions_are_those_of_the_library",
+                "what_is_not_sampled_is_not_told",
+                "a_refusal_is_a_span_with_the_code_of_the_refusal",
+                "hostile_names_and_floods_stay_within_bounds",
+            ),
+            *_in(
+                "unit/obs/test_otel.py",
+                "a_span_arrives_with_the_ids_that_travelled_and_all_that_it_says",
+                "the_standard_variables_are_heeded",
+                "where_spans_go",
+                "a_bad_receiver_costs_spans_and_nothing_else",
+                "what_waits_is_bounded_and_a_receiver_that_hangs_does_not_hold_up_the_end",
+                "without_the_libraries_the_error_says_what_to_install",
+                "a_node_that_exports_nothing_loads_nothing_for_it",
+            ),
+            *_in(
+                "unit/daemon/test_exporting.py",
+                "nothing_is_exported_unless_asked",
+                "without_the_libraries_the_node_starts_and_says_what_to_install",
+            ),
+            *_in(
+                "e2e/test_otel.py",
+                "a_chained_call_arrives_as_one_tree_without_what_was_said",
+                "without_a_trace_context_the_run_is_the_trace",
+                "an_a2a_client_gets_its_call_into_its_own_trace",
+                "what_is_not_sampled_leaves_nothing_at_the_receiver",
+                "status_and_metrics_tell_of_the_export_and_a_receiver_that_fails_holds_up_nothing",
+            ),
+        ),
+    ),
     "events.live": Requirement(
         "RQ4 §5.3, issue 2.9",
         "The live stream resumes by Last-Event-ID without loss or repetition; a slow reader costs bounded memory.",

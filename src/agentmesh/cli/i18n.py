@@ -201,6 +201,7 @@ ZH: dict[str, str] = {
     "the agent asks for more input": "智能体需要更多输入",
     "{count} events · digest {digest}": "{count} 个事件 · 摘要 {digest}",
     "not every node could be asked: {nodes}": "有节点无法查询: {nodes}",
+    "{sent} spans sent, {lost} lost, {waiting} waiting": "已发送 {sent} 个 span, 丢失 {lost}, 等待 {waiting}",
     "part of trace {ids}": "属于追踪 {ids}",
     "meaning by {embedder}": "语义由 {embedder} 比较",
     "words alone": "仅按词语",

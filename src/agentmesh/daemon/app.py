@@ -34,6 +34,7 @@ from agentmesh.daemon.bridging import Bridging
 from agentmesh.daemon.capacity import capacity_tier
 from agentmesh.daemon.changes import note_settings
 from agentmesh.daemon.explain import running
+from agentmesh.daemon.exporting import open_spans
 from agentmesh.daemon.home import Home, write_atomic
 from agentmesh.daemon.http import Server, make_partner_server, make_server
 from agentmesh.daemon.knobs import Settings
@@ -53,6 +54,7 @@ from agentmesh.node.door import Door
 from agentmesh.node.federation.federation import FederationKit
 from agentmesh.node.node import Node
 from agentmesh.node.registry import ANYWHERE
+from agentmesh.node.spans import SpanKit
 from agentmesh.obs.log import setup_logging
 from agentmesh.store.audit import AuditLog
 from agentmesh.store.base import EventLogConfig
@@ -156,7 +158,10 @@ async def serve(loaded: Loaded, profile: str | None = None) -> int:
         trust = TrustStore.open(home.trust)
         stack.callback(trust.close)
         federation = _federation(settings, home, stack)
-        node = _node(settings, home, key, log, state, calls, ledger, audit, trust, tenants, port, ca, federation)
+        spans, unexported = open_spans(settings, key.did, stack)
+        node = _node(settings, home, key, log, state, calls, ledger, audit, trust, tenants, port, ca, federation, spans)
+        if unexported:
+            node.mesh.warn(unexported)
         stop.on_hup.append(node.mesh.review)
         if ca is not None:
             stop.on_hup.append(ca.refresh)
@@ -257,6 +262,7 @@ def _node(
     port: int,
     ca: CaNetwork | None,
     federation: FederationKit,
+    spans: SpanKit | None,
 ) -> Node:
     config = NodeConfig(
         name=settings.name,
@@ -282,6 +288,7 @@ def _node(
         embedder_key_file=settings.embedder_key_file,
         models_dir=settings.models_dir,
         log_calls=settings.log_calls,
+        trace_share=settings.otel_sample,
     )
     brain = BrainConfig(
         directory=DirectoryConfig(
@@ -318,6 +325,7 @@ def _node(
             lambda raw: write_atomic(home.credential, f"{raw}\n".encode()),
         ),
         federation=federation,
+        spans=spans,
         trust_store=trust,
         trust_config=TrustConfig(
             weights=trust_weights(settings.trust_weights), half_life_s=settings.trust_half_life_d * 86_400

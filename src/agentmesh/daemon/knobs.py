@@ -44,6 +44,7 @@ PolicyMode = Literal["auto", "open", "closed", "strict"]
 DiscoverAsk = Literal["mesh", "off"]
 Level = Literal["debug", "info", "warning", "error"]
 LowTrust = Literal["drop", "mark"]
+Switch = Literal["off", "on"]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
@@ -397,6 +398,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             origin="on, so that unmodified A2A clients work on day one",
         ),
     ] = True
+    otel_endpoint: Annotated[
+        str,
+        Knob(
+            effect="Where spans of calls go by OTLP over HTTP, such as http://127.0.0.1:4318; empty: where the standard variable "
+            "OTEL_EXPORTER_OTLP_ENDPOINT says, else nowhere; off: nowhere.",
+            when="When there is a collector or a tracing backend (docs/howto/opentelemetry.md). Needs pip install "
+            "'agentmeshd[otel]'.",
+            origin="empty: nothing leaves the machine unless asked",
+        ),
+    ] = ""
+    otel_content: Annotated[
+        Switch,
+        Knob(
+            effect="Whether spans carry what was asked and answered. on: everybody who can read the traces can read that.",
+            when="on while hunting a fault, with a backend that may hold such data.",
+            origin="off: prompts and answers are nobody else's business",
+        ),
+    ] = "off"
+    otel_sample: Annotated[
+        Share,
+        Knob(
+            effect="Share of the traces that begin at this node which are sampled, 0 to 1. In others whoever began them decides.",
+            when="Lower it where there are more calls than the backend should hold.",
+            origin="1: each of them",
+        ),
+    ] = 1.0
     metrics_open: Annotated[
         bool,
         Knob(

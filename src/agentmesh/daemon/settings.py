@@ -48,6 +48,7 @@ _PATHS = (
     *("federation_cert", "federation_key", "federation_ca"),
 )
 _ORIGIN = re.compile(r"https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(?::\d{1,5})?/?")
+_ENDPOINT = re.compile(_ORIGIN.pattern.removesuffix("/?") + r"(?:/[A-Za-z0-9._~/%-]{0,500})?")
 #: As ``identity.node_record`` has it, which would load the signature library here.
 _SITE = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}|")
 
@@ -223,6 +224,16 @@ def check_origin(text: str) -> str:
     return text
 
 
+def check_endpoint(text: str) -> str:
+    """Return where spans may go: "off", or an http or https URL without credentials. Raises ConfigError."""
+    if text != "off" and not _ENDPOINT.fullmatch(text):
+        raise ConfigError(
+            "it is no address of a receiver",
+            hint="write http://127.0.0.1:4318; credentials go into OTEL_EXPORTER_OTLP_HEADERS",
+        )
+    return text
+
+
 def check_federation_seed(text: str) -> str:
     """Return a seed of a federation: ``URL``, or ``did:key:…@URL``. Raises ConfigError, DecodeError."""
     who, at, url = text.rpartition("@")
@@ -355,6 +366,8 @@ def _convert(row: Row, value: Any, where: str) -> Any:
             result = _absolute(result)
         elif row.key == "embedder":
             check_name(result)
+        elif row.key == "otel_endpoint" and result:
+            check_endpoint(result)
         elif row.key == "transports" and (not result or len(set(result)) != len(result)):
             raise ConfigError("name at least one transport, each once")
         elif row.key == "site" and not _SITE.fullmatch(result):

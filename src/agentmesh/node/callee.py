@@ -7,7 +7,7 @@ Each ``Check`` may refuse a call before its agent hears of it; each ``Recorder``
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from agentmesh.codec.tracecontext import begin_trace, read_trace
@@ -84,6 +84,7 @@ class Visit:
         "facts",
         "halted",
         "late",
+        "listener",
         "message",
         "peer",
         "priority_max",
@@ -110,6 +111,8 @@ class Visit:
         self.trace = (
             begin_trace(message.run_id, new_span_id(), trace_share) if given is None else given.child(new_span_id())
         )
+        #: Told each event of the agent, if a check set it; it returns at once and never raises.
+        self.listener: Callable[[EventV1], None] | None = None
         #: The further calls that its agent makes.
         self.purse = Purse()
         #: Set when the call is over.
@@ -334,6 +337,8 @@ class Callee:
 
         async def tell(event: EventV1) -> None:
             await sink(event)
+            if visit.listener is not None:
+                visit.listener(event)
             if event.kind == "status":
                 visit.check_usage()
 

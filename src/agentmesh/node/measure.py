@@ -195,5 +195,9 @@ class MeasureHost(StatusHost):
         readings.set("agentmesh_read_only", self.switch.is_on)
         readings.set("agentmesh_warnings", len(self._warnings()))
         readings.set("agentmesh_log_lines_lost_total", Lost.lines)
+        spans = None if self._span_kit is None else self._span_kit.view()
+        for result in ("sent", "failed", "dropped"):
+            readings.set("agentmesh_spans_total", 0 if spans is None else getattr(spans, result), result)
+        readings.set("agentmesh_spans_waiting", 0 if spans is None else spans.waiting)
         readings.set("agentmesh_build_info", 1, self.config.version, platform.python_version(), sys.platform)
         readings.set("agentmesh_node_info", 1, self.node_id, self.config.name, self.config.site)

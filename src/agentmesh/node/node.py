@@ -53,6 +53,7 @@ from agentmesh.node.registry import DoorKit, LocalAgent, Registry
 from agentmesh.node.resolve import Directory, find, id_of
 from agentmesh.node.rulings import RulingHost
 from agentmesh.node.sights import Sights
+from agentmesh.node.spans import SpanKit, Spans
 from agentmesh.node.standing import site_of, survey_at
 from agentmesh.node.tenancy import TenantHost
 from agentmesh.node.topology import TopologyHost
@@ -89,6 +90,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         http_port: Returns the API's port.
         trust_config: Weights and half-life of evidence; defaults if left out.
         federation: What federation needs; None: this node federates with nobody.
+        spans: Where spans of calls go; None: nowhere.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         admission: Admission | None = None,
         tenant_store: TenantStore | None = None,
         federation: FederationKit | None = None,
+        spans: SpanKit | None = None,
     ) -> None:
         self.node_id: NodeId = node_id(key.public)
         self.config = config
@@ -165,6 +168,8 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         self.traffic = TrafficWatch(self.node_id, self.registry, self.links)
         limits = GuardFile(home / "guard.toml", lambda: self.audit.note_soon("config", "guard.toml"))
         self._guard = Guard(config, self.registry, ledger, limits)
+        self._span_kit = spans
+        exporting = () if spans is None else (Spans(spans, self.node_id, self.way_to),)
         self._incoming, self._calls, self._token_calls = assemble(
             self._proving(key, call_store),
             config,
@@ -176,9 +181,9 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
             self._scope,
             self.orders,
             self.switch,
-            checks=self._checks_of(key, federation),
+            checks=(*self._checks_of(key, federation), *exporting),
             recorders=(self.traffic, self.audit, self.trust),  # the first is told, come what may
-            watchers=(self.figures, self.call_lines),
+            watchers=(self.figures, self.call_lines, *exporting),
             outward=self.audit,
             tries=self.traffic,
             trust=self.trust,

@@ -30,6 +30,7 @@ from agentmesh.node.policy.policy import Policy
 from agentmesh.node.presented import TokenCalls
 from agentmesh.node.registry import Registry
 from agentmesh.node.sights import Sights
+from agentmesh.node.spans import SpanKit
 from agentmesh.node.survey import Survey
 from agentmesh.node.traces import Traces
 from agentmesh.node.traffic import TrafficWatch
@@ -71,6 +72,7 @@ class Parts:
     _state: StateStore
     _call_store: CallStore
     _token_checks: Checks
+    _span_kit: SpanKit | None
     _home: Path
     _http_port: Callable[[], int]
     _started_s: float

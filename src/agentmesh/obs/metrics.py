@@ -265,6 +265,14 @@ GROUPS: tuple[tuple[str, tuple[Metric, ...]], ...] = (
             Metric("agentmesh_read_only", "gauge", "1 while the kill switch is on."),
             Metric("agentmesh_warnings", "gauge", "Sentences that `agentmesh status` warns with."),
             Metric("agentmesh_log_lines_lost_total", "counter", "Lines that daemon.log could not take."),
+            Metric(
+                "agentmesh_spans_total",
+                "counter",
+                "Spans for OpenTelemetry (reference/opentelemetry.md); all 0 where none are exported.",
+                ("result",),
+                "result: `sent`, `failed` after all tries, `dropped` because too many waited",
+            ),
+            Metric("agentmesh_spans_waiting", "gauge", "Spans that are still to be sent."),
             Metric("agentmesh_scrape_seconds", "gauge", "How long the values of this scrape took to read."),
             Metric(
                 "agentmesh_build_info",

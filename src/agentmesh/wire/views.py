@@ -22,6 +22,24 @@ TrustLevel = Literal["own", "signed", "low"]
 TrustTier = Literal["unknown", "low", "medium", "high", "own"]
 
 
+class SpanExportView(msgspec.Struct, kw_only=True):
+    """How spans are exported (docs/reference/opentelemetry.md).
+
+    Attributes:
+        endpoint: Where they go.
+        sent, failed, dropped: Spans taken there, given up after all tries, and never tried because too many waited.
+        waiting: Spans that are still to be sent.
+        problem: Why the last ones were not taken; "" while they are.
+    """
+
+    endpoint: str
+    sent: int = 0
+    failed: int = 0
+    dropped: int = 0
+    waiting: int = 0
+    problem: str = ""
+
+
 class StatusView(msgspec.Struct, kw_only=True):
     """``GET /api/v1/status``.
 
@@ -42,6 +60,7 @@ class StatusView(msgspec.Struct, kw_only=True):
         transports: Schemes in use.
         require_signed_registration: Whether unsigned agents are refused.
         events, last_seq: Number of stored events, and the position of the newest one in the log.
+        otel: How spans are exported; null where they are not.
         warnings: Things a person should know (repaired log, clock jump, missing engine).
         zone: Zone of this node, "site/bits"; "/" while the whole mesh without sites is one zone.
         site, capacity: What this node says of itself: its place, and its tier 0 … 4 of long links.
@@ -71,6 +90,7 @@ class StatusView(msgspec.Struct, kw_only=True):
     require_signed_registration: bool = True
     events: int = 0
     last_seq: int = 0
+    otel: SpanExportView | None = None
     warnings: list[str] = []
     zone: str = ""
     site: str = ""

@@ -18,6 +18,7 @@ from agentmesh.node.config import NodeConfig
 from agentmesh.node.door import Door, Happening, Health, Invocation
 from agentmesh.node.federation.federation import FederationKit
 from agentmesh.node.node import Node
+from agentmesh.node.spans import SpanKit
 from agentmesh.store.audit import AuditLog
 from agentmesh.store.audit_files import AuditConfig
 from agentmesh.store.calls import CallStore
@@ -143,6 +144,7 @@ async def world(
     admissions: Sequence[Admission] = (),
     federate: Callable[[int, Path], FederationKit] | None = None,
     brain: BrainConfig | None = None,
+    spans: SpanKit | None = None,
     **config: Any,
 ) -> AsyncIterator[list[Member]]:
     """Start nodes n0, n1, …; with ``join``, all connected. The same ``tmp_path`` and ``kits`` again: a restart."""
@@ -187,6 +189,7 @@ async def world(
                 trust_store=trust,
                 tenant_store=tenants,
                 federation=None if federate is None else federate(i, home),
+                spans=spans,
             )
             await node.open()
             stack.push_async_callback(node.aclose)

@@ -58,6 +58,14 @@ def status(out: Output) -> None:
         dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(view.udp.dropped.items()))
         counts = f"{view.udp.sent} sent, {view.udp.received} taken" + (f", dropped: {dropped}" if dropped else "")
         out.check("ok", "datagrams", f"{view.udp.address or '-'} · {counts}")
+    if (spans := view.otel) is not None:
+        counts = i18n.t(
+            "{sent} spans sent, {lost} lost, {waiting} waiting",
+            sent=spans.sent,
+            lost=spans.failed + spans.dropped,
+            waiting=spans.waiting,
+        )
+        out.check("warn" if spans.problem else "ok", "otel", f"{spans.endpoint} · {counts}")
     out.check("ok", "home", view.home)
     if view.seed:
         out.check("ok", "seed", view.seed)
