@@ -123,8 +123,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         self._call_store = call_store
         self.audit = Audit(self.node_id, audit_log)
         TenantHost.__init__(self, tenant_store)
-        self._started_s = time.monotonic()
-        self._stamped = ""
+        self._started_s, self._stamped = time.monotonic(), ""
         self._begin_measures(self.node_id, self._read_discovery)
         self._scope = TaskScope("node")
         self.discovery: list[str] = []
@@ -168,8 +167,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         self.traffic = TrafficWatch(self.node_id, self.registry, self.links)
         limits = GuardFile(home / "guard.toml", lambda: self.audit.note_soon("config", "guard.toml"))
         self._guard = Guard(config, self.registry, ledger, limits)
-        self._span_kit = spans
-        exporting = () if spans is None else (Spans(spans, self.node_id, self.way_to),)
+        exporting = self._exporting(spans)
         self._incoming, self._calls, self._token_calls = assemble(
             self._proving(key, call_store),
             config,
@@ -200,6 +198,10 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         proofs = Proofs(key, self.config, self.registry, call_store)
         self._token_checks = proofs.checks
         return proofs
+
+    def _exporting(self, kit: SpanKit | None) -> tuple[Spans, ...]:
+        self._span_kit = kit
+        return () if kit is None else (Spans(kit, self.node_id, self.way_to),)
 
     def _checks_of(self, key: KeyPair, federation: FederationKit | None) -> tuple[Check, ...]:
         """Return what may refuse a call at an agent here, in order; audit comes last of these: what it notes as begun, begins."""

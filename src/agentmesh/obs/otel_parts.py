@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import IdGenerator, ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
