@@ -15,7 +15,7 @@ from agentmesh.store.base import EventLogConfig
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.index import hash_id
 from agentmesh.store.runrows import RunTables, told
-from agentmesh.store.runtable import RunTable
+from agentmesh.store.runtable import Arrived, RunTable
 from agentmesh.wire.console_views import TraceRows
 from agentmesh.wire.event import KINDS, EventV1, digest, encode_json
 from agentmesh.wire.rows import RowQuery
@@ -115,12 +115,14 @@ def test_pages_and_what_came_since_add_up_to_the_whole_read(
         table, stored = RunTable(), list[EventV1]()
         readers = [Reader(limit, wanted), Reader(limit + 2, {}), Reader(1, wanted)]
         for batch in batches:
+            came: list[Arrived] = []
             for event in batch:
                 one = EventV1(**{name: getattr(event, name) for name in EventV1.__struct_fields__})
                 one.seq = len(stored) + 1
                 stored.append(one)
-                table.add(one, hash_id(one.id), 100)
-                table.upto = one.seq
+                came.append((one, hash_id(one.id), 100, 0))
+            table.add(came)
+            table.upto = len(stored)
             for reader in readers:
                 for _ in range(data.draw(st.integers(0, 2))):
                     reader.take(told(RUN, table, reader.ask())[0])

@@ -9,7 +9,8 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate, chain
+from itertools import accumulate, chain, islice
+from operator import lt
 
 #: (lamport, ts, id as UTF-8): sorts as ``wire.event.order_key`` does.
 Key = tuple[int, int, bytes]
@@ -58,6 +59,25 @@ class RowOrder:
                 lasts.insert(at, self._key_of(block[BLOCK_ROWS - 1]))
         if at < self.clean:
             self.clean = at
+
+    def extend(self, row: int, keys: Sequence[Key]) -> None:
+        """Put rows that follow one another by number where they belong, given their keys."""
+        lasts, blocks = self._lasts, self.blocks
+        if (lasts and keys[0] < lasts[-1]) or not all(map(lt, keys, islice(keys, 1, None))):
+            for number, key in enumerate(keys, row):
+                self.add(number, key)
+            return
+        self._starts = None
+        done = 0
+        while done < len(keys):
+            if not blocks or len(blocks[-1]) >= BLOCK_ROWS:
+                blocks.append(array("I"))
+                lasts.append(keys[done])
+            end = min(len(keys), done + BLOCK_ROWS - len(blocks[-1]))
+            blocks[-1].extend(range(row + done, row + end))
+            lasts[-1] = keys[end - 1]
+            self.clean = min(self.clean, len(blocks) - 1)
+            done = end
 
     def settle(self) -> None:
         """Note that every block was seen as it is now, but the last, which may still grow."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from agentmesh.errors import LimitError
 from agentmesh.store.index import Place, hash_id
 from agentmesh.store.reader import IndexReader, LineReader, Mismatch, of_size
-from agentmesh.store.runtable import NO_NODE, NO_STATE, RunTable, Window
+from agentmesh.store.runtable import NO_NODE, NO_STATE, Arrived, RunTable, Window
 from agentmesh.wire.console_views import RowBatch, TraceRows
 from agentmesh.wire.event import EventV1
 from agentmesh.wire.rows import RowQuery, label
@@ -62,11 +62,7 @@ class RunTables:
         found = reader.run_places_between(run_id, table.upto, upto, STEP_ROWS)
         part = of_size(found, _STEP_BYTES_MAX)
         try:
-            for place, event in self._lines.each(part):
-                if (event.seq != place.seq or event.run_id != run_id) and hash_id(event.id) != place.id_hash:
-                    raise Mismatch
-                event.seq = place.seq
-                table.add(event, place.id_hash, place.size, place.segment << _OFFSET_BITS | place.offset)
+            table.add([self._arrived(run_id, place, event) for place, event in self._lines.each(part)])
         except BaseException:
             # Some of the part is in and some is not: begin anew next time.
             self._tables.pop(run_id, None)
@@ -75,6 +71,15 @@ class RunTables:
         table.upto = upto if is_all else part[-1].seq
         self._make_room(run_id, table)
         return table if is_all else None
+
+    @staticmethod
+    def _arrived(run_id: str, place: Place, event: EventV1) -> Arrived:
+        """Return what a table takes, if a row and its line agree. Raises Mismatch."""
+        seq, segment, offset, size, id_hash = place
+        if (event.seq != seq or event.run_id != run_id) and hash_id(event.id) != id_hash:
+            raise Mismatch
+        event.seq = seq
+        return event, id_hash, size, segment << _OFFSET_BITS | offset
 
     def _make_room(self, run_id: str, table: RunTable) -> None:
         """Drop the tables that were not used for longest. Raises LimitError: this one alone is too large."""
@@ -149,8 +154,7 @@ def rows_of(run_id: str, events: Sequence[EventV1], query: RowQuery, size_of: Ca
     """
     table = RunTable()
     arrived = sorted(events, key=lambda event: event.seq)
-    for event in arrived:
-        table.add(event, hash_id(event.id), size_of(event))
+    table.add((event, hash_id(event.id), size_of(event), 0) for event in arrived)
     table.upto = arrived[-1].seq if arrived else 0
     answer, found = told(run_id, table, query)
     by_seq = {event.seq: event for event in arrived}

@@ -9,7 +9,7 @@ import hashlib
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -35,7 +35,11 @@ _ROW_BYTES, _LABEL_BYTES = 190, 400
 NO_STATE = NO_NODE = 0xFFFF
 _OTHER_AGENT = 0xFFFF
 _encode = msgspec.json.Encoder(order="deterministic").encode
-_KIND_AT = {kind: number for number, kind in enumerate(KINDS)}
+_sha256 = hashlib.sha256
+_KINDS = {kind: kind.encode() for kind in KINDS}
+#: An event with a higher ``seq`` than any before, the hash of its id (``store.index.hash_id``), bytes of its line, and where that
+#: is, for whoever reads labels later.
+Arrived = tuple[EventV1, int, int, int]
 
 
 class Window(NamedTuple):
@@ -93,7 +97,7 @@ class RunTable:
         self.task, self.size = array("i"), array("I")
         self.place = array("Q")
         self.labels: dict[int, str] = {}
-        self._agents: dict[tuple[str, str], int] = {}
+        self._agents: dict[tuple[str | None, str | None], int] = {}
         self._seen: set[int] = set()
         #: Of every event what its digest is made of: id, kind, ts, hash of the payload; and where that begins.
         self._pieces = bytearray()
@@ -123,50 +127,68 @@ class RunTable:
 
     # Filling
 
-    def add(self, event: EventV1, id_hash: int, size: int, place: int = 0) -> None:
-        """Take the next event in order of arrival; one whose id is known changes nothing.
+    def add(self, arrived: Iterable[Arrived]) -> None:
+        """Take the next events in order of arrival; one whose id is known changes nothing.
 
-        Args:
-            event: With a higher ``seq`` than any before.
-            id_hash: Of its id (``store.index.hash_id``).
-            size: Bytes of its line.
-            place: Where that is, for whoever reads labels later.
+        Columns are filled one by one, which costs half of what filling rows one by one does.
         """
-        seen = self._seen
-        seen.add(id_hash)
-        row = len(self.seq)
-        if len(seen) == row:
+        new = self._new(arrived)
+        if not new:
             return
-        id_bytes, kind, ts, payload = event.id.encode(), event.kind, event.ts, event.payload
-        pieces = self._pieces
-        pieces += b"%b\n%b\n%d\n%b" % (id_bytes, kind.encode(), ts, hashlib.sha256(_encode(payload)).digest())
-        self._starts.append(len(pieces))
-        self._id_bytes.append(len(id_bytes))
-        self.seq.append(event.seq)
-        self.ts.append(ts)
-        self._lamport.append(event.lamport)
-        self.size.append(size)
-        self.place.append(place)
-        kind_at = self._kind_at.get(kind)
-        if kind_at is None:
-            kind_at = self._kind_at[kind] = len(self.kinds)
-            self.kinds.append(kind)
-        self.kind.append(kind_at)
-        key = (event.lamport, ts, id_bytes)
-        state = state_of(payload) if kind == "status" else None
-        self.state.append(NO_STATE if state is None else self._number_of_state(state))
-        node = self._node_at.get(event.node_id)
-        self.node.append(self._number_of_node(event.node_id) if node is None else node)
-        if (named := payload.get("to_node")) is not None:
-            self._note_node(named)
-        if (named := event.metadata.get("caller_node")) is not None:
-            self._note_node(named)
-        agent = self._agents.get((event.agent or "", event.agent_id or ""))
-        self._agent.append(self._number_of_agent(event) if agent is None else agent)
-        self.task.append(self.tasks.add(event, key, state))
-        self._order.add(row, key)
-        if size > _LINE_BYTES_SMALL:
-            self.labels[row] = label(event)
+        row = self.count
+        events = [one[0] for one in new]
+        ids = [event.id.encode() for event in events]
+        ts = [event.ts for event in events]
+        lamport = [event.lamport for event in events]
+        pieces = [
+            b"%b\n%b\n%d\n%b" % (key, _KINDS[event.kind], event.ts, _sha256(_encode(event.payload)).digest())
+            for key, event in zip(ids, events, strict=True)
+        ]
+        self._starts.extend(islice(accumulate(map(len, pieces), initial=len(self._pieces)), 1, None))
+        self._pieces += b"".join(pieces)
+        self._id_bytes.extend(map(len, ids))
+        self.seq.extend([event.seq for event in events])
+        self.ts.extend(ts)
+        self._lamport.extend(lamport)
+        self.size.extend([one[2] for one in new])
+        self.place.extend([one[3] for one in new])
+        kinds = self._kind_at
+        self.kind.extend(
+            [kinds[kind] if (kind := event.kind) in kinds else self._number_of_kind(kind) for event in events]
+        )
+        nodes, agents = self._node_at, self._agents
+        self.node.extend(
+            [nodes[name] if (name := event.node_id) in nodes else self._number_of_node(name) for event in events]
+        )
+        self._agent.extend(
+            [
+                agents[pair] if (pair := (event.agent, event.agent_id)) in agents else self._number_of_agent(pair)
+                for event in events
+            ]
+        )
+        states = [state_of(event.payload) if event.kind == "status" else None for event in events]
+        self.state.extend([NO_STATE if state is None else self._number_of_state(state) for state in states])
+        keys = list(zip(lamport, ts, ids, strict=True))
+        self.task.extend(self.tasks.add(events, keys, states))
+        self._order.extend(row, keys)
+        self._note_nodes([event.payload["to_node"] for event in events if "to_node" in event.payload])
+        self._note_nodes([event.metadata["caller_node"] for event in events if "caller_node" in event.metadata])
+        for at in [at for at, one in enumerate(new) if one[2] > _LINE_BYTES_SMALL]:
+            self.labels[row + at] = label(events[at])
+
+    def _new(self, arrived: Iterable[Arrived]) -> list[Arrived]:
+        """Return the events whose id is not known yet, and know it from now on."""
+        seen = self._seen
+        new: list[Arrived] = []
+        for one in arrived:
+            if one[1] not in seen:
+                seen.add(one[1])
+                new.append(one)
+        return new
+
+    def _number_of_kind(self, kind: str) -> int:
+        self.kinds.append(kind)
+        return self._kind_at.setdefault(kind, len(self._kind_at))
 
     def _number_of_state(self, state: str) -> int:
         number = self._state_at.get(state)
@@ -185,16 +207,17 @@ class RunTable:
             return NO_NODE
         self._node_at[node] = len(self.node_ids)
         self.node_ids.append(node)
-        self._note_node(node)
+        self.nodes[node] = None
         return self._node_at[node]
 
-    def _note_node(self, node: object) -> None:
-        if isinstance(node, str) and 0 < len(node) <= _NAME_CHARS_MAX and len(self.nodes) < 2 * NODES_MAX:
-            self.nodes[node] = None
+    def _note_nodes(self, named: list[Any]) -> None:
+        """Note nodes that events name beside the one that they happened on."""
+        for node in named:
+            if isinstance(node, str) and 0 < len(node) <= _NAME_CHARS_MAX and len(self.nodes) < 2 * NODES_MAX:
+                self.nodes[node] = None
 
-    def _number_of_agent(self, event: EventV1) -> int:
-        pair = (event.agent or "", event.agent_id or "")
-        if len(self._agents) >= AGENTS_MAX or max(map(len, pair)) > _NAME_CHARS_MAX:
+    def _number_of_agent(self, pair: tuple[str | None, str | None]) -> int:
+        if len(self._agents) >= AGENTS_MAX or max(len(text or "") for text in pair) > _NAME_CHARS_MAX:
             return _OTHER_AGENT
         return self._agents.setdefault(pair, len(self._agents))
 
@@ -285,7 +308,9 @@ class RunTable:
             rows = [row for row in rows if task[row] in tasks]
         if query.agent:
             name = query.agent.casefold()
-            agents = {n for (one, key), n in self._agents.items() if key == query.agent or one.casefold() == name}
+            agents = {
+                n for (one, key), n in self._agents.items() if key == query.agent or (one or "").casefold() == name
+            }
             agent = self._agent
             rows = [row for row in rows if agent[row] in agents]
         if query.since or query.until:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agentmesh.store.roworder import Key
 from agentmesh.wire.console_views import TaskRow
 from agentmesh.wire.event import EventV1, is_end
@@ -43,24 +45,28 @@ class _Task:
         self.state_key = self.end_key = _FIRST
         self.ended = True
 
-    def take(self, event: EventV1, key: Key, state: str | None) -> int:
-        """Count an event in; return by how much the number of open calls rises."""
-        ts = event.ts
+    def take(self, event: EventV1, key: Key) -> None:
+        """Count an event in."""
+        ts = key[1]
         self.events += 1
-        if ts < self.first_ts:
-            self.first_ts = ts
-        elif ts > self.last_ts:
+        if ts > self.last_ts:
             self.last_ts = ts
-        if event.parent_task_id and not self.parent:
+        elif ts < self.first_ts:
+            self.first_ts = ts
+        if not self.parent and event.parent_task_id:
             self.parent = event.parent_task_id[:_TEXT_CHARS_MAX]
-        if (self.agent_key is None or key < self.agent_key) and (event.agent or event.agent_id):
+        if self.agent_key is None or key < self.agent_key:
+            self._name(event, key)
+
+    def _name(self, event: EventV1, key: Key) -> None:
+        """Take the names of the agent from the earliest event that has one."""
+        if event.agent or event.agent_id:
             self.agent_key = key
             self.agent = one_line(event.agent or "", _TEXT_CHARS_MAX)
             self.agent_id = one_line(event.agent_id or "", _TEXT_CHARS_MAX)
-        return 0 if not state else self._turn(event, key, state)
 
-    def _turn(self, event: EventV1, key: Key, state: str) -> int:
-        """Take a state that an event names."""
+    def turn(self, event: EventV1, key: Key, state: str) -> int:
+        """Take a state that an event names; return by how much the number of open calls rises."""
         # A replica that lost to another one is told to stop and says so late: what was completed is not canceled by that.
         is_rivalry = {state, self.state} == {"completed", "canceled"}
         if state == "completed" if is_rivalry else key > self.state_key:
@@ -99,24 +105,31 @@ class RunTasks:
         """Return the number of a call."""
         return self._numbers.get(task_id)
 
-    def add(self, event: EventV1, key: Key, state: str | None) -> int:
-        """Count an event in and return the number of its call, -1 for none.
+    def add(self, events: Sequence[EventV1], keys: Sequence[Key], states: Sequence[str | None]) -> list[int]:
+        """Count events in and return the numbers of their calls, -1 for none.
 
         Args:
-            event: The event.
-            key: Its place in the order of the run.
-            state: What it names, if it is a status.
+            events: In order of arrival.
+            keys: Their places in the order of the run.
+            states: What those name that are a status, else None.
         """
-        task_id = event.task_id
-        if task_id is None:
-            self.open += self._alone.take(event, key, state)
-            return -1
-        number = self._numbers.get(task_id)
-        if number is None:
-            number = self._numbers[task_id] = len(self._tasks)
-            self._tasks.append(_Task(event.ts))
-        self.open += self._tasks[number].take(event, key, state)
-        return number
+        numbers, tasks, out = self._numbers, self._tasks, list[int]()
+        for event, key, state in zip(events, keys, states, strict=True):
+            task_id = event.task_id
+            if task_id is None:
+                number, task = -1, self._alone
+            elif task_id in numbers:
+                number = numbers[task_id]
+                task = tasks[number]
+            else:
+                number = numbers[task_id] = len(tasks)
+                task = _Task(key[1])
+                tasks.append(task)
+            out.append(number)
+            task.take(event, key)
+            if state:
+                self.open += task.turn(event, key, state)
+        return out
 
     def rows(self) -> list[TaskRow]:
         """Return every call; ``path`` is "local" or not told."""
