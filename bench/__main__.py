@@ -31,6 +31,7 @@ NAMES = {
     "bulk": "bench.transport",
     "events": "bench.events",
     "ticks": "bench.ticks",
+    "rows": "bench.rows",
     "policy": "bench.policy",
     "guard": "bench.guard",
     "killswitch": "bench.killswitch",

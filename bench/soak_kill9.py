@@ -25,6 +25,7 @@ from agentmesh.store.base import EventLogConfig
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.jsonl import list_segments, read_lines, segment_path
 from agentmesh.wire.event import EventV1, decode_json
+from agentmesh.wire.rows import RunQuery
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = EventLogConfig(segment_bytes_max=2_000_000, events_bytes_max=0)
@@ -100,7 +101,7 @@ async def _check(directory: Path, acknowledged: dict[int, str]) -> tuple[int, in
         for line in read_lines(segment_path(directory, number)):
             event = decode_json(line.data or b"")
             written[event.seq] = event.id
-    by_run = sum(row.count for row in await log.runs(1000))
+    by_run = sum(row.count for row in (await log.runs(RunQuery(limit=1000))).rows)
     await log.aclose()
     lost = sum(indexed.get(seq) != event_id for seq, event_id in acknowledged.items())
     differ = len(set(indexed.items()) ^ set(written.items())) + abs(by_run - len(written))

@@ -21,6 +21,7 @@ from agentmesh.store.eventlog import EventLog
 from agentmesh.store.jsonl import list_segments, read_lines, segment_path
 from agentmesh.store.promote import read_line
 from agentmesh.wire.event import EventV1
+from agentmesh.wire.rows import RunQuery
 
 CONFIG = EventLogConfig(segment_bytes_max=4000)
 
@@ -118,7 +119,9 @@ def test_after_any_crash_index_and_jsonl_agree_and_nothing_acknowledged_is_lost(
                 assert set(ids) == truth[run_id]
                 assert await log.resolve(run_id) == run_id
             assert log.count == sum(len(ids) for ids in truth.values())
-            assert {row.run_id: row.count for row in await log.runs()} == {run: len(ids) for run, ids in truth.items()}
+            assert {row.run_id: row.count for row in (await log.runs(RunQuery())).rows} == {
+                run: len(ids) for run, ids in truth.items()
+            }
             assert log.last_seq == log.count
             if again:
                 assert log.report.sentences == []

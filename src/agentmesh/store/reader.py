@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +27,9 @@ PREFIX_MIN = 4
 _SELECT_PLACES = "SELECT seq,segment,offset,e.bytes,id_hash FROM "
 
 
+#: What ``Place`` names: seq, segment, offset, size, id_hash.
+Spot = tuple[int, int, int, int, int]
+_Spot = TypeVar("_Spot", bound=Spot)
 _RUN_ROW = "run_id,first_ts,last_ts,count,agent,state,tasks"
 _AGENTS_SHOWN_MAX = 8
 
@@ -68,6 +71,11 @@ class IndexReader:
     def places_after(self, after: int, upto: int, limit: int) -> list[Place]:
         """Return rows with a position in (after, upto], at most ``limit``, by position."""
         return self._places("events e WHERE seq>? AND seq<=? ORDER BY seq LIMIT ?", after, upto, limit)
+
+    def run_spots(self, run_id: str, after: int, upto: int, limit: int) -> list[Spot]:
+        """Return what ``run_places_between`` does, as bare tuples: a third of the time, where there are many."""
+        sql = "events e JOIN runs r ON r.pk=e.run WHERE r.run_id=? AND seq>? AND seq<=? ORDER BY seq LIMIT ?"
+        return self._db.execute(_SELECT_PLACES + sql, (run_id, after, upto, limit)).fetchall()
 
     def run_places_between(self, run_id: str, after: int, upto: int, limit: int) -> list[Place]:
         """Return a run's rows with a position in (after, upto], at most ``limit``, by position."""
@@ -159,14 +167,14 @@ class LineReader:
                 hint="ask for a part of them with after and limit",
             )
         out: list[EventV1] = []
-        for place, event in self.each(places):
-            if hash_id(event.id) != place.id_hash:
+        for (seq, _, _, _, id_hash), event in self.each(places):
+            if hash_id(event.id) != id_hash:
                 raise Mismatch
-            event.seq = place.seq
+            event.seq = seq
             out.append(event)
         return out
 
-    def each(self, places: list[Place]) -> Iterator[tuple[Place, EventV1]]:
+    def each(self, places: Sequence[Spot]) -> Iterator[tuple[Spot, EventV1]]:
         """Yield rows of ascending place with the event that each points to, whose id and ``seq`` are not looked at.
 
         Raises:
@@ -175,23 +183,23 @@ class LineReader:
         """
         start = 0
         while start < len(places):
-            segment = places[start].segment
+            segment = places[start][1]
             end = start
-            while end < len(places) and places[end].segment == segment:
+            while end < len(places) and places[end][1] == segment:
                 end += 1
             part = places[start:end]
             start = end
             try:
-                lines = read_spans(segment_path(self._directory, segment), [(p.offset, p.size) for p in part])
+                lines = read_spans(segment_path(self._directory, segment), [(spot[2], spot[3]) for spot in part])
             except FileNotFoundError:
                 # Retention dropped the segment after the rows were read.
                 self._report.unreadable += len(part)
                 continue
-            for place, line in zip(part, lines, strict=True):
-                try:
+            try:
+                for place, line in zip(part, lines, strict=True):
                     yield place, read_line(line[:-1])
-                except DecodeError as error:
-                    raise Mismatch from error
+            except DecodeError as error:
+                raise Mismatch from error
 
     def close(self) -> None:
         """Close the index. Idempotent."""
@@ -222,11 +230,11 @@ def _where(query: RunQuery) -> tuple[str, list[Any]]:
     return " AND ".join(conditions), values
 
 
-def of_size(places: list[Place], bytes_max: int) -> list[Place]:
+def of_size(places: list[_Spot], bytes_max: int) -> list[_Spot]:
     """Return the first places that together stay under a size, at least one."""
     total = 0
     for number, place in enumerate(places):
-        total += place.size
+        total += place[3]
         if total > bytes_max and number:
             return places[:number]
     return places

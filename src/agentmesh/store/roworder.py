@@ -16,6 +16,8 @@ from operator import lt
 Key = tuple[int, int, bytes]
 #: Rows of a block that is filled in order; one of twice as many is divided.
 BLOCK_ROWS = 512
+#: One row of so many is found by its key; where more are looked for, all are gone through.
+_FEW = 100
 
 
 class RowOrder:
@@ -84,23 +86,45 @@ class RowOrder:
         self.clean = max(0, len(self.blocks) - 1)
 
     def positions(self, rows: Sequence[int]) -> list[int]:
-        """Return where rows stand, in the same sequence."""
-        starts = self._starts
-        if starts is None:
-            starts = self._starts = [0, *accumulate(map(len, self.blocks))]
+        """Return where rows stand that are given in order."""
+        starts, blocks = self._settled_starts(), self.blocks
+        held: dict[int, int] = {}
+        out: list[int] = []
+        for row in rows:
+            at = held.get(row)
+            if at is None:
+                block = bisect_left(self._lasts, self._key_of(row))
+                held = dict(zip(blocks[block], range(starts[block], starts[block + 1]), strict=True))
+                at = held[row]
+            out.append(at)
+        return out
+
+    def newer(self, rows: Sequence[int]) -> list[int]:
+        """Return where rows stand, ascending, that are all from a number on."""
+        if not rows:
+            return []
+        starts, first = self._settled_starts(), rows[0]
+        if len(rows) * _FEW > starts[-1]:
+            return [at for at, row in enumerate(chain.from_iterable(self.blocks)) if row >= first]
         out: list[int] = []
         for row in rows:
             key = self._key_of(row)
             at = bisect_left(self._lasts, key)
             out.append(starts[at] + bisect_left(self.blocks[at], key, key=self._key_of))
-        return out
+        return sorted(out)
 
-    def walk(self, start: int, newer: Sequence[int]) -> Iterator[int]:
+    def _settled_starts(self) -> list[int]:
+        if self._starts is None:
+            self._starts = [0, *accumulate(map(len, self.blocks))]
+        return self._starts
+
+    def walk(self, start: int, newer: Sequence[int], lacking: Sequence[int]) -> Iterator[int]:
         """Yield the rows of a snapshot from a position on, in order.
 
         Args:
             start: Position in the snapshot.
             newer: The rows that the snapshot lacks, ascending: all from ``newer[0]`` on.
+            lacking: Where those stand (``newer``).
         """
         if not newer:
             at, over = self._block_at(start, ())
@@ -108,7 +132,7 @@ class RowOrder:
                 yield from chain(self.blocks[at][over:], *self.blocks[at + 1 :])
             return
         first = newer[0]
-        at, over = self._block_at(start, sorted(self.positions(newer)))
+        at, over = self._block_at(start, lacking)
         for block in self.blocks[at:]:
             for row in block:
                 if row < first:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from agentmesh.errors import LimitError
-from agentmesh.store.index import Place, hash_id
-from agentmesh.store.reader import IndexReader, LineReader, Mismatch, of_size
+from agentmesh.store.index import hash_id
+from agentmesh.store.reader import IndexReader, LineReader, Mismatch, Spot, of_size
 from agentmesh.store.runtable import NO_NODE, NO_STATE, Arrived, RunTable, Window
 from agentmesh.wire.console_views import RowBatch, TraceRows
 from agentmesh.wire.event import EventV1
@@ -59,7 +59,7 @@ class RunTables:
         self._tables[run_id] = table
         if table.upto >= upto:
             return table
-        found = reader.run_places_between(run_id, table.upto, upto, STEP_ROWS)
+        found = reader.run_spots(run_id, table.upto, upto, STEP_ROWS)
         part = of_size(found, _STEP_BYTES_MAX)
         try:
             table.add([self._arrived(run_id, place, event) for place, event in self._lines.each(part)])
@@ -68,12 +68,12 @@ class RunTables:
             self._tables.pop(run_id, None)
             raise
         is_all = len(part) == len(found) < STEP_ROWS
-        table.upto = upto if is_all else part[-1].seq
+        table.upto = upto if is_all else part[-1][0]
         self._make_room(run_id, table)
         return table if is_all else None
 
     @staticmethod
-    def _arrived(run_id: str, place: Place, event: EventV1) -> Arrived:
+    def _arrived(run_id: str, place: Spot, event: EventV1) -> Arrived:
         """Return what a table takes, if a row and its line agree. Raises Mismatch."""
         seq, segment, offset, size, id_hash = place
         if (event.seq != seq or event.run_id != run_id) and hash_id(event.id) != id_hash:
@@ -96,13 +96,11 @@ class RunTables:
     def labels(self, table: RunTable, rows: Sequence[int]) -> list[str]:
         """Return the labels of rows, "" where the line is gone. Raises as ``extend``."""
         found = {row: table.labels[row] for row in rows if row in table.labels}
-        wanted = {table.seq[row]: row for row in sorted(rows) if row not in found}
-        places = [
-            Place(seq, table.place[row] >> _OFFSET_BITS, table.place[row] & _OFFSET_MASK, table.size[row], 0)
-            for seq, row in wanted.items()
-        ]
-        for place, event in self._lines.each(places):
-            found[wanted[place.seq]] = label(event)
+        wanted = [row for row in sorted(rows) if row not in found]
+        place, size = table.place, table.size
+        spots = [(row, place[row] >> _OFFSET_BITS, place[row] & _OFFSET_MASK, size[row], 0) for row in wanted]
+        for spot, event in self._lines.each(spots):
+            found[spot[0]] = label(event)
         return [found.get(row, "") for row in rows]
 
     def clear(self) -> None:

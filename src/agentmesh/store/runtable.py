@@ -245,20 +245,28 @@ class RunTable:
         """
         first = bisect_right(self.seq, upto)
         after = min(first, bisect_right(self.seq, query.after)) if query.after else 0
-        whole = self._order
+        newer = range(first, self.count)
+        lacking = self._order.newer(newer)
         if not any(query.filters):
-            newer = range(first, self.count)
-            rows, more = self._pick(whole, range(after, first), newer, query, from_start=after == 0)
-            return Window(rows, self._positions(whole, rows, newer), [], first, more)
+            rows, more = self._pick(self._order, range(after, first), newer, lacking, query, from_start=after == 0)
+            return Window(rows, self._stand(self._order, rows, lacking), [], first, more)
         found = self._matches(query)
         cut, low = bisect_left(found.arrived, first), bisect_left(found.arrived, after)
         newer = found.arrived[cut:]
-        rows, more = self._pick(found.order, found.arrived[low:cut], newer, query, from_start=low == 0)
-        positions = self._positions(whole, rows, range(first, self.count))
-        return Window(rows, positions, self._positions(found.order, rows, newer), cut, more)
+        cut_off = found.order.newer(newer)
+        rows, more = self._pick(found.order, found.arrived[low:cut], newer, cut_off, query, from_start=low == 0)
+        indexes = self._stand(found.order, rows, cut_off)
+        return Window(rows, self._stand(self._order, rows, lacking), indexes, cut, more)
 
     def _pick(
-        self, order: RowOrder, wanted: Sequence[int], newer: Sequence[int], query: RowQuery, *, from_start: bool
+        self,
+        order: RowOrder,
+        wanted: Sequence[int],
+        newer: Sequence[int],
+        lacking: Sequence[int],
+        query: RowQuery,
+        *,
+        from_start: bool,
     ) -> tuple[list[int], bool]:
         """Return the part of the wanted rows that a query asks for, in order, and whether more follow."""
         start, end = query.start, query.start + query.limit
@@ -266,21 +274,18 @@ class RunTable:
             return [], False
         lowest = wanted[0]
         if from_start:
-            rows = list(islice(order.walk(start, newer), query.limit))
+            rows = list(islice(order.walk(start, newer, lacking), query.limit))
         elif len(wanted) > _SORTED_MAX:
-            rows = list(islice((row for row in order.walk(0, newer) if row >= lowest), start, end))
+            rows = list(islice((row for row in order.walk(0, newer, lacking) if row >= lowest), start, end))
         else:
             rows = sorted(wanted, key=self._key)[start:end]
         return rows, end < len(wanted)
 
     @staticmethod
-    def _positions(order: RowOrder, rows: list[int], newer: Sequence[int]) -> list[int]:
-        """Return where rows stand in the snapshot that lacks the newer ones."""
+    def _stand(order: RowOrder, rows: list[int], lacking: list[int]) -> list[int]:
+        """Return where rows, given in order, stand in the snapshot that lacks some."""
         stand = order.positions(rows)
-        if not newer:
-            return stand
-        lacking = sorted(order.positions(newer))
-        return [at - bisect_left(lacking, at) for at in stand]
+        return [at - bisect_left(lacking, at) for at in stand] if lacking else stand
 
     def _matches(self, query: RowQuery) -> _Filtered:
         """Return all rows that match a filter; rows that were looked at before are not looked at again."""

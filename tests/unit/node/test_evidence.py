@@ -15,6 +15,7 @@ from agentmesh.node.evidence import histogram
 from agentmesh.node.receipt_check import checks_of
 from agentmesh.store.audit_survey import Wanted
 from agentmesh.wire import v1
+from agentmesh.wire.rows import RunQuery
 from agentmesh.wire.views import AgentView, CallRequest
 from tests.unit.node.test_two_nodes import echo, fail, knows
 from tests.unit.node.world import Member, until, world
@@ -114,7 +115,7 @@ async def test_receipts_are_checked_anew_and_one_that_was_changed_says_what_does
         await until(lambda: knows(a, "echo"))
         for _ in range(2):
             await call(a, "echo")
-        runs = await a.node.runs(1)
+        runs = (await a.node.runs(RunQuery(limit=1))).runs
         (one,) = (await a.node.receipt_checks(runs[0].run_id)).receipts
         assert (one.verified, one.why, one.callee_name) == (True, "", "echo")
         assert (one.receipt_claims["outcome"], one.token_claims["aud"]) == ("completed", one.callee)

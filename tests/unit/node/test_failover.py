@@ -14,6 +14,7 @@ from agentmesh.core.balance.config import BalanceConfig
 from agentmesh.errors import AgentCanceled, AgentFailed, Closed, MeshError, Timeout, UsageError
 from agentmesh.node.call import Call
 from agentmesh.node.door import Happening, Invocation
+from agentmesh.wire.rows import RunQuery
 from agentmesh.wire.views import CallRequest
 from tests.unit.node.test_two_nodes import DONE, echo, fail, hang, knows, say
 from tests.unit.node.world import Member, ScriptedAgent, until, world
@@ -208,7 +209,7 @@ async def test_a_hedged_call_asks_a_second_replica_and_the_first_outcome_wins(tm
         view = await a.node.trace(call.run_id, remote=False)
         assert sum(e.payload.get("state") == "completed" for e in view.events) == 1
         await a.node.trace(call.run_id)  # brings what the loser told of its end
-        assert [r.state for r in await a.node.runs(1)] == ["completed"]
+        assert [r.state for r in (await a.node.runs(RunQuery(limit=1))).runs] == ["completed"]
 
 
 async def test_an_own_agent_that_is_slow_loses_a_hedged_call_to_a_replica_elsewhere(tmp_path: Path) -> None:
@@ -222,7 +223,7 @@ async def test_an_own_agent_that_is_slow_loses_a_hedged_call_to_a_replica_elsewh
         await until(lambda: slow.canceled == [call.task_id])
         await until(lambda: not a.node._calls._callee.running)
         assert texts(call) == ["x"]
-        assert [r.state for r in await a.node.runs(1)] == ["completed"]
+        assert [r.state for r in (await a.node.runs(RunQuery(limit=1))).runs] == ["completed"]
 
 
 async def test_hedging_without_idempotent_or_out_of_range_is_refused(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from agentmesh.errors import (
 )
 from agentmesh.node.door import Happening, Invocation
 from agentmesh.wire.event import digest
+from agentmesh.wire.rows import RunQuery
 from agentmesh.wire.views import CallRequest, RegisterRequest
 from tests.unit.node.world import Member, until, world
 
@@ -413,7 +414,7 @@ async def test_a_malformed_call_is_refused_before_anything_starts(tmp_path: Path
         with pytest.raises(UsageError):
             await a.node.call(request_)
         assert not agent.calls
-        assert await a.node.runs(10) == []
+        assert (await a.node.runs(RunQuery())).runs == []
 
 
 async def test_a_name_that_cannot_be_one_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from agentmesh.store import jsonl
 from agentmesh.store.base import EventLogConfig
 from agentmesh.store.eventlog import EventLog
 from agentmesh.wire.event import EventV1, digest
+from agentmesh.wire.rows import RunQuery
 
 _ids = itertools.count(1)
 
@@ -50,7 +51,7 @@ async def test_a_reader_sees_every_event_appended_before_it_asked(tmp_path: Path
 
 async def _stored(log: EventLog) -> int:
     await log.flush()
-    return sum(row.count for row in await log.runs(1000))
+    return sum(row.count for row in (await log.runs(RunQuery(limit=1000))).rows)
 
 
 async def test_append_durable_returns_after_the_sync_of_its_lines(
@@ -132,10 +133,10 @@ async def test_runs_are_listed_newest_first_with_agent_and_state_of_the_first_ca
             event(ts=95, lamport=6, agent="calc", kind="status", payload={"state": "working"}, **nested),
         ]
     )
-    newest, older = await log.runs(10)
-    assert newest == ("a" * 32, 10, 95, 4, "reviewer", "failed")
+    newest, older = (await log.runs(RunQuery())).rows
+    assert newest == ("a" * 32, 10, 95, 4, "reviewer", "failed", 2, ["calc", "reviewer"])
     assert (older.run_id, older.count, older.agent, older.state) == ("b" * 32, 1, "", "")
-    assert await log.runs(1) == [newest]
+    assert (await log.runs(RunQuery(limit=1))).rows == [newest]
     await log.aclose()
 
 
@@ -153,7 +154,10 @@ async def test_what_one_replica_completed_is_not_canceled_by_another_that_was_to
             event("b" * 32, lamport=3, kind="status", payload={"state": "completed"}, **nested),
         ]
     )
-    assert {row.run_id[0]: row.state for row in await log.runs(10)} == {"a": "completed", "b": "canceled"}
+    assert {row.run_id[0]: row.state for row in (await log.runs(RunQuery())).rows} == {
+        "a": "completed",
+        "b": "canceled",
+    }
     await log.aclose()
 
 
@@ -182,7 +186,7 @@ async def test_last_in_an_empty_log_says_that_nothing_has_run(tmp_path: Path) ->
     log = await EventLog.open(tmp_path)
     with pytest.raises(RunNotFound, match="nothing has run"):
         await log.resolve("last")
-    assert await log.runs() == []
+    assert (await log.runs(RunQuery())).rows == []
     await log.aclose()
 
 
@@ -260,7 +264,7 @@ async def test_closing_ends_followers_and_refuses_further_calls(tmp_path: Path) 
     with pytest.raises(StateError):
         log.append(event())
     with pytest.raises(StateError):
-        await log.runs()
+        await log.runs(RunQuery())
 
 
 async def test_a_second_process_cannot_open_the_same_log(tmp_path: Path) -> None:
@@ -421,7 +425,7 @@ async def test_segments_rotate_and_the_oldest_are_dropped_with_their_rows_and_sa
     assert log.report.segments_dropped == min(segments) - 1
     assert any("dropped" in sentence for sentence in log.report.sentences)
     kept = 60 - log.report.events_dropped
-    assert log.count == kept == sum(row.count for row in await log.runs())
+    assert log.count == kept == sum(row.count for row in (await log.runs(RunQuery())).rows)
     assert [e.seq async for e in _until(log.follow(0), 60)] == list(range(61 - kept, 61))
     assert await log.task_events("t0") == []
     with pytest.raises(RunNotFound):
