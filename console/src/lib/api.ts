@@ -82,3 +82,37 @@ export function problemOf(body: unknown, status: number): ApiError {
   const text = (key: string) => (typeof said[key] === 'string' ? said[key] : '')
   return new ApiError(status, text('code') || `http.${status}`, text('detail'), text('why'), text('hint'))
 }
+
+/**
+ * Fetch a file and hand it to the browser to keep. It may be large and take long, so it has no time limit.
+ *
+ * @throws ApiError if it was refused, or broke off: then nothing is kept.
+ */
+export async function download(path: string, name: string): Promise<void> {
+  let answer: Response
+  let body: Blob
+  try {
+    answer = await fetch(path, { headers: { 'X-AgentMesh-Page': stored(PAGE_KEY) }, credentials: 'same-origin' })
+    watcher(answer.status === 401 ? 'unauthorised' : 'reached')
+    body = await answer.blob()
+  } catch {
+    watcher('unreached')
+    throw new ApiError(0, 'console.unreached', '')
+  }
+  if (!answer.ok) {
+    const text = await body.text()
+    let said: unknown
+    try {
+      said = JSON.parse(text)
+    } catch {
+      said = {}
+    }
+    throw problemOf(said, answer.status)
+  }
+  const url = URL.createObjectURL(body)
+  const link = document.createElement('a')
+  link.href = url
+  link.download = name
+  link.click()
+  setTimeout(() => URL.revokeObjectURL(url), 60_000)
+}
