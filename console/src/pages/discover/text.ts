@@ -126,6 +126,8 @@ export const t = texts({
     problem_count: 'Too few or too many entries',
     problem_json: 'This is not valid JSON',
     range: (least: string, most: string) => (least && most ? `${least} to ${most}` : least ? `${least} or more` : `${most} or less`),
+    unitText: ' characters',
+    unitList: ' entries',
     bounds: 'Budget, time limit and purpose',
     usd: 'Budget, USD',
     tokens: 'Budget, tokens',
@@ -161,6 +163,7 @@ export const t = texts({
     state_failed: 'failed',
     state_canceled: 'canceled',
     state_rejected: 'rejected',
+    state_lost: 'outcome not known',
     leaving: 'Closing this panel or the page stops the call.',
   },
   zh: {
@@ -288,6 +291,8 @@ export const t = texts({
     problem_count: '项数太少或太多',
     problem_json: '不是有效的 JSON',
     range: (least: string, most: string) => (least && most ? `${least} 至 ${most}` : least ? `不小于 ${least}` : `不大于 ${most}`),
+    unitText: ' 个字符',
+    unitList: ' 项',
     bounds: '预算、时限与用途',
     usd: '预算(美元)',
     tokens: '预算(词元)',
@@ -323,6 +328,7 @@ export const t = texts({
     state_failed: '失败',
     state_canceled: '已取消',
     state_rejected: '已拒绝',
+    state_lost: '结果未知',
     leaving: '关闭此面板或页面会停止调用。',
   },
 })
