@@ -40,6 +40,9 @@ describe('what needs a person', () => {
   test('leaves nothing out silently', () => {
     const peers = Array.from({ length: 30 }, (_, n) => peer(`p${n}`, 'dead'))
     const { needs, more } = needsOf({ peers, nowS: 0 })
-    expect([needs.length, more]).toEqual([8, 22])
+    expect([needs.length, more]).toEqual([5, 25])
+    const failing = Array.from({ length: 100 }, (_, n) => ({ agent_id: `a${n}`, name: `a${n}` }))
+    const named = needsOf({ failing, failingMore: 7, nowS: 0 })
+    expect([named.needs.length, named.needs[5]?.kind, named.needs[5]?.count, named.more]).toEqual([6, 'more-failing', 102, 0])
   })
 })

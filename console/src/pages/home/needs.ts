@@ -33,22 +33,24 @@ export interface Need {
   readonly count: number
 }
 
-const EACH_MAX = 8
+const EACH_MAX = 5
 const SOON_S = 7 * 86_400
 
-/** Return what needs a person, gravest first; of each kind at most 8, and how many more are left out. */
+/** Return what needs a person, gravest first; of each kind at most 5, and how many more are left out. */
 export function needsOf(known: Known): { needs: Need[]; more: number } {
   const { status, nowS } = known
   const readOnly = !!status?.read_only
   const warnings = status?.warnings ?? []
   const peers = known.peers ?? []
+  const failing = known.failing ?? []
+  const unnamed = failing.length - Math.min(failing.length, EACH_MAX) + (known.failingMore ?? 0)
   const groups: Need[][] = [
     readOnly ? [need('stopped', '', warnings[0] ?? '', ['peers', [], {}], 'agentmesh killswitch status')] : [],
     status?.cut_off
       ? [need(status.cut_off.isolated ? 'isolated' : 'cut-off', '', '', ['peers', [], {}], 'agentmesh peers', status.cut_off.isolated ? status.cut_off.known : status.cut_off.lost)]
       : [],
-    (known.failing ?? []).map((one) => need('failing', one.name, one.detail ?? '', ['discover', [], { agent: one.agent_id }], '')),
-    known.failingMore ? [need('more-failing', '', '', ['discover', [], {}], 'agentmesh discover', known.failingMore)] : [],
+    failing.slice(0, EACH_MAX).map((one) => need('failing', one.name, one.detail ?? '', ['discover', [], { agent: one.agent_id }], '')),
+    unnamed > 0 ? [need('more-failing', '', '', ['discover', [], {}], 'agentmesh discover', unnamed)] : [],
     peers.filter((one) => one.state === 'suspect').map((one) => need('suspect', one.node_name || one.node_id, one.last_error, ['peers', [], {}], 'agentmesh peers')),
     peers.filter((one) => one.state === 'dead').map((one) => need('dead', one.node_name || one.node_id, one.last_error, ['peers', [], {}], 'agentmesh peers')),
     (known.seen ? strangers(peers, known.seen) : []).map((one) => need('new', one.node_name || one.node_id, '', ['peers', [], {}], 'agentmesh peers')),
