@@ -439,7 +439,7 @@ class FakeBackend:
 
     async def stats(self) -> StatsView:
         self._ask("stats")
-        return StatsView(agents=1, agents_local=1, machines=1, machines_alive=1, minutes=[MinuteView(calls=1)])
+        return StatsView(agents=1, agents_local=1, machines=1, machines_alive=1, hour=MinuteView(calls=1))
 
     async def add_seeds(self, seeds: list[str]) -> None:
         self._ask("add_seeds", seeds)

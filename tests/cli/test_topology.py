@@ -63,7 +63,7 @@ class FakeMesh:
     def stats(self) -> StatsView:
         return StatsView(
             agents=3, agents_local=2, machines=2, machines_alive=1, calls_per_minute=4.0, runs_per_minute=2.0,
-            minutes=[MinuteView(calls=7, failures=1)], refusals=[ReasonView(code="policy.denied", count=3)],
+            hour=MinuteView(calls=7, failures=1), refusals=[ReasonView(code="policy.denied", count=3)],
             failing=[FailingAgent(agent_id=ECHO, name="echo", node_id=ME, node_name="me", detail="connection refused")],
         )  # fmt: skip
 
@@ -126,6 +126,7 @@ def test_a_mesh_without_agents_says_which_command_makes_some(
 def test_figures_name_reasons_and_agents_that_fail(node: FakeMesh, say: Callable[..., tuple[str, str]]) -> None:
     out, _ = say("topology", "--stats")
     assert "3 policy.denied" in out
+    assert "7 in the last hour" in out
     assert "echo@me  connection refused" in out
     assert json.loads(say("topology", "--stats", "--json")[0])["machines_alive"] == 1
 

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 
-from agentmesh.core.traffic.table import Count, Edge
+from agentmesh.core.traffic.table import MINUTES, Count, Edge
 from agentmesh.errors import MeshError, UsageError
 from agentmesh.ids import AgentId, NodeId, short
 from agentmesh.node.federation.imports import FederatedEntry
@@ -198,6 +198,7 @@ class TopologyHost(Parts):
         table, now_s = self.traffic.table, self.traffic.mono_s()
         entries = self.sights.entries()
         peers = known_peers(self._brain, self.links, self.mesh, self.name_of)
+        hour = table.totals(now_s, MINUTES)
         covered_s, now = table.covered_s(now_s, 1), table.totals(now_s, 1)
         failing = [entry for entry in entries if entry.healthy is False]
         failing.sort(key=lambda entry: (not entry.local, entry.manifest.name.casefold(), entry.manifest.agent_id))
@@ -206,6 +207,12 @@ class TopologyHost(Parts):
             agents_local=len(self.registry.agents()),
             machines=1 + len(peers),
             machines_alive=1 + sum(1 for peer in peers if peer.state == "alive"),
+            hour=MinuteView(
+                calls=hour.calls,
+                failures=hour.failures,
+                refusals=hour.refusals,
+                runs=table.runs(now_s, MINUTES),
+            ),
             calls_running=self.traffic.running,
             calls_per_minute=round(now.calls * 60 / covered_s, 2),
             runs_per_minute=round(table.runs(now_s, 1) * 60 / covered_s, 2),

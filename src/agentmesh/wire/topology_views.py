@@ -175,6 +175,7 @@ class StatsView(msgspec.Struct, kw_only=True):
         calls_running: Calls under way.
         calls_per_minute, runs_per_minute: Over the last whole minute and the one that runs.
         minutes: The last 60 whole minutes, oldest first.
+        hour: The sum of these and of the minute that runs.
         since: Unix seconds since when this node counts: its start.
         refusals: By reason, in the last hour, most first; of calls at agents here, and of calls from here.
         failing: Agents that are unhealthy, own ones first; at most 100.
@@ -185,6 +186,7 @@ class StatsView(msgspec.Struct, kw_only=True):
     agents_local: int
     machines: int
     machines_alive: int
+    hour: MinuteView
     calls_running: int = 0
     calls_per_minute: float = 0.0
     runs_per_minute: float = 0.0

@@ -2,11 +2,10 @@
 import Graph from 'graphology'
 import Sigma from 'sigma'
 import type { Settings } from 'sigma/settings'
-import { line as oneLine } from '../../lib/format'
 import { layout } from './layout'
 import { at, closedRadius, firstSpots, Places, radiusOf, spotOf, type Answer, type Question, type Spot } from './place'
 import { LINE_PROGRAM, MARK_PROGRAM, type LineData, type MarkData } from './programs'
-import { widthOf, type Group, type Line, type Scene } from './scene'
+import { widthOf, type Group, type Line, type Mark, type Scene } from './scene'
 
 /** Colours of the theme, as the browser resolved them. */
 export interface Palette {
@@ -27,7 +26,7 @@ export interface Words {
   group(group: Group): string
   /** What stands at a line that is looked at. */
   line(line: Line): string
-  mark(name: string, people: boolean): string
+  mark(mark: Mark, chars: number): string
 }
 
 export interface Heard {
@@ -43,8 +42,10 @@ interface GroupData extends MarkData {
 
 const KEY = 'agentmesh.topology'
 const KEPT_MAX = 2_000
-/** Above so many groups a new layout is made without the worker only if there is none. */
+/** From so many pixels of its radius on a mark has its name beside it; up to so many marks all have, room or not. */
 const LABELS_FROM_PX = 5
+const FORCED_FROM_PX = 9
+const NAMED_MAX = 40
 
 /** Whether this browser can draw on the graphics card. */
 export function canDraw(): boolean {
@@ -128,6 +129,8 @@ export class Drawing {
   #near = new Set<string>()
   #hovered = ''
   #over = false
+  /** How strongly lines are drawn: the more of them, the thinner. */
+  #ink = 0.62
 
   constructor(container: HTMLElement, palette: Palette, words: Words, heard: Heard) {
     this.#palette = palette
@@ -147,8 +150,8 @@ export class Drawing {
       labelFont: getComputedStyle(container).fontFamily,
       labelSize: 12,
       labelWeight: '400',
-      labelDensity: 1.2,
-      labelGridCellSize: 90,
+      labelDensity: 0.6,
+      labelGridCellSize: 130,
       labelRenderedSizeThreshold: LABELS_FROM_PX,
       edgeLabelSize: 12,
       edgeLabelFont: getComputedStyle(container).fontFamily,
@@ -191,6 +194,8 @@ export class Drawing {
     })
     const where = await this.#lay(scene, radii)
     if (this.#over || this.#scene !== scene) return
+    this.#ink = Math.max(0.16, Math.min(0.62, 0.62 * Math.sqrt(80 / Math.max(1, scene.lines.length))))
+    this.#sigma.setSetting('minEdgeThickness', scene.lines.length > 400 ? 0.7 : 1.2)
     this.#fill(scene, radii, where, spots)
     this.#frame()
     this.#sigma.refresh()
@@ -249,7 +254,7 @@ export class Drawing {
         isGroup: true,
         tone: group.own ? 'accent' : 'line',
         zIndex: 0,
-        forceLabel: scene.groups.length <= 40,
+        forceLabel: scene.groups.length <= 12,
       })
       if (!group.open) return
       const taken = spots.get(group.id)
@@ -260,14 +265,13 @@ export class Drawing {
           x: middle.x + spot.x,
           y: middle.y + spot.y,
           size: 1,
-          label: this.#words.mark(oneLine(mark.name, 28), mark.kind === 'people'),
+          label: this.#words.mark(mark, 28),
           shape: mark.shape,
           fill: mark.fill,
           ring: mark.ring,
           isGroup: false,
           tone: mark.tone,
           zIndex: 1,
-          forceLabel: scene.marks <= 40,
         })
       }
     })
@@ -426,8 +430,9 @@ export class Drawing {
     return {
       ...data,
       color: aside ? faded(color, 0.35) : color,
-      ringColor: aside ? faded(palette.dim, 0.35) : palette.ink,
+      ringColor: aside ? faded(palette.dim, 0.35) : chosen ? palette.ink : faded(palette.ink, 0.72),
       highlighted: chosen,
+      forceLabel: (this.#scene?.marks ?? 0) <= NAMED_MAX && this.#sigma.scaleSize(1) >= FORCED_FROM_PX,
       zIndex: chosen ? 3 : aside ? 1 : 2,
     }
   }
@@ -441,7 +446,7 @@ export class Drawing {
     const named = looked || (this.#near.size > 0 && near && this.#near.size < 40) || (this.#hovered !== '' && this.#graph.hasNode(this.#hovered) && this.#graph.hasExtremity(id, this.#hovered) && this.#graph.degree(this.#hovered) < 20)
     return {
       ...data,
-      color: faded(color, aside ? 0.15 : looked || near ? 1 : 0.62),
+      color: faded(color, aside ? 0.12 : looked || near ? 1 : this.#ink),
       zIndex: looked ? 2 : near ? 1 : 0,
       ...(named && data.words ? { label: data.words, forceLabel: true } : { label: '' }),
     }

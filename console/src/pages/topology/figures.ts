@@ -7,8 +7,8 @@ export function latency(ms: number | null | undefined): string {
   return ms >= 100 ? `${ms.toFixed(0)} ms` : `${ms.toFixed(1)} ms`
 }
 
-/** A duration in seconds, as the CLI says it: "42 s", "5 min", "1 h". */
-export function age(seconds: number): string {
-  if (seconds >= 3_600) return `${Math.round(seconds / 3_600)} h`
-  return seconds >= 60 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds)} s`
+/** A duration in seconds, in the unit in which the CLI says it: 42 s, 5 min, 1 h. */
+export function age(seconds: number): { count: number; unit: 's' | 'min' | 'h' } {
+  if (seconds >= 3_600) return { count: Math.round(seconds / 3_600), unit: 'h' }
+  return seconds >= 60 ? { count: Math.round(seconds / 60), unit: 'min' } : { count: Math.round(seconds), unit: 's' }
 }

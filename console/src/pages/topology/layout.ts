@@ -1,6 +1,6 @@
 /** ForceAtlas2 over groups; runs in a worker (`layout.worker.ts`). */
 import iterate from 'graphology-layout-forceatlas2/iterate'
-import { at, separate, type Answer, type Question } from './place'
+import { at, gather, separate, type Answer, type Question } from './place'
 
 const PER_NODE = 10
 /** Between two groups, in radii of a mark. */
@@ -45,6 +45,14 @@ export function layout(question: Question): Answer {
     const stays = question.fixed[i] || !Number.isFinite(x) || !Number.isFinite(y)
     xs.push(stays ? at(question.xs, i) : x)
     ys.push(stays ? at(question.ys, i) : y)
+  }
+  if (!question.fixed.some(Boolean)) {
+    // A screen is wide: so is the picture.
+    for (let i = 0; i < n; i++) {
+      xs[i] = at(xs, i) * 1.3
+      ys[i] = at(ys, i) * 0.75
+    }
+    gather(question.radii, xs, ys, GAP)
   }
   separate(question, xs, ys, GAP)
   return { id: question.id, xs, ys }

@@ -116,6 +116,27 @@ export function separate(question: Question, xs: number[], ys: number[], gap: nu
   }
 }
 
+/** Draw groups together, in place, until most of them nearly touch: the forces know no frame, and what is far apart is drawn small. */
+export function gather(radii: readonly number[], xs: number[], ys: number[], gap: number): void {
+  const n = xs.length
+  if (n < 2 || n > 1_000) return
+  const tight: number[] = []
+  for (let i = 0; i < n; i++) {
+    let most = 0
+    for (let j = 0; j < n; j++) {
+      const far = Math.hypot(at(xs, i) - at(xs, j), at(ys, i) - at(ys, j))
+      if (i !== j) most = Math.max(most, (at(radii, i) + at(radii, j) + 2 * gap) / Math.max(far, 1e-6))
+    }
+    tight.push(most)
+  }
+  tight.sort((a, b) => a - b)
+  const factor = Math.min(1, at(tight, Math.floor(n / 2)))
+  for (let i = 0; i < n; i++) {
+    xs[i] = at(xs, i) * factor
+    ys[i] = at(ys, i) * factor
+  }
+}
+
 export function at(list: readonly number[], index: number): number {
   return list[index] ?? 0
 }

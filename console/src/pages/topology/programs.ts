@@ -117,15 +117,16 @@ void main(void) {
   // The ring around it.
   float from = length(v_at);
   float band = 0.0;
-  float width = max(v_pixel, 0.08);
+  float width = max(v_pixel, 0.065);
   #define RING(r) (smoothstep(width + v_pixel, width, abs(from - (r))))
   vec4 around = vec4(0.0);
   color *= inside;
-  if (ring > 3.5) band = max(RING(1.25), RING(1.62));
-  else if (ring > 2.5) { width *= 2.2; band = RING(1.38); }
+  if (ring > 3.5) { width = max(0.6 * v_pixel, 0.05); band = max(RING(1.22), RING(1.55)); }
+  else if (ring > 2.5) { width = max(0.9 * v_pixel, 0.13); band = RING(1.36); }
   else if (ring > 1.5) band = RING(1.3);
   else if (ring > 0.5) band = RING(1.3) * step(mod(atan(v_at.y, v_at.x) * 2.5465, 2.0), 1.1);
-  around = vec4(v_ring.rgb, 1.0) * v_ring.a * band;
+  // Of a mark that is a few pixels large only the filling can be told; rings would make it a blot.
+  around = vec4(v_ring.rgb, 1.0) * v_ring.a * band * (1.0 - smoothstep(0.14, 0.24, v_pixel));
   gl_FragColor = color + around * (1.0 - color.a);
   #endif
 }
@@ -186,6 +187,8 @@ uniform float u_leastWidth;
 varying vec4 v_color;
 varying float v_along;
 varying float v_dashed;
+varying float v_half;
+varying float v_across;
 const float bias = 255.0 / 254.0;
 
 void main() {
@@ -196,7 +199,11 @@ void main() {
   float width = max(a_width, u_leastWidth * u_sizeRatio) * unit;
   // Aside of a line the other way; narrower towards the callee.
   vec2 place = mix(a_start, a_end, a_corner.x) + (a_how > 1.5 ? side * width * 1.4 : vec2(0.0));
-  gl_Position = vec4((u_matrix * vec3(place + side * width * mix(1.0, 0.3, a_corner.x) * a_corner.y, 1)).xy, 0, 1);
+  float pixel = 2.0 * u_correctionRatio;
+  float half_ = max(0.5 * pixel, width * mix(1.0, 0.3, a_corner.x));
+  gl_Position = vec4((u_matrix * vec3(place + side * (half_ + pixel) * a_corner.y, 1)).xy, 0, 1);
+  v_half = half_ / pixel;
+  v_across = (half_ / pixel + 1.0) * a_corner.y;
   v_along = a_corner.x * far / (2.0 * u_correctionRatio);
   v_dashed = mod(a_how, 2.0);
   #ifdef PICKING_MODE
@@ -213,6 +220,8 @@ precision highp float;
 varying vec4 v_color;
 varying float v_along;
 varying float v_dashed;
+varying float v_half;
+varying float v_across;
 uniform float u_dash;
 
 void main(void) {
@@ -220,7 +229,7 @@ void main(void) {
   gl_FragColor = v_color;
   #else
   if (v_dashed > 0.5 && mod(v_along, u_dash) > 0.55 * u_dash) discard;
-  gl_FragColor = vec4(v_color.rgb, 1.0) * v_color.a;
+  gl_FragColor = vec4(v_color.rgb, 1.0) * v_color.a * (1.0 - smoothstep(v_half - 0.5, v_half + 0.5, abs(v_across)));
   #endif
 }
 `

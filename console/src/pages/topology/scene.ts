@@ -61,6 +61,8 @@ export interface Mark {
   readonly ring: Ring
   /** The agent; none for people and programs at a machine. */
   readonly agent?: Agent
+  /** Whether it stands for the people and programs at this machine. */
+  readonly you: boolean
   /** Calls in the window that begin or end here. */
   readonly calls: number
 }
@@ -177,6 +179,7 @@ export function sceneOf(view: Topology, how: How): Scene {
       tone: agent.kind === 'program' ? 'people' : health.tone,
       ring: ringOf(agent.trust_tier),
       agent,
+      you: false,
       calls: calls.get(agent.agent_id) ?? 0,
     })
   }
@@ -192,6 +195,7 @@ export function sceneOf(view: Topology, how: How): Scene {
       fill: 'solid',
       tone: 'people',
       ring: 'none',
+      you: edge.caller_kind === 'you',
       calls: calls.get(from) ?? 0,
     })
   }

@@ -12,5 +12,5 @@ test('rows are sorted both ways, what has no value comes last, equals keep their
 })
 test('figures are those of the CLI', () => {
   expect([0.41, 12.34, 123.4, 12_500, null].map(latency)).toEqual(['0.4 ms', '12.3 ms', '123 ms', '12.5 s', '–'])
-  expect([42, 312, 3_600].map(age)).toEqual(['42 s', '5 min', '1 h'])
+  expect([42, 312, 3_600].map(age).map(({ count, unit }) => `${count} ${unit}`)).toEqual(['42 s', '5 min', '1 h'])
 })

@@ -155,8 +155,7 @@ def _edge_row(edge: EdgeView, names: dict[str, str], *, is_wide: bool) -> list[S
 
 def show_stats(out: Output, view: StatsView) -> None:
     """Print the node in figures."""
-    hour = view.minutes
-    calls, failures = sum(one.calls for one in hour), sum(one.failures for one in hour)
+    calls, failures = view.hour.calls, view.hour.failures
     out.check("ok", "agents", f"{view.agents} · {i18n.t('{count} here', count=view.agents_local)}")
     out.check("ok", "machines", f"{view.machines} · {i18n.t('{count} answer', count=view.machines_alive)}")
     now = i18n.t(
