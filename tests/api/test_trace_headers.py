@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
 
 from tests.api.a2a_double import Double
@@ -53,6 +54,15 @@ async def test_the_headers_of_an_a2a_message_are_its_trace_context() -> None:
     async with serving_a2a(node) as base:
         await rpc(f"{base}/echo", rpc_call("SendMessage", {"message": MESSAGE}), traceparent=TRACE, tracestate="foo=1")
         await rpc(f"{base}/echo", rpc_call("SendMessage", {"message": MESSAGE | {"messageId": "m2"}}), traceparent="no")
-    first, second = node.requests
-    assert (first.traceparent, first.tracestate) == (TRACE, "foo=1")
-    assert second.traceparent == "no"
+        several = [
+            ("traceparent", TRACE),
+            ("tracestate", "foo=1"),
+            ("tracestate", "bar=2"),
+            ("content-type", "application/json"),
+        ]
+        for name, headers in (("m3", several), ("m4", [*several, ("traceparent", OTHER)])):
+            body = rpc_call("SendMessage", {"message": MESSAGE | {"messageId": name}})
+            async with httpx.AsyncClient(timeout=20) as http:
+                await http.post(f"{base}/echo", content=json.dumps(body), headers=headers)
+    told = [(request.traceparent, request.tracestate) for request in node.requests]
+    assert told == [(TRACE, "foo=1"), ("no", ""), (TRACE, "foo=1,bar=2"), (None, "")]

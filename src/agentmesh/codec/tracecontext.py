@@ -7,6 +7,7 @@ What makes no sense is dropped and never refused: a trace is for people who look
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -80,8 +81,23 @@ def read_trace(traceparent: str | None, tracestate: str | None = "") -> TraceCon
     return TraceContext(trace_id, span_id, int(flags, 16) & _FLAGS, read_state(tracestate))
 
 
+def in_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str | None, str]:
+    """Return the two headers of a request, unread; names are in lower case. Several ``traceparent`` are as good as none, several
+    ``tracestate`` are one (§3.2, §3.3)."""
+    parents: list[bytes] = []
+    states: list[bytes] = []
+    for name, value in headers:
+        if name == b"traceparent":
+            parents.append(value)
+        elif name == b"tracestate":
+            states.append(value)
+    if len(parents) != 1:
+        return None, ""
+    return parents[0].decode("latin-1"), b",".join(states).decode("latin-1")
+
+
 def read_state(tracestate: str | None) -> str:
-    """Return a tracestate as it is passed on: without empty members; "" if a member or the whole makes no sense."""
+    """Return a tracestate as it is passed on: without empty members; "" if a member makes no sense or there are too many."""
     if not tracestate or len(tracestate) > 4 * STATE_CHARS_MAX:
         return ""
     members: list[str] = []
@@ -95,8 +111,9 @@ def read_state(tracestate: str | None) -> str:
             return ""
         keys.add(key)
         members.append(member)
-    # Too many or too long: whole members are left out from the end, the oldest first (§3.3.1.1, §3.3.1.5).
-    del members[STATE_MEMBERS_MAX:]
+    if len(members) > STATE_MEMBERS_MAX:
+        return ""
+    # Too long: whole members are left out from the end, the oldest first (§3.3.1.5).
     while len(",".join(members)) > STATE_CHARS_MAX:
         del members[-1]
     return ",".join(members)

@@ -168,7 +168,7 @@ class A2AEdge:
         method, params = _asked(decoded) if not rest else ("", None)
         if method in _ABOUT_TASKS:
             return await self._backend.prove(presented, ref, [{"data": params}], method), None
-        message_id, request = router.message_in(decoded, rest, ref, headers)
+        message_id, request = router.message_in(decoded, rest, ref, scope["headers"])
         admitted = await self._backend.admit(presented._replace(task_id=message_id), request)
         return admitted.caller, admitted
 

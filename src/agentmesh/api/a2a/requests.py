@@ -56,6 +56,7 @@ from agentmesh.api.a2a.executor import Executor, Fold, status_of
 from agentmesh.api.a2a.parts import parts_from_proto, struct_to_json
 from agentmesh.api.a2a.tasks import TERMINAL, TaskBook, TaskRecord
 from agentmesh.api.backend import Admitted, View
+from agentmesh.codec.tracecontext import in_headers
 from agentmesh.core.budget.gate import PRIORITY_USUAL
 from agentmesh.errors import AgentCanceled, Busy, RunNotFound, Unauthorized, UsageError
 from agentmesh.identity.grant import GRANT_CHARS_MAX
@@ -80,6 +81,7 @@ class MeshContextBuilder(DefaultServerCallContextBuilder):
     def build(self, request: Request) -> ServerCallContext:
         """Build the context of one request."""
         context = super().build(request)
+        context.state["headers"] = plain_headers(request.scope["headers"])
         for name, value in zip(
             ("agent_key", "agent_ref", "node", "admitted"), request.scope["agentmesh.a2a"], strict=True
         ):
@@ -294,6 +296,13 @@ class MeshRequests(RequestHandler):
         raise PushNotificationNotSupportedError
 
 
+def plain_headers(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return headers by name; the trace context is that of all headers of its names."""
+    traceparent, tracestate = in_headers(headers)
+    plain = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    return {**plain, "traceparent": traceparent or "", "tracestate": tracestate}
+
+
 def request_of(params: SendMessageRequest, context: ServerCallContext) -> CallRequest:
     """Return the call that a message asks for, as far as the message says it."""
     return _said(params, str(context.state["agent_ref"]), context.state.get("headers", {}))
@@ -355,7 +364,9 @@ class MeshRouter:
         routes += [route for route in rest if not isinstance(route, Mount)]
         self._router = Router(routes=routes, redirect_slashes=False)
 
-    def message_in(self, decoded: object, rest: str, ref: str, headers: Mapping[str, str]) -> tuple[str, CallRequest]:
+    def message_in(
+        self, decoded: object, rest: str, ref: str, headers: list[tuple[bytes, bytes]]
+    ) -> tuple[str, CallRequest]:
         """Return (messageId, the call that it asks for) of the message in a request that brings a call token.
 
         Args:
@@ -381,7 +392,7 @@ class MeshRouter:
             params = ParseDict(said, SendMessageRequest(), ignore_unknown_fields=True)
         except (ParseError, ValueError, TypeError, AttributeError) as error:
             raise UsageError(f"the message cannot be read: {error}", code="body.invalid") from error
-        request = _said(params, ref, headers)
+        request = _said(params, ref, plain_headers(headers))
         ours = struct_to_json(params.message.metadata).get(EXT) or struct_to_json(params.metadata).get(EXT)
         chain = cast("dict[str, Any]", ours).get("chain") if isinstance(ours, dict) else None
         request.grants = (

@@ -9,6 +9,7 @@ import msgspec
 from agentmesh.api.backend import Call
 from agentmesh.api.sse import stream_of_call
 from agentmesh.api.table import Ask, EventStream, RouteRow
+from agentmesh.codec.tracecontext import in_headers
 from agentmesh.errors import (
     AgentCanceled,
     AgentFailed,
@@ -69,7 +70,7 @@ async def call_agent(ask: Ask) -> msgspec.Struct | EventStream:
     request: CallRequest = ask.body
     check_call(request)
     if not request.traceparent:
-        request.traceparent, request.tracestate = _trace_headers(ask)
+        request.traceparent, request.tracestate = in_headers(ask.asked)
     call = await (ask.backend.call(request) if ask.presented is None else _call_by_token(ask, ask.presented, request))
     if request.stream:
         return stream_of_call(call)
@@ -87,15 +88,6 @@ async def call_agent(ask: Ask) -> msgspec.Struct | EventStream:
     except BaseException:
         await call.aclose()
         raise
-
-
-def _trace_headers(ask: Ask) -> tuple[str | None, str]:
-    """Return the W3C headers of a request, unread; several ``traceparent`` are as good as none (W3C Trace Context §3.2)."""
-    parents = [value for name, value in ask.asked if name == b"traceparent"]
-    if len(parents) != 1:
-        return None, ""
-    states = [value.decode("latin-1") for name, value in ask.asked if name == b"tracestate"]
-    return parents[0].decode("latin-1"), ",".join(states)
 
 
 async def _call_by_token(ask: Ask, presented: Presented, request: CallRequest) -> Call:
