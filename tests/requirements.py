@@ -1872,6 +1872,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "the_headers_of_an_a2a_message_are_its_trace_context",
             ),
             *_in("unit/adapters/test_mcp_tools.py", "the_trace_context_of_a_client_reaches_the_mesh"),
+            *_in("unit/store/test_eventlog.py", "a_run_is_named_by_the_trace_from_outside_that_it_is_part_of"),
             *_in(
                 "unit/sdk/test_ambient.py",
                 "a_call_goes_out_within_the_span_that_the_program_is_in",

@@ -89,7 +89,7 @@ def asks_for(daemon: Daemon, text: str, **more: Any) -> Any:
 def test_a_chained_call_arrives_as_one_tree_without_what_was_said(
     nodes: tuple[Daemon, Daemon], receiver: Receiver
 ) -> None:
-    a, _ = nodes
+    a, b = nodes
     reply = asks_for(a, "SECRET", traceparent=GIVEN, tracestate="foo=1")
     way = chain(spans_of(receiver, GIVEN[3:35], 4))
     assert [span.parent_id for span in way] == [GIVEN[36:52], *(span.span_id for span in way[:-1])]
@@ -106,6 +106,9 @@ def test_a_chained_call_arrives_as_one_tree_without_what_was_said(
     told = [read_trace(e["metadata"]["traceparent"]) for e in events["events"] if "traceparent" in e["metadata"]]
     assert [one and one.span_id for one in told] == [span.span_id for span in way]
     assert GIVEN[3:35] in a.cli("trace", reply["run_id"]).out
+    # And back: the id of a trace from outside names the run, at both nodes.
+    for node in (a, b):
+        assert node.get(f"/api/v1/runs/{GIVEN[3:35]}/events")["run_id"] == reply["run_id"]
 
 
 def test_without_a_trace_context_the_run_is_the_trace(nodes: tuple[Daemon, Daemon], receiver: Receiver) -> None:

@@ -363,7 +363,7 @@ class EventLog:
 
         Args:
             ref: A run id or task id, whole or a unique beginning of at least 4 characters, with or without ``run_`` or
-                ``task_`` before it; ``last``; ``last~N`` for the Nth before the last.
+                ``task_`` before it; a W3C trace id, whole; ``last``; ``last~N`` for the Nth before the last.
 
         Raises:
             RunNotFound: nothing has that name.

@@ -15,11 +15,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agentmesh.codec.tracecontext import read_trace
 from agentmesh.errors import DecodeError
 from agentmesh.wire.event import KINDS, EventV1, check
 
 #: The version of the tables below. An index of any other version is built anew.
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 _SCHEMA = """
 CREATE TABLE segments(
   segment INTEGER PRIMARY KEY,    -- number of the JSONL file
@@ -41,6 +42,9 @@ CREATE TABLE agents(
   name TEXT NOT NULL,             -- the name as it was spelled; "" for an id
   PRIMARY KEY(run, ref)) WITHOUT ROWID;
 CREATE INDEX agents_ref ON agents(ref, run);
+CREATE TABLE traces(
+  trace_id TEXT NOT NULL,         -- W3C trace that the run is part of; not its own id, which begins a trace of that name
+  run INTEGER NOT NULL, PRIMARY KEY(trace_id, run)) WITHOUT ROWID;
 CREATE TABLE tasks(
   pk INTEGER PRIMARY KEY, task_id TEXT NOT NULL, run INTEGER NOT NULL, UNIQUE(task_id, run));
 CREATE TABLE events(
@@ -66,6 +70,8 @@ _STORE_RUN = (
 )
 #: Agents of one run that the index can find it by.
 _AGENTS_MAX = 256
+#: Traces by which one run is found.
+_TRACES_MAX = 8
 _BIT_OF = {kind: 1 << number for number, kind in enumerate(KINDS)}
 _CACHED_MAX = 4096
 _TEXT_MAX = 128
@@ -118,6 +124,7 @@ class _Run:
         "state_rank",
         "task_count",
         "tasks",
+        "traces",
     )
 
     def __init__(
@@ -139,6 +146,8 @@ class _Run:
         self.kinds, self.task_count = kinds, task_count
         #: Agents that were noted already since this was loaded.
         self.agents: set[tuple[str | None, str | None]] = set()
+        #: The same of ``traceparent`` in their metadata.
+        self.traces: set[str] = set()
         self.tasks: dict[str, int] = {}
         #: Whether ``tasks`` has every task of the run, so that one not in it is new.
         self.all_tasks = False
@@ -259,6 +268,7 @@ class Index:
         self._dirty: set[str] = set()
         self._new_tasks: list[tuple[int, str, int]] = []
         self._new_agents: list[tuple[int, str, str]] = []
+        self._new_traces: list[tuple[str, int]] = []
         if not path.exists():
             # A write-ahead log without its database would be replayed into the new one.
             remove_files(path)
@@ -330,6 +340,7 @@ class Index:
             yield
             self._write_tasks()
             self._write_agents()
+            self._write_traces()
             self._write_runs()
             self._db.execute("COMMIT")
         except BaseException:
@@ -338,6 +349,7 @@ class Index:
             self._dirty.clear()
             self._new_tasks.clear()
             self._new_agents.clear()
+            self._new_traces.clear()
             self._next_run = self._next_task = 0
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
@@ -360,6 +372,8 @@ class Index:
             dirty.add(event.run_id)
             if (event.agent, event.agent_id) not in run.agents:
                 self._note_agent(run, event)
+            if "traceparent" in event.metadata:
+                self._note_trace(run, event.metadata["traceparent"])
             task = event.task_id
             task_pk = 0 if task is None else run.tasks.get(task) or self._load_task(run, task)
             rows.append((event.seq, segment, offset, size, hash_id(event.id), run.pk, task_pk))
@@ -395,6 +409,14 @@ class Index:
         if event.agent_id:
             self._new_agents.append((run.pk, event.agent_id[:_TEXT_MAX], ""))
 
+    def _note_trace(self, run: _Run, said: object) -> None:
+        """Let the run be found by the trace that it is part of."""
+        if not isinstance(said, str) or len(run.traces) >= _TRACES_MAX or (trace := read_trace(said)) is None:
+            return
+        if trace.trace_id != run.run_id and trace.trace_id not in run.traces:
+            run.traces.add(trace.trace_id)
+            self._new_traces.append((trace.trace_id, run.pk))
+
     def _load_task(self, run: _Run, task_id: str) -> int:
         found = None
         if not run.all_tasks:
@@ -422,6 +444,11 @@ class Index:
         if self._new_agents:
             self._db.executemany("INSERT OR IGNORE INTO agents VALUES (?,?,?)", self._new_agents)
             self._new_agents.clear()
+
+    def _write_traces(self) -> None:
+        if self._new_traces:
+            self._db.executemany("INSERT OR IGNORE INTO traces VALUES (?,?)", self._new_traces)
+            self._new_traces.clear()
 
     def _write_runs(self) -> None:
         if self._dirty:
@@ -454,6 +481,7 @@ class Index:
             self._db.execute("DELETE FROM runs WHERE pk NOT IN (SELECT run FROM held)")
             self._db.execute("DELETE FROM tasks WHERE run NOT IN (SELECT run FROM held)")
             self._db.execute("DELETE FROM agents WHERE run NOT IN (SELECT run FROM held)")
+            self._db.execute("DELETE FROM traces WHERE run NOT IN (SELECT run FROM held)")
             self._db.execute("UPDATE runs SET count=(SELECT count FROM held WHERE run=pk)")
             self._db.execute("DROP TABLE held")
         return gone

@@ -121,6 +121,11 @@ class IndexReader:
         )
         return [(str(task), str(run)) for task, run in self._db.execute(sql, values)]
 
+    def runs_of_trace(self, text: str, limit: int = 6) -> list[str]:
+        """Return ids of runs that are part of a W3C trace, newest first."""
+        sql = "SELECT r.run_id FROM traces t JOIN runs r ON r.pk=t.run WHERE t.trace_id=? ORDER BY r.pk DESC LIMIT ?"
+        return self._texts(sql, text, limit)
+
     def _texts(self, sql: str, *values: Any) -> list[str]:
         return [str(row[0]) for row in self._db.execute(sql, values)]
 
@@ -241,10 +246,11 @@ def of_size(places: list[_Spot], bytes_max: int) -> list[_Spot]:
 
 
 def resolve_text(reader: IndexReader, text: str) -> list[str]:
-    """Return the runs that a text may mean: exact ids win over beginnings, runs over tasks."""
+    """Return the runs that a text may mean: exact ids win over beginnings, runs over tasks, and these over W3C traces."""
     if not text:
         return []
     found = reader.run_ids(text, exact=True) or [run for _, run in reader.runs_of_task(text, exact=True)]
+    found = found or reader.runs_of_trace(text)
     if not found and len(text) >= PREFIX_MIN:
         found = reader.run_ids(text, exact=False) or [run for _, run in reader.runs_of_task(text, exact=False)]
     return list(dict.fromkeys(found))

@@ -182,6 +182,34 @@ async def test_a_run_is_named_by_id_prefix_task_or_last(tmp_path: Path) -> None:
     await log.aclose()
 
 
+async def test_a_run_is_named_by_the_trace_from_outside_that_it_is_part_of(tmp_path: Path) -> None:
+    log = await EventLog.open(tmp_path)
+    foreign, shared = "4bf92f3577b34da6a3ce929d0e0e4736", "5" * 32
+    one, two = "a" * 32, "b" * 32
+
+    def within(run: str, said: object) -> EventV1:
+        made = event(run)
+        made.metadata = {"traceparent": said}
+        return made
+
+    traces = [(one, foreign), (one, shared), (two, shared), (two, two), (two, one)]
+    await log.append_durable([within(run, f"00-{trace}-00f067aa0ba902b7-01") for run, trace in traces])
+    await log.append_durable(
+        [within(two, bad) for bad in ("nonsense", 5, None, ["x"], f"ff-{foreign}-00f067aa0ba902b7-01")]
+    )
+    assert await log.resolve(foreign) == one
+    assert (await log.resolve(one), await log.resolve(two)) == (one, two)  # a run before a trace
+    with pytest.raises(UsageError) as ambiguous:
+        await log.resolve(shared)
+    assert ambiguous.value.extra["candidates"] == [two, one]
+    with pytest.raises(RunNotFound):
+        await log.resolve(foreign[:12])
+    await log.aclose()
+    again = await EventLog.open(tmp_path)
+    assert await again.resolve(foreign) == one
+    await again.aclose()
+
+
 async def test_last_in_an_empty_log_says_that_nothing_has_run(tmp_path: Path) -> None:
     log = await EventLog.open(tmp_path)
     with pytest.raises(RunNotFound, match="nothing has run"):
