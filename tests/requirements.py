@@ -2750,7 +2750,8 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "console.site": Requirement(
         "RQ4 M2, issue 6.1, docs/spec/console.md §3",
-        "The daemon serves the console on its own origin, fenced in by its policy; agentmesh console opens it, or prints the link.",
+        "The daemon serves the console on its own origin, fenced in by its policy; agentmesh console opens it, or prints the "
+        "link.",
         (
             *_in(
                 "api/test_console_site.py",

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 from agentmesh.errors import Closed, MeshError, NoRoute, RunNotFound, StateError, UsageError
 from agentmesh.sdk import requests, sights
-from agentmesh.sdk.requests import Address, CallOptions, DiscoverOptions, Following, Request, RowFilters, RunFilters
+from agentmesh.sdk.calling import CallOptions, call_request
+from agentmesh.sdk.requests import Address, DiscoverOptions, Following, Request, RowFilters, RunFilters
 from agentmesh.sdk.sse import Frame, SseParser, decode_answer, decode_frame
 from agentmesh.sdk.types import (
     AgentDetail,
@@ -119,7 +120,7 @@ class Mesh:
             Refused: budget, trust, rate, loop, kill switch.
             UsageError, LimitError: the request makes no sense or is too large. Nothing was called.
         """
-        request = requests.call_request(to, text, **options)
+        request = call_request(to, text, **options)
         try:
             reply = await self._send(requests.call(request))
         except asyncio.CancelledError:
@@ -138,7 +139,7 @@ class Mesh:
 
         Leaving the loop early cancels the call, at once when the stream is used as ``async with mesh.stream(…) as s``.
         """
-        request = requests.call_request(to, text, stream=True, **options)
+        request = call_request(to, text, stream=True, **options)
         return CallStream(self, request)
 
     async def discover(self, query: str = "", **options: Unpack[DiscoverOptions]) -> list[AgentView]:

@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 
 from agentmesh.errors import Closed, MeshError, NoRoute, RunNotFound, StateError, Timeout, UsageError
 from agentmesh.sdk import requests, sights
-from agentmesh.sdk.requests import Address, CallOptions, DiscoverOptions, Following, Request, RowFilters, RunFilters
+from agentmesh.sdk.calling import CallOptions, call_request
+from agentmesh.sdk.requests import Address, DiscoverOptions, Following, Request, RowFilters, RunFilters
 from agentmesh.sdk.sse import Frame, SseParser, decode_answer, decode_frame
 from agentmesh.sdk.types import (
     AgentDetail,
@@ -95,7 +96,7 @@ class SyncMesh:
         **options: Unpack[CallOptions],
     ) -> Reply:
         """Call an agent and wait for its reply. Ctrl-C cancels the remote task. Arguments and errors as ``Mesh.call``."""
-        request = requests.call_request(to, text, **options)
+        request = call_request(to, text, **options)
         try:
             reply = self._send(requests.call(request))
         except KeyboardInterrupt:
@@ -111,7 +112,7 @@ class SyncMesh:
         **options: Unpack[CallOptions],
     ) -> SyncCallStream:
         """Call an agent and iterate over its events as they happen; closing the stream early cancels the call."""
-        request = requests.call_request(to, text, stream=True, **options)
+        request = call_request(to, text, stream=True, **options)
         return SyncCallStream(self, request)
 
     def discover(self, query: str = "", **options: Unpack[DiscoverOptions]) -> list[AgentView]:

@@ -18,7 +18,7 @@ from agentmesh.adapters.mcp_tools import META_KEY, TEXT_MAX, build
 from agentmesh.errors import AgentCanceled, AgentFailed, AgentNotFound, MeshError, NoRoute, RunNotFound, UsageError
 from agentmesh.net.tasks import TaskScope
 from agentmesh.sdk import context
-from agentmesh.sdk.requests import call_request
+from agentmesh.sdk.calling import call_request
 from agentmesh.sdk.types import (
     AgentDetail,
     AgentView,

@@ -15,8 +15,8 @@ from opentelemetry import trace as api
 from agentmesh import agent
 from agentmesh.sdk import context
 from agentmesh.sdk.ambient import ambient, within
+from agentmesh.sdk.calling import call_request
 from agentmesh.sdk.context import CallContext
-from agentmesh.sdk.requests import call_request
 from agentmesh.sdk.turn import InvokeRequest, Turn
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -86,6 +86,6 @@ def test_a_bad_context_changes_nothing() -> None:
 
 
 def test_the_sdk_does_not_load_opentelemetry() -> None:
-    code = "import sys, agentmesh; agentmesh.agent, agentmesh.Mesh; from agentmesh.sdk import turn, requests\n"
-    code += "requests.call_request('a', 'b'); sys.exit(any(m.startswith('opentelemetry') for m in sys.modules))"
+    code = "import sys, agentmesh; agentmesh.agent, agentmesh.Mesh; from agentmesh.sdk import calling, turn\n"
+    code += "calling.call_request('a', 'b'); sys.exit(any(m.startswith('opentelemetry') for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

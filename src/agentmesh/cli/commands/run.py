@@ -87,7 +87,7 @@ def run(
 
         given["grants"] = read_chain_file(grant)
     with connect(out) as mesh:
-        from agentmesh.sdk.requests import call_request
+        from agentmesh.sdk.calling import call_request
         from agentmesh.sdk.sync import SyncCallStream
 
         request = call_request(
