@@ -4,6 +4,7 @@ import { isFailed } from './rows'
 
 /** Colours as they are now; canvases know no custom properties. */
 export interface Palette {
+  surface: string
   line: string
   span: string
   plain: string
@@ -14,6 +15,7 @@ export interface Palette {
 }
 
 const NAMES: Record<keyof Palette, string> = {
+  surface: '--surface',
   line: '--line',
   span: '--line-strong',
   plain: '--ink-3',
@@ -87,9 +89,10 @@ export function paintBars(to: CanvasRenderingContext2D, axis: Axis, bars: readon
     to.roundRect(left, foot, wide, high, Math.min(3, wide / 2))
     to.fill()
     if (bar.failed && !narrow) {
-      // A cross at the end: failure is a shape too.
-      const x = Math.min(left + wide + 8, axis.width - 6)
-      to.strokeStyle = colours.bad
+      // A cross at the end, on the bar where there is no room behind it: failure is a shape too.
+      const inside = left + wide + 14 > axis.width
+      const x = inside ? Math.max(left + 6, left + wide - 8) : left + wide + 8
+      to.strokeStyle = inside && wide > 14 ? colours.surface : colours.bad
       to.lineWidth = 2
       to.beginPath()
       to.moveTo(x - 4, middle - 4)

@@ -4,6 +4,7 @@ export const t = texts({
   en: {
     title: 'Runs',
     lead: 'Everything that one request from outside caused.',
+    run: 'Run',
     agents: 'Agents',
     calls: 'Calls',
     events: 'Events',
@@ -25,6 +26,7 @@ export const t = texts({
   zh: {
     title: '运行',
     lead: '一次外部请求引发的全部过程。',
+    run: '运行',
     agents: '智能体',
     calls: '调用',
     events: '事件',
