@@ -3,6 +3,8 @@
 #   make test    everything: tests, with what they need installed first
 #   make check   format, lint, types, quick tests
 #   make bench   measure, and write docs/reference/benchmarks.md
+#   make bench-console   measure the console in a browser (minutes)
+#   make screenshots     take the pictures of the console that the documentation shows
 #   make soak    the long runs: simulated worlds at full size, 200 real nodes, kill -9 a hundred times, fuzzing
 # Variables: PYTHON=python3.12 chooses the interpreter, VENV=dir the environment, ARGS="-k name" goes to pytest.
 
@@ -18,10 +20,10 @@ PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types bench soak docs fmt pins dist clean
+.PHONY: help demo test check lint types bench bench-console screenshots soak docs fmt pins dist clean
 
 help:
-	@sed -n '2,7s/^# \{0,1\}//p' Makefile
+	@sed -n '2,9s/^# \{0,1\}//p' Makefile
 
 # -- environment: each stamp is younger than the files that decide what is installed --
 $(STAMPS)/venv: tools/venv.sh
@@ -61,6 +63,7 @@ demo: $(STAMPS)/runtime $(STAMPS)/model
 	@AGENTMESH_MODELS_DIR="$(MODELS)" $(BIN)/agentmesh demo
 
 test: $(STAMPS)/test $(STAMPS)/model
+	@sh tools/browser.sh
 	@$(PYTEST) -q -n $(JOBS) --dist worksteal $(ARGS) </dev/null
 
 lint: $(STAMPS)/test
@@ -80,9 +83,17 @@ fmt: $(STAMPS)/test
 bench: $(STAMPS)/bench
 	@$(BIN)/python -m bench --write $(ARGS)
 
+bench-console: $(STAMPS)/test
+	@sh tools/browser.sh
+	@$(BIN)/python -m bench console --write $(ARGS)
+
 soak: $(STAMPS)/test
 	@$(PIP) install -r requirements/soak.txt </dev/null || echo "no fuzzer for this machine: the fuzz tests will skip" >&2
 	@AGENTMESH_SOAK=1 $(PYTEST) -v -m soak --timeout 7200 $(ARGS) </dev/null
+
+screenshots: $(STAMPS)/test
+	@sh tools/browser.sh
+	@AGENTMESH_SCREENSHOTS=1 $(PYTEST) -q tests/console/test_screenshots.py </dev/null
 
 docs: $(STAMPS)/test
 	@$(BIN)/python tools/pages.py

@@ -41,7 +41,7 @@ NAMES = {
     "federation": "bench.federation",
 }
 #: Measurements that also have a command line of their own, if they are named first: ``main(arguments) -> exit code``.
-OWN = {"discovery": "bench.discovery.main"}
+OWN = {"discovery": "bench.discovery.main", "console": "bench.console.main"}
 COLUMNS = ("what", "value", "unit", "goal", "rival", "rival_value", "ratio")
 
 
@@ -121,7 +121,7 @@ def write_page() -> None:
 
 def main() -> int:
     """Parse the command line and run; exit code 1 if a measurement failed."""
-    if len(sys.argv) > 1 and sys.argv[1] in OWN and "--write" not in sys.argv:
+    if len(sys.argv) > 1 and sys.argv[1] in OWN and (sys.argv[1] not in NAMES or "--write" not in sys.argv):
         return int(importlib.import_module(OWN[sys.argv[1]]).main(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure this project.")
     parser.add_argument(

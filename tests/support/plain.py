@@ -1,4 +1,4 @@
-"""A plain HTTP agent in a thread of the test: it says what it hears, whatever path it is asked at."""
+"""A plain HTTP agent in a thread of the test: it says what it hears, whatever path it is asked at; at ``/broken`` it fails."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from collections.abc import Iterator
 class _Echo(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        answer = json.dumps({"text": body["text"]}).encode()
-        self.send_response(200)
+        is_broken = self.path.rstrip("/").endswith("/broken")
+        answer = json.dumps({"error": "out of order"} if is_broken else {"text": body["text"]}).encode()
+        self.send_response(500 if is_broken else 200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()

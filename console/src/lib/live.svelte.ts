@@ -3,7 +3,7 @@
  * Web Lock listens and tells the others over a BroadcastChannel; when it closes, the browser gives the lock to the next one.
  * A leader that a browser froze in the background keeps its lock and says nothing, so it is robbed of it after `SILENT_MS`.
  */
-import type { Schemas } from './api'
+import { client, type Schemas } from './api'
 
 export type Tick = Schemas['Tick']
 export type Topic = 'runs' | 'agents' | 'peers' | 'orders' | 'trust'
@@ -11,6 +11,8 @@ export type Topic = 'runs' | 'agents' | 'peers' | 'orders' | 'trust'
 const NAME = 'agentmesh-live'
 const BEAT_MS = 2_000
 export const SILENT_MS = 7_000
+const RETRY_MS = 500
+const RETRY_MS_MAX = 10_000
 
 interface Said {
   tick?: Tick
@@ -71,7 +73,7 @@ export function listen(): void {
   }
   setInterval(() => (nowMs = Date.now()), 1_000)
   // Without locks (a page that is not a secure context) every tab listens for itself.
-  if (!navigator.locks) void lead((said) => hear(said))
+  if (!navigator.locks) lead((said) => hear(said))
   else void stand(say)
 }
 
@@ -79,46 +81,55 @@ async function stand(say: (said: Said) => void): Promise<void> {
   let steal = false
   for (;;) {
     const asking = new AbortController()
+    let stop = () => {}
     const watch = setInterval(() => {
-      if (Date.now() - heardMs > SILENT_MS && heardMs > 0 && !document.hidden) asking.abort('silent')
+      if (Date.now() - heardMs > SILENT_MS && heardMs > 0 && !document.hidden) asking.abort()
     }, BEAT_MS)
     try {
-      await navigator.locks.request(NAME, steal ? { steal } : { signal: asking.signal }, (lock) => {
+      await navigator.locks.request(NAME, steal ? { steal } : { signal: asking.signal }, () => {
         clearInterval(watch)
-        return lock ? lead(say) : undefined
+        stop = lead(say)
+        return new Promise<never>(() => {})
       })
     } catch {
       // Robbed of the lock, or tired of waiting for a leader that says nothing.
     } finally {
       clearInterval(watch)
+      stop()
     }
     steal = asking.signal.aborted
     if (!steal) await pause(BEAT_MS)
   }
 }
 
-/** Listen until this tab is no longer the leader; never returns by itself. */
-function lead(say: (said: Said) => void): Promise<never> {
-  let source: EventSource
-  let retryMs = 500
+/** Listen and tell, until the function that is returned is called. */
+function lead(say: (said: Said) => void): () => void {
+  let source: EventSource | undefined
+  let timer: ReturnType<typeof setTimeout> | undefined
+  let retryMs = RETRY_MS
   const connect = () => {
     source = new EventSource(`/api/v1/console/stream${last ? `?after=${last.seq}` : ''}`)
     source.addEventListener('open', () => {
-      retryMs = 500
+      retryMs = RETRY_MS
       say({ open: true })
     })
     source.addEventListener('tick', (event) => say({ open: true, tick: JSON.parse((event as MessageEvent<string>).data) as Tick }))
     source.addEventListener('error', () => {
       say({ open: false })
-      if (source.readyState !== EventSource.CLOSED) return
-      // Refused (no session, too many streams): EventSource gives up then, we do not.
-      setTimeout(connect, retryMs)
-      retryMs = Math.min(retryMs * 2, 10_000)
+      if (source?.readyState !== EventSource.CLOSED) return
+      // Refused (no session, too many streams): EventSource gives up then and does not say why, so one asks for it.
+      void client.GET('/api/v1/status').catch(() => {})
+      timer = setTimeout(connect, retryMs)
+      retryMs = Math.min(retryMs * 2, RETRY_MS_MAX)
     })
   }
   connect()
-  setInterval(() => say({ open: source.readyState === EventSource.OPEN }), BEAT_MS)
-  return new Promise<never>(() => {})
+  const beat = setInterval(() => say({ open: source?.readyState === EventSource.OPEN }), BEAT_MS)
+  return () => {
+    clearInterval(beat)
+    clearTimeout(timer)
+    source?.close()
+  }
 }
 
 function pause(ms: number): Promise<void> {
