@@ -2867,6 +2867,28 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_stop_that_makes_no_sense_is_refused_and_makes_no_key",
         ),
     ),
+    "console.pages": Requirement(
+        "issue 6.5, 6.1",
+        "Every page opens in a real browser in both languages and themes, wide and narrow, without a breach of WCAG 2.2 AA.",
+        _in("console/test_pages.py", "every_page_opens_and_can_be_used_by_everybody"),
+    ),
+    "console.shell": Requirement(
+        "issue 6.1, 6.3 and its bad input",
+        "One-time login, one stream for all tabs, life through a restart, nothing for other pages, keyboard everywhere.",
+        _in(
+            "console/test_shell.py",
+            "a_link_opens_the_console_once_and_leaves_no_trace_in_the_address",
+            "twelve_tabs_share_one_stream_and_all_are_live",
+            "a_page_lives_through_a_restart_of_its_daemon",
+            "a_page_of_somebody_else_gets_nothing_from_a_browser_that_is_logged_in",
+            "logging_out_ends_what_is_open",
+        ),
+    ),
+    "console.browser": Requirement(
+        "issue 6.5",
+        "make test installs the browser when it may, and says plainly what it skips when it may not.",
+        _in("shell/test_browser_script.py", "whoever_may_not_install_is_told_the_command"),
+    ),
     "house.floors": Requirement(
         "issue 2.1",
         "Imports go down only; the core has no clock, socket or chance of its own.",

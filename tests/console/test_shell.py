@@ -95,7 +95,7 @@ def test_language_theme_and_place_are_remembered_and_the_keyboard_reaches_everyt
     with Desk(browser, node).login() as desk:
         page = desk.page
         page.keyboard.press("Control+k")
-        page.get_by_role("combobox").fill("run")
+        page.locator("dialog [role=combobox]").fill("run")
         page.keyboard.press("Enter")
         page.get_by_role("heading", level=1, name="Runs").wait_for()
         page.get_by_role("button", name="语言：中文").press("Enter")
@@ -105,9 +105,9 @@ def test_language_theme_and_place_are_remembered_and_the_keyboard_reaches_everyt
         page.get_by_role("heading", level=1, name="运行").wait_for()
         assert page.evaluate("document.documentElement.dataset.theme") == "light"
         page.keyboard.press("Control+k")
-        page.get_by_role("combobox").wait_for()
+        page.locator("dialog [role=combobox]").wait_for()
         page.keyboard.press("Escape")
-        page.get_by_role("combobox").wait_for(state="detached")
+        page.locator("dialog [role=combobox]").wait_for(state="detached")
         reached: set[str] = set()
         for _ in range(60):
             page.keyboard.press("Tab")
