@@ -1,1 +1,0 @@
-import{E as e,G as t,K as n,P as r,T as i,W as a,k as o,p as s}from"./index-Bjfied0A.js";import{t as c}from"./Page-BvBRmFl_.js";function l(l,u){t(u,!0),c(l,{get title(){return s.peers},children:(t,a)=>{n();var c=o();r(()=>i(c,s.nothing)),e(t,c)},$$slots:{default:!0}}),a()}export{l as default};
