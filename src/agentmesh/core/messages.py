@@ -6,8 +6,9 @@ sent arrives inside ``Received``. ``core/machine.py`` has ``Timer``, the remaini
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from agentmesh.identity.manifest import Manifest
 from agentmesh.identity.node_record import NodeRecord
@@ -19,15 +20,13 @@ from agentmesh.ids import AgentId, Key, NodeId
 Source = Literal["link", "static", "stored", "mdns", "peer"]
 
 
-@dataclass(frozen=True, slots=True)
-class WallClock:
+class WallClock(msgspec.Struct, frozen=True):
     """What the wall clock shows, unix seconds. Must be the first input, then whenever the clock is read again (≤ 60 s)."""
 
     unix_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class PeerUp:
+class PeerUp(msgspec.Struct, frozen=True):
     """The first link to a peer is up.
 
     Attributes:
@@ -41,15 +40,13 @@ class PeerUp:
     source: Source = "peer"
 
 
-@dataclass(frozen=True, slots=True)
-class PeerDown:
+class PeerDown(msgspec.Struct, frozen=True):
     """The last link to a peer is gone."""
 
     peer: NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True):
     """A control message from a peer: one of the classes in the machines' ``messages`` modules.
 
     ``by_link`` says that it came over a link and not as a datagram: both ways are open then.
@@ -60,30 +57,26 @@ class Received:
     by_link: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LocalRecord:
+class LocalRecord(msgspec.Struct, frozen=True):
     """A manifest or tombstone of an agent behind this node; replaces the agent's former record."""
 
     manifest: Manifest
 
 
-@dataclass(frozen=True, slots=True)
-class LocalStatus:
+class LocalStatus(msgspec.Struct, frozen=True):
     """The health check of a local agent changed, or confirmed, its state."""
 
     agent_id: AgentId
     healthy: bool
 
 
-@dataclass(frozen=True, slots=True)
-class LocalGone:
+class LocalGone(msgspec.Struct, frozen=True):
     """A local agent is withdrawn without a tombstone (an unsigned one): stop renewing it here, others drop its lease."""
 
     agent_id: AgentId
 
 
-@dataclass(frozen=True, slots=True)
-class AddressHint:
+class AddressHint(msgspec.Struct, frozen=True):
     """Somebody says that a node can be reached there; a hint, never trust.
 
     Attributes:
@@ -97,8 +90,7 @@ class AddressHint:
     source: Source
 
 
-@dataclass(frozen=True, slots=True)
-class Leaving:
+class Leaving(msgspec.Struct, frozen=True):
     """This node is about to stop: say Bye, and let no peer offer its agents any longer."""
 
     reason: str = ""
@@ -107,8 +99,7 @@ class Leaving:
 # What the node signs for the machines, which hold no key
 
 
-@dataclass(frozen=True, slots=True)
-class NodeRecordWanted:
+class NodeRecordWanted(msgspec.Struct, frozen=True):
     """Event: sign a fresh record of this node, with a ``seq`` above ``seq_min`` and above any before; ``LocalNode`` answers.
 
     Attributes:
@@ -122,39 +113,34 @@ class NodeRecordWanted:
     sick: tuple[bytes, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LocalNode:
+class LocalNode(msgspec.Struct, frozen=True):
     """Input: this node's own record changed; verified. The first one comes right after the first WallClock."""
 
     record: NodeRecord
 
 
-@dataclass(frozen=True, slots=True)
-class SignatureWanted:
+class SignatureWanted(msgspec.Struct, frozen=True):
     """Event: sign ``body`` for ``context`` with the node's key (``identity.statement``); ``Signed`` answers."""
 
     context: bytes
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(msgspec.Struct, frozen=True):
     """Input: the statement that ``SignatureWanted`` asked for."""
 
     context: bytes
     raw: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ProvidersWanted:
+class ProvidersWanted(msgspec.Struct, frozen=True):
     """Event: sign provider records of a local agent for each of these keys; ``Provide`` answers."""
 
     agent_id: AgentId
     keys: tuple[Key, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Provide:
+class Provide(msgspec.Struct, frozen=True):
     """Input: put these provider records of a local agent into the DHT, pairs of key and record."""
 
     agent_id: AgentId
@@ -164,74 +150,64 @@ class Provide:
 # What one machine tells the others; the brain passes it on, no machine imports another
 
 
-@dataclass(frozen=True, slots=True)
-class NodeHeard:
+class NodeHeard(msgspec.Struct, frozen=True):
     """A verified record of another node was read, by whichever machine; ``via`` is who sent it."""
 
     record: NodeRecord
     via: NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+class Watch(msgspec.Struct, frozen=True):
     """overlay → swim: this node is a neighbour now: probe it."""
 
     record: NodeRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Unwatch:
+class Unwatch(msgspec.Struct, frozen=True):
     """overlay → swim: this node is no neighbour any longer."""
 
     node: NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class MemberAlive:
+class MemberAlive(msgspec.Struct, frozen=True):
     """swim → all: a watched node answered for the first time, or after it was suspected."""
 
     node: NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class MemberSuspected:
+class MemberSuspected(msgspec.Struct, frozen=True):
     """swim → all: a watched node does not answer; it may still refute."""
 
     node: NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class MemberDead:
+class MemberDead(msgspec.Struct, frozen=True):
     """swim → all: a watched node did not answer, nor refute in time."""
 
     node: NodeId
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeWanted:
+class ProbeWanted(msgspec.Struct, frozen=True):
     """directory → swim: reports and SWIM disagree on a node; ask it now. Its answer is told by MemberAlive."""
 
     node: NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class Spoke:
+class Spoke(msgspec.Struct, frozen=True):
     """brain → swim: a node that SWIM asks in vain has just sent something over its link, so it lives, slow as it may be."""
 
     node: NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class MemberLeft:
+class MemberLeft(msgspec.Struct, frozen=True):
     """swim → all: a node said in its own signed record that it leaves."""
 
     node: NodeId
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class NeighbourUp:
+class NeighbourUp(msgspec.Struct, frozen=True):
     """overlay → plumtree, directory, contacts: a link to this node belongs to the overlay now.
 
     Attributes:
@@ -243,15 +219,13 @@ class NeighbourUp:
     zone: bool
 
 
-@dataclass(frozen=True, slots=True)
-class NeighbourDown:
+class NeighbourDown(msgspec.Struct, frozen=True):
     """overlay → plumtree, directory, contacts: this node is no neighbour any longer."""
 
     node: NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class ZoneChanged:
+class ZoneChanged(msgspec.Struct, frozen=True):
     """overlay → directory: the zone of this node.
 
     Attributes:
@@ -265,16 +239,14 @@ class ZoneChanged:
     members: tuple[NodeId, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(msgspec.Struct, frozen=True):
     """any → plumtree: broadcast this to every node. ``kind`` says who reads it ("agent", "node", "zone")."""
 
     kind: str
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(msgspec.Struct, frozen=True):
     """plumtree → any: a broadcast of another node arrived, for the first time and judged good.
 
     Attributes:
@@ -289,16 +261,14 @@ class Delivered:
     hops: int
 
 
-@dataclass(frozen=True, slots=True)
-class NeighbourBad:
+class NeighbourBad(msgspec.Struct, frozen=True):
     """plumtree → overlay: this neighbour's score fell below the limit: drop it and do not take it back for a while."""
 
     node: NodeId
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class Advertise:
+class Advertise(msgspec.Struct, frozen=True):
     """directory → dht: a local agent is to be found under these keys; replaces what was said of it before.
 
     No keys = no longer at all.
@@ -308,8 +278,7 @@ class Advertise:
     keys: tuple[Key, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
+class Lookup(msgspec.Struct, frozen=True):
     """Input of the DHT: look a key up; ``LookupHit`` and in the end ``LookupDone`` answer.
 
     Attributes:
@@ -323,16 +292,14 @@ class Lookup:
     values_max: int = 16
 
 
-@dataclass(frozen=True, slots=True)
-class LookupHit:
+class LookupHit(msgspec.Struct, frozen=True):
     """dht → all: verified providers, new in this lookup."""
 
     query: int
     providers: tuple[Provider, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LookupDone:
+class LookupDone(msgspec.Struct, frozen=True):
     """dht → all: a lookup ended.
 
     Attributes:
@@ -351,8 +318,7 @@ class LookupDone:
     asked: int
 
 
-@dataclass(frozen=True, slots=True)
-class Find:
+class Find(msgspec.Struct, frozen=True):
     """Input: find agents under a key anywhere: here, at the neighbours, in the DHT. ``Found`` and ``FindDone`` answer.
 
     Attributes:
@@ -368,24 +334,21 @@ class Find:
     timeout_s: float = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """Event: an agent under the key is in the directory now; told once per query and agent."""
 
     query: int
     agent_id: AgentId
 
 
-@dataclass(frozen=True, slots=True)
-class FindDone:
+class FindDone(msgspec.Struct, frozen=True):
     """Event: a search ended, with so many agents found."""
 
     query: int
     agents: int
 
 
-@dataclass(frozen=True, slots=True)
-class Suggested:
+class Suggested(msgspec.Struct, frozen=True):
     """Input: manifests that a peer sent in answer to a search by text; those that hold are taken in like broadcast ones.
 
     Attributes:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from agentmesh.ids import NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class DialWanted:
+class DialWanted(msgspec.Struct, frozen=True):
     """A link to this node is wanted; try the addresses in this order. A ``PeerUp`` answers; silence means it failed.
 
     The machine asks again by itself, later and later, until the peer is up or the contact is forgotten.
@@ -18,30 +17,26 @@ class DialWanted:
     addresses: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class HangUp:
+class HangUp(msgspec.Struct, frozen=True):
     """The link to this node is needed by nobody and others need the room: close it unless a call runs over it."""
 
     node_id: NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class StoreContact:
+class StoreContact(msgspec.Struct, frozen=True):
     """Keep for the next start how a node was reached; a record (``Outbox.store``), written when a link comes up."""
 
     node_id: NodeId
     addresses: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ForgetContact:
+class ForgetContact(msgspec.Struct, frozen=True):
     """Remove a node from what is kept for the next start; a record (``Outbox.store``)."""
 
     node_id: NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class ClockSkew:
+class ClockSkew(msgspec.Struct, frozen=True):
     """A peer's wall clock differs from ours by more than the allowance; emitted when that begins and when it ends.
 
     Attributes:
@@ -53,8 +48,7 @@ class ClockSkew:
     skew_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class CutOff:
+class CutOff(msgspec.Struct, frozen=True):
     """How much of the mesh this node lost touch with.
 
     Nobody can tell a cut network from machines that died at once; this says what is known.

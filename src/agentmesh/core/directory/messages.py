@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -113,15 +112,13 @@ class Sought(msgspec.Struct, tag="sought", kw_only=True):
     records: list[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class AgentChanged:
+class AgentChanged(msgspec.Struct, frozen=True):
     """An agent appeared, or its record or health changed; look at ``brain.entry(agent_id)``."""
 
     agent_id: AgentId
 
 
-@dataclass(frozen=True, slots=True)
-class AgentGone:
+class AgentGone(msgspec.Struct, frozen=True):
     """An agent left the directory: withdrawn by its owner, its node is dead or its manifest expired, or it made room."""
 
     agent_id: AgentId
@@ -129,8 +126,7 @@ class AgentGone:
     why: Literal["withdrawn", "lease", "expired", "evicted"] = "withdrawn"
 
 
-@dataclass(frozen=True, slots=True)
-class RecordRefused:
+class RecordRefused(msgspec.Struct, frozen=True):
     """A peer's record was dropped for a reason that is nobody's misdeed (clock, unsigned, no room).
 
     Attributes:
@@ -147,16 +143,14 @@ class RecordRefused:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RenewalDue:
+class RenewalDue(msgspec.Struct, frozen=True):
     """A local agent's manifest is near its ``exp``: sign a fresh one with a higher seq."""
 
     agent_id: AgentId
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class SeqBehind:
+class SeqBehind(msgspec.Struct, frozen=True):
     """The mesh holds a record of a local agent with a higher seq than ours: sign again with more than ``seq``.
 
     Happens when this node's counters were lost, or when the same agent key is used on two nodes.

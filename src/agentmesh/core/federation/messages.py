@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 #: "card" and "tombstone" are signed by the agent; "withdrawn" is the seed's own word: it shows the agent no longer.
 ItemKind = Literal["card", "tombstone", "withdrawn"]
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(msgspec.Struct, frozen=True):
     """One entry of a page, verified or refused by whoever read it.
 
     Attributes:
@@ -35,8 +35,7 @@ class Item:
     body: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class SeedAdded:
+class SeedAdded(msgspec.Struct, frozen=True):
     """Pull from this seed.
 
     Attributes:
@@ -49,22 +48,19 @@ class SeedAdded:
     held: tuple[Item, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class SeedRemoved:
+class SeedRemoved(msgspec.Struct, frozen=True):
     """Pull no longer, and drop what came from it."""
 
     seed: str
 
 
-@dataclass(frozen=True, slots=True)
-class Hinted:
+class Hinted(msgspec.Struct, frozen=True):
     """The seed says that something changed."""
 
     seed: str
 
 
-@dataclass(frozen=True, slots=True)
-class PageCame:
+class PageCame(msgspec.Struct, frozen=True):
     """Answer to ``PullWanted`` with the same token.
 
     Attributes:
@@ -84,8 +80,7 @@ class PageCame:
     unix_s: int
 
 
-@dataclass(frozen=True, slots=True)
-class PullFailed:
+class PullFailed(msgspec.Struct, frozen=True):
     """No usable answer to ``PullWanted`` with the same token.
 
     Attributes:
@@ -104,16 +99,14 @@ class PullFailed:
     drop: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Pushed:
+class Pushed(msgspec.Struct, frozen=True):
     """The seed sent entries by itself."""
 
     seed: str
     items: tuple[Item, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PullWanted:
+class PullWanted(msgspec.Struct, frozen=True):
     """Ask the seed for a page; answer with ``PageCame`` or ``PullFailed``."""
 
     seed: str
@@ -122,16 +115,14 @@ class PullWanted:
     token: int
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(msgspec.Struct, frozen=True):
     """Keep an entry in place of the former one of this seed and agent; a tombstone too, so that it outlives what it ended."""
 
     seed: str
     item: Item
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(msgspec.Struct, frozen=True):
     """Forget what this seed told of an agent."""
 
     seed: str
@@ -139,8 +130,7 @@ class Drop:
     why: Literal["withdrawn", "gone", "expired", "removed", "refused"]
 
 
-@dataclass(frozen=True, slots=True)
-class KeepCursor:
+class KeepCursor(msgspec.Struct, frozen=True):
     """Remember where to go on after a restart; "" while a first pull is under way, which must then begin anew."""
 
     seed: str

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from agentmesh.identity.order import Order
@@ -56,22 +54,19 @@ class Orders(msgspec.Struct, tag="orders", kw_only=True):
     orders: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Obey:
+class Obey(msgspec.Struct, frozen=True):
     """Input: obey these operators from now on, no others."""
 
     operators: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LocalOrder:
+class LocalOrder(msgspec.Struct, frozen=True):
     """Input: an order that came over the API or from disk; its signature was checked."""
 
     order: Order
 
 
-@dataclass(frozen=True, slots=True)
-class OrderHeard:
+class OrderHeard(msgspec.Struct, frozen=True):
     """Event: a verified order of an obeyed operator, newer than all before in its slot. ``via`` is who brought it."""
 
     order: Order
