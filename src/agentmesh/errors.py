@@ -40,7 +40,6 @@ and ``hint`` is the next step, if possible a command that can be pasted.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -248,6 +247,8 @@ class AgentNotFound(NotFound):
     def near(cls, name: str, known: Iterable[str]) -> AgentNotFound:
         """Build the error with did-you-mean names, nearest first."""
         names = sorted(set(known))
+        import difflib  # when somebody mistyped: 0.14 MB that an idle daemon does not need
+
         close = difflib.get_close_matches(name[:200], names[:5000], n=3, cutoff=0.5)
         hint = (
             f"did you mean {', '.join(repr(c) for c in close)}?" if close else "agentmesh discover   lists every agent"

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import agentmesh
 from agentmesh.adapters.base import Adapter, Discovered
 from agentmesh.adapters.reach import Reach
-from agentmesh.adapters.registry import default_adapters, detect
 from agentmesh.api.a2a import A2AEdge
 from agentmesh.api.access import Access
 from agentmesh.api.app import Api, create_app
@@ -85,6 +84,8 @@ class Kit:
 
     def _doors(self, least: int) -> dict[str, Adapter]:
         """Return the doors whose connections lead no further inside than that; made when they are first asked for."""
+        from agentmesh.adapters.registry import default_adapters
+
         reach = Reach(least)
         if reach not in self._adapters:
             self._adapters[reach] = default_adapters(reach)
@@ -92,6 +93,8 @@ class Kit:
 
     async def find(self, url: str, door: str, least: int = ANYWHERE) -> tuple[str, Sequence[Discovered]]:
         """Ask a URL which agents are behind it, through one door or whichever fits."""
+        from agentmesh.adapters.registry import detect
+
         doors = self._doors(least)
         if door == "auto":
             adapter, found = await detect(url, doors)

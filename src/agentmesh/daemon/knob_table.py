@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
@@ -63,6 +62,8 @@ def show_value(value: Any) -> str:
 
 def unknown_key(key: str, where: str) -> ConfigError:
     """Build the error for a key that is not in the table, with near names."""
+    import difflib  # as in ``errors``
+
     near = difflib.get_close_matches(key[:100], [row.key for row in table()], n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "agentmesh config explain   lists every setting"
     return ConfigError(

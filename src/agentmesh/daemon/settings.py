@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import platform
 import re
@@ -304,6 +303,8 @@ def _entries(path: Path, document: dict[str, Any], text: str, profile: str) -> l
             f"{path}: profile must be a table of tables", why=str(error), hint="write [profile.NAME] and keys under it"
         ) from error
     if profile and profile not in by_name:
+        import difflib  # as in ``errors``
+
         raise ConfigError(
             f"no profile {profile!r} in {path}",
             code="config.profile",

@@ -6,8 +6,8 @@ redacted. A log that cannot be written never stops the daemon.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import logging.handlers
 import os
 import sys
 from datetime import UTC, datetime
@@ -89,12 +89,24 @@ class _Quiet:
         Lost.lines += 1
 
 
-class _File(_Quiet, logging.handlers.RotatingFileHandler):
-    def shouldRollover(self, record: logging.LogRecord) -> int:
-        """Say whether the file reached its size, and begin another one if this one was taken away.
+class _File(_Quiet, logging.FileHandler):
+    """A file that is moved aside when it is large. ``logging.handlers`` has one too, and 0.5 MB of sockets beside it."""
 
-        The library would format each record once more to find out how long it is.
-        """
+    def __init__(self, file: Path, bytes_max: int, files_kept: int) -> None:
+        self._bytes_max, self._files_kept = bytes_max, files_kept
+        super().__init__(file, encoding="utf-8")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, into a new file if the old one is full or was taken away."""
+        try:
+            self._look()
+        except OSError:
+            self.handleError(record)
+        else:
+            super().emit(record)
+
+    def _look(self) -> None:
+        """Move a file aside that reached its size, and begin another one if this one was taken away. Raises OSError."""
         stream: Any = self.stream
         if stream is None:  # it could not be opened again
             stream = self.stream = self._open()
@@ -104,11 +116,19 @@ class _File(_Quiet, logging.handlers.RotatingFileHandler):
             is_ours = (there.st_ino, there.st_dev) == (held.st_ino, held.st_dev)
         except FileNotFoundError:
             is_ours = False
+        if is_ours and held.st_size >= self._bytes_max:
+            try:
+                for number in range(self._files_kept - 1, 0, -1):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.replace(f"{self.baseFilename}.{number}", f"{self.baseFilename}.{number + 1}")
+                os.replace(self.baseFilename, f"{self.baseFilename}.1")
+            except OSError:
+                os.truncate(self.baseFilename, 0)  # the newest lines are worth more than the old ones
+            is_ours = False
         if not is_ours:
+            self.stream = None  # pyright: ignore[reportAttributeAccessIssue] as the library does
             stream.close()
             self.stream = self._open()
-            return 0
-        return int(held.st_size >= self.maxBytes > 0)
 
     def _open(self) -> Any:
         fd = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -142,7 +162,7 @@ def setup_logging(
     handlers: list[logging.Handler] = []
     if file is not None:
         try:
-            handler = _File(file, maxBytes=LOG_BYTES_MAX, backupCount=LOG_FILES_KEPT)
+            handler = _File(file, LOG_BYTES_MAX, LOG_FILES_KEPT)
         except OSError as error:
             raise ConfigError(
                 f"cannot write the log {file}: {error.strerror}", code="log.file", hint=f"ls -ld {file.parent}"

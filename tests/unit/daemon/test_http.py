@@ -28,3 +28,28 @@ def test_event_streams_load_after_it_and_patch_the_real_server_class() -> None:
 def test_where_uvicorn_is_loaded_already_it_stays_whole() -> None:
     code = "import uvicorn, agentmesh.daemon.http; print(callable(uvicorn.run), callable(uvicorn.main))"
     assert python(code) == "True True"
+
+
+def test_what_only_some_daemons_need_is_not_loaded_with_the_daemon() -> None:
+    spared = [
+        "agentmesh.adapters.a2a",
+        "agentmesh.sdk.agent",
+        "configparser",
+        "difflib",
+        "logging.config",
+        "logging.handlers",
+        "pickle",
+        "prometheus_client",
+        "socketserver",
+    ]
+    code = f"import sys, agentmesh.daemon.app; print([m for m in {spared} if m in sys.modules])"
+    assert python(code) == "[]"
+
+
+def test_who_wants_a_module_that_a_stand_in_was_made_for_gets_the_real_one() -> None:
+    code = (
+        "import agentmesh.daemon.http, configparser, logging.config\n"
+        "configparser.ConfigParser().read_string('[a]\\nb=1')\n"
+        "logging.config.dictConfig({'version': 1})"
+    )
+    assert python(code) == ""

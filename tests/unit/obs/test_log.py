@@ -78,6 +78,22 @@ def test_the_file_is_rotated_so_that_the_disk_does_not_fill(tmp_path: Path, monk
     assert lines(tmp_path / "daemon.log")[-1]["msg"] == "line 199"
 
 
+def test_a_log_that_cannot_be_moved_aside_is_cut_so_that_the_disk_does_not_fill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "no")
+
+    monkeypatch.setattr(module, "LOG_BYTES_MAX", 2000)
+    monkeypatch.setattr(module.os, "replace", refuse)
+    setup_logging(file=tmp_path / "daemon.log", stderr=False)
+    for n in range(200):
+        logging.getLogger("agentmesh").warning("line %d", n)
+    assert [p.name for p in tmp_path.iterdir()] == ["daemon.log"]
+    assert (tmp_path / "daemon.log").stat().st_size < 2_500
+    assert lines(tmp_path / "daemon.log")[-1]["msg"] == "line 199"
+
+
 def test_a_log_that_somebody_moved_or_removed_is_begun_anew(tmp_path: Path) -> None:
     path = tmp_path / "daemon.log"
     setup_logging(file=path, stderr=False)
