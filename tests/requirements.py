@@ -2746,6 +2746,10 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "the_cookie_of_another_daemon_on_this_host_is_not_ours",
                 "what_a_session_has_open_ends_with_it",
             ),
+            *_in(
+                "property/test_console_door.py",
+                "whatever_headers_come_the_judge_opens_only_with_the_cookie_and_its_page_and_never_falls_over",
+            ),
         ),
     ),
     "console.site": Requirement(
@@ -2790,6 +2794,10 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "twelve_streams_at_once_hear_the_same_and_one_that_never_reads_keeps_nobody_waiting",
                 "a_daemon_that_stops_ends_the_stream_and_another_start_is_another_instance",
                 "logging_out_ends_the_stream_of_the_session",
+            ),
+            *_in(
+                "property/test_console_door.py",
+                "no_client_misses_a_run_that_has_news_however_it_reads_and_comes_back",
             ),
         ),
     ),

@@ -46,6 +46,7 @@ SHEET: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("agentmesh run --to NAME --data '{\"a\": 1}'", "structured input"),
             ("agentmesh trace last", "what happened, on every node"),
             ("agentmesh trace last -f", "while it happens"),
+            ("agentmesh console run last", "the same in the browser"),
         ),
     ),
     (

@@ -104,6 +104,7 @@ def _say_how_to_go_on(out: Output, playing: Demo) -> None:
     home = playing.homes["node-a"]
     out.next(f'agentmesh run --home {home} --to calc "6 * 7"')
     out.next(f"agentmesh trace last --home {home}")
+    out.next(f"agentmesh console --home {home}")
     out.note(i18n.t("the nodes keep running; stop them with:"), f" agentmesh demo --stop {playing.root}")
 
 
