@@ -2852,6 +2852,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "cli/test_mesh_views.py",
                 "trust_without_an_agent_shows_all_of_them_with_histogram_count_and_digest",
             ),
+            *_in("e2e/test_trust.py", "list_of_trust_and_log_of_calls_are_the_same_in_api_and_cli"),
         ),
     ),
     "console.settings": Requirement(

@@ -48,6 +48,39 @@ def test_trust_is_shown_with_what_it_rests_on_and_stays_over_a_restart(caller: D
     assert [event["kind"] for event in after["events"]] == ["completed"]
 
 
+def test_list_of_trust_and_log_of_calls_are_the_same_in_api_and_cli(caller: Daemon) -> None:
+    listed, told = caller.cli("trust", "--json").json(), caller.get("/api/v1/trust")
+    assert [one["name"] for one in told["agents"]] == ["echo"]
+    assert (listed["count"], listed["digest"]) == (told["count"], told["digest"])
+    assert "1 agents" in caller.cli("trust", "list").err
+    wanted = "action=call&result=completed"
+    rows = wait_until(
+        lambda: (found := caller.get(f"/api/v1/audit/rows?{wanted}"))["matching"] and found, "the call to be recorded"
+    )
+    shown = caller.cli("audit", "show", "--action", "call", "--result", "completed", "--json").json()
+    assert (shown["matching"], shown["digest"]) == (rows["matching"], rows["digest"])
+    exported = caller.cli("audit", "export", "--action", "call", "--result", "completed").out.splitlines()
+    assert len(exported) == rows["matching"]
+    (row, *_) = rows["rows"]
+    assert (row["callee_name"], row["token"], row["kept"]) == ("echo", "own", True)
+    (checked,) = caller.get(f"/api/v1/receipts/{row['task']}/check")["receipts"]
+    assert checked["verified"]
+    assert checked["hash"] == row["receipt"]
+
+
+def test_settings_are_told_with_their_origin_and_what_a_restart_would_change(caller: Daemon) -> None:
+    view = caller.get("/api/v1/config")
+    shown = {one["key"]: one for one in view["settings"]}
+    assert (shown["trust_weights"]["value"], shown["trust_weights"]["source"]) == (
+        ["abuse_report=-30"], "flag --trust-weight",
+    )  # fmt: skip
+    assert caller.token not in str(view)
+    assert caller.cli("config", "set", "site", "berlin").code == 0
+    assert caller.get("/api/v1/config")["changed"] == ["site"]
+    explained = caller.cli("config", "explain", "--json").json()
+    assert [one["key"] for one in explained["settings"]] == list(shown)
+
+
 def test_a_report_lowers_the_tier_that_discover_and_show_tell(caller: Daemon, tmp_path: Path) -> None:
     done = caller.cli("trust", "report", "echo", "--reason", "sent me advertising")
     assert done.code == 0, done.err

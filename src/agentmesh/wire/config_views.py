@@ -54,7 +54,7 @@ class ConfigView(msgspec.Struct, kw_only=True):
     Attributes:
         settings: All, in the order of the table.
         count, digest: How many, and the digest over keys, values and sources; ``agentmesh config explain`` prints the same unless
-            something changed since the start.
+            the daemon was started with flags, or something changed since.
         secrets: What is kept beside them.
         file: Path of config.toml.
         changed: Keys that would have another value if the daemon started now.
