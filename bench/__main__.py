@@ -32,6 +32,7 @@ NAMES = {
     "events": "bench.events",
     "ticks": "bench.ticks",
     "rows": "bench.rows",
+    "metrics": "bench.metrics",
     "policy": "bench.policy",
     "guard": "bench.guard",
     "killswitch": "bench.killswitch",

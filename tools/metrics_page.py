@@ -27,7 +27,7 @@ dashboard.
 * Labels are bounded. What a stranger chose (names and ids of agents elsewhere, texts) is never a label; own agents and codes
   beyond the first 100 count as `other`.
 * Durations are measured by clocks that nobody sets, so none is negative.
-* Recording costs a call about 3 µs; a scrape reads 10,000 agents in slices of 2 ms.
+* Recording costs a call 1 µs at each end; a scrape reads 10,000 agents in slices of 2 ms (`python -m bench metrics`).
 * The histogram of trust is one of a state, not of what happened: its buckets rise and fall. The text format 0.0.4 has no type
   for that, so there its sum and count are the gauges `agentmesh_agent_trust_gsum` and `agentmesh_agent_trust_gcount`.
 * Of OpenTelemetry's GenAI metrics none fits a mesh: they time requests to models and split tokens by their kind, which agents do
