@@ -3,11 +3,7 @@
  * Web Lock listens and tells the others over a BroadcastChannel; when it closes, the browser gives the lock to the next one.
  * A leader that a browser froze in the background keeps its lock and says nothing, so it is robbed of it after `SILENT_MS`.
  */
-<<<<<<< HEAD
-import { client, type Schemas } from './api'
-=======
 import { client, tell, type Schemas } from './api'
->>>>>>> 16bde35 (Say that a session is over, not that the daemon is silent, and go on when another tab has logged in)
 
 export type Tick = Schemas['Tick']
 export type Topic = 'runs' | 'agents' | 'peers' | 'orders' | 'trust'
@@ -122,20 +118,11 @@ function lead(say: (said: Said) => void): () => void {
     source.addEventListener('tick', (event) => say({ open: true, tick: JSON.parse((event as MessageEvent<string>).data) as Tick }))
     source.addEventListener('error', () => {
       say({ open: false })
-<<<<<<< HEAD
       if (source?.readyState !== EventSource.CLOSED) return
       // Refused (no session, too many streams): EventSource gives up then and does not say why, so one asks for it.
       void client.GET('/api/v1/status').catch(() => {})
       timer = setTimeout(connect, retryMs)
       retryMs = Math.min(retryMs * 2, RETRY_MS_MAX)
-=======
-      if (source.readyState !== EventSource.CLOSED) return
-      // Why, an EventSource does not tell; a plain request does, and the shell hears of it (`watchRequests`).
-      client.GET('/api/v1/status').catch(() => {})
-      // Refused (no session, too many streams): EventSource gives up then, we do not.
-      setTimeout(connect, retryMs)
-      retryMs = Math.min(retryMs * 2, 10_000)
->>>>>>> 16bde35 (Say that a session is over, not that the daemon is silent, and go on when another tab has logged in)
     })
   }
   connect()
