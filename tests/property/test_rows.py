@@ -15,7 +15,7 @@ from agentmesh.store.base import EventLogConfig
 from agentmesh.store.eventlog import EventLog
 from agentmesh.store.index import hash_id
 from agentmesh.store.runrows import RunTables, told
-from agentmesh.store.runtable import Arrived, RunTable
+from agentmesh.store.runtable import RunTable
 from agentmesh.wire.console_views import TraceRows
 from agentmesh.wire.event import KINDS, EventV1, digest, encode_json
 from agentmesh.wire.rows import RowQuery
@@ -115,13 +115,13 @@ def test_pages_and_what_came_since_add_up_to_the_whole_read(
         table, stored = RunTable(), list[EventV1]()
         readers = [Reader(limit, wanted), Reader(limit + 2, {}), Reader(1, wanted)]
         for batch in batches:
-            came: list[Arrived] = []
+            came: list[EventV1] = []
             for event in batch:
                 one = EventV1(**{name: getattr(event, name) for name in EventV1.__struct_fields__})
                 one.seq = len(stored) + 1
                 stored.append(one)
-                came.append((one, hash_id(one.id), 100, 0))
-            table.add(came)
+                came.append(one)
+            table.add(came, [(one.seq, 1, 0, 100, hash_id(one.id)) for one in came])
             table.upto = len(stored)
             for reader in readers:
                 for _ in range(data.draw(st.integers(0, 2))):

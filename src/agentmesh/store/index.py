@@ -88,6 +88,10 @@ class Placed(NamedTuple):
     size: int
 
 
+#: What ``Place`` names, bare: seq, segment, offset, size, id_hash.
+Spot = tuple[int, int, int, int, int]
+
+
 class Place(NamedTuple):
     """A row as readers need it."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from agentmesh.errors import DecodeError
-from agentmesh.wire.event import KINDS, EventV1, check, decode_json
+from agentmesh.wire.event import KINDS, EventV1, check, decode_json, decode_lines
 
 
 def read_line(line: bytes) -> EventV1:
@@ -31,6 +31,15 @@ def read_line(line: bytes) -> EventV1:
         if isinstance(raw, dict) and "schema_version" not in raw and "event_type" in raw:
             return promote(raw)  # pyright: ignore[reportUnknownArgumentType]
         raise
+
+
+def read_lines(lines: list[bytes]) -> list[EventV1]:
+    """Decode lines of the log as ``read_line`` does. Raises DecodeError: one is no event."""
+    try:
+        return decode_lines(lines)
+    except DecodeError:
+        # An older record is among them, or garbage.
+        return [read_line(line) for line in lines]
 
 
 def promote(old: dict[str, Any]) -> EventV1:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
 from agentmesh.errors import DecodeError, LimitError
 from agentmesh.store.base import Report, RunPage, RunRow
-from agentmesh.store.index import Place, hash_id
+from agentmesh.store.index import Place, Spot, hash_id
 from agentmesh.store.jsonl import read_spans, segment_path
-from agentmesh.store.promote import read_line
+from agentmesh.store.promote import read_lines
 from agentmesh.store.recover import INDEX_NAME
 from agentmesh.wire.event import KINDS, EventV1
 from agentmesh.wire.rows import RunQuery
@@ -27,8 +29,7 @@ PREFIX_MIN = 4
 _SELECT_PLACES = "SELECT seq,segment,offset,e.bytes,id_hash FROM "
 
 
-#: What ``Place`` names: seq, segment, offset, size, id_hash.
-Spot = tuple[int, int, int, int, int]
+_SEGMENT = itemgetter(1)
 _Spot = TypeVar("_Spot", bound=Spot)
 _RUN_ROW = "run_id,first_ts,last_ts,count,agent,state,tasks"
 _AGENTS_SHOWN_MAX = 8
@@ -171,29 +172,23 @@ class LineReader:
                 code="events.run_too_large",
                 hint="ask for a part of them with after and limit",
             )
-        out: list[EventV1] = []
-        for (seq, _, _, _, id_hash), event in self.each(places):
+        found, events = self.read(places)
+        for (seq, _, _, _, id_hash), event in zip(found, events, strict=True):
             if hash_id(event.id) != id_hash:
                 raise Mismatch
             event.seq = seq
-            out.append(event)
-        return out
+        return events
 
-    def each(self, places: Sequence[Spot]) -> Iterator[tuple[Spot, EventV1]]:
-        """Yield rows of ascending place with the event that each points to, whose id and ``seq`` are not looked at.
+    def read(self, spots: Sequence[Spot]) -> tuple[list[Spot], list[EventV1]]:
+        """Return rows of ascending place whose line is there, and the events of those, whose id and ``seq`` are not looked at.
 
         Raises:
             Mismatch: a row points to no event.
             OSError: a segment cannot be read.
         """
-        start = 0
-        while start < len(places):
-            segment = places[start][1]
-            end = start
-            while end < len(places) and places[end][1] == segment:
-                end += 1
-            part = places[start:end]
-            start = end
+        found: list[Spot] = []
+        events: list[EventV1] = []
+        for segment, part in _by_segment(spots):
             try:
                 lines = read_spans(segment_path(self._directory, segment), [(spot[2], spot[3]) for spot in part])
             except FileNotFoundError:
@@ -201,16 +196,26 @@ class LineReader:
                 self._report.unreadable += len(part)
                 continue
             try:
-                for place, line in zip(part, lines, strict=True):
-                    yield place, read_line(line[:-1])
+                events += read_lines(lines)
             except DecodeError as error:
                 raise Mismatch from error
+            found += part
+        return found, events
 
     def close(self) -> None:
         """Close the index. Idempotent."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+
+def _by_segment(spots: Sequence[Spot]) -> Iterator[tuple[int, Sequence[Spot]]]:
+    """Yield rows of ascending place, segment by segment."""
+    if spots and spots[0][1] == spots[-1][1]:
+        yield spots[0][1], spots
+        return
+    for segment, part in groupby(spots, _SEGMENT):
+        yield segment, list(part)
 
 
 def _where(query: RunQuery) -> tuple[str, list[Any]]:

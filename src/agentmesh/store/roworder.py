@@ -9,8 +9,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate, chain, islice
-from operator import lt
+from itertools import accumulate, chain, count
 
 #: (lamport, ts, id as UTF-8): sorts as ``wire.event.order_key`` does.
 Key = tuple[int, int, bytes]
@@ -65,19 +64,18 @@ class RowOrder:
     def extend(self, row: int, keys: Sequence[Key]) -> None:
         """Put rows that follow one another by number where they belong, given their keys."""
         lasts, blocks = self._lasts, self.blocks
-        if (lasts and keys[0] < lasts[-1]) or not all(map(lt, keys, islice(keys, 1, None))):
-            for number, key in enumerate(keys, row):
-                self.add(number, key)
-            return
+        pairs = sorted(zip(keys, count(row)))
+        done = bisect_left(pairs, (lasts[-1], 0)) if lasts else 0
+        for key, number in pairs[:done]:
+            self.add(number, key)
         self._starts = None
-        done = 0
-        while done < len(keys):
+        while done < len(pairs):
             if not blocks or len(blocks[-1]) >= BLOCK_ROWS:
                 blocks.append(array("I"))
-                lasts.append(keys[done])
-            end = min(len(keys), done + BLOCK_ROWS - len(blocks[-1]))
-            blocks[-1].extend(range(row + done, row + end))
-            lasts[-1] = keys[end - 1]
+                lasts.append(pairs[done][0])
+            end = min(len(pairs), done + BLOCK_ROWS - len(blocks[-1]))
+            blocks[-1].extend([number for _, number in pairs[done:end]])
+            lasts[-1] = pairs[end - 1][0]
             self.clean = min(self.clean, len(blocks) - 1)
             done = end
 

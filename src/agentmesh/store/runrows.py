@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from agentmesh.errors import LimitError
-from agentmesh.store.index import hash_id
-from agentmesh.store.reader import IndexReader, LineReader, Mismatch, Spot, of_size
-from agentmesh.store.runtable import NO_NODE, NO_STATE, Arrived, RunTable, Window
+from agentmesh.store.index import Spot, hash_id
+from agentmesh.store.reader import IndexReader, LineReader, Mismatch, of_size
+from agentmesh.store.runtable import NO_NODE, NO_STATE, RunTable, Window
 from agentmesh.wire.console_views import RowBatch, TraceRows
 from agentmesh.wire.event import EventV1
 from agentmesh.wire.rows import RowQuery, label
 
 #: Rows read at a time, and bytes of their lines: between two steps other readers get their turn.
 STEP_ROWS, _STEP_BYTES_MAX = 2_000, 4 << 20
-_OFFSET_BITS = 40
-_OFFSET_MASK = (1 << _OFFSET_BITS) - 1
+#: Events that are decoded at once: few enough to stay in the processor's cache, which halves the cost of each.
+_FILL_ROWS = 100
 _RUNS_MAX = 64
 
 
@@ -62,7 +62,11 @@ class RunTables:
         found = reader.run_spots(run_id, table.upto, upto, STEP_ROWS)
         part = of_size(found, _STEP_BYTES_MAX)
         try:
-            table.add([self._arrived(run_id, place, event) for place, event in self._lines.each(part)])
+            for start in range(0, len(part), _FILL_ROWS):
+                spots = part[start : start + _FILL_ROWS]
+                spots, events = self._lines.read(spots)
+                _agree(run_id, spots, events)
+                table.add(events, spots)
         except BaseException:
             # Some of the part is in and some is not: begin anew next time.
             self._tables.pop(run_id, None)
@@ -71,15 +75,6 @@ class RunTables:
         table.upto = upto if is_all else part[-1][0]
         self._make_room(run_id, table)
         return table if is_all else None
-
-    @staticmethod
-    def _arrived(run_id: str, place: Spot, event: EventV1) -> Arrived:
-        """Return what a table takes, if a row and its line agree. Raises Mismatch."""
-        seq, segment, offset, size, id_hash = place
-        if (event.seq != seq or event.run_id != run_id) and hash_id(event.id) != id_hash:
-            raise Mismatch
-        event.seq = seq
-        return event, id_hash, size, segment << _OFFSET_BITS | offset
 
     def _make_room(self, run_id: str, table: RunTable) -> None:
         """Drop the tables that were not used for longest. Raises LimitError: this one alone is too large."""
@@ -95,17 +90,26 @@ class RunTables:
 
     def labels(self, table: RunTable, rows: Sequence[int]) -> list[str]:
         """Return the labels of rows, "" where the line is gone. Raises as ``extend``."""
-        found = {row: table.labels[row] for row in rows if row in table.labels}
-        wanted = [row for row in sorted(rows) if row not in found]
-        place, size = table.place, table.size
-        spots = [(row, place[row] >> _OFFSET_BITS, place[row] & _OFFSET_MASK, size[row], 0) for row in wanted]
-        for spot, event in self._lines.each(spots):
-            found[spot[0]] = label(event)
+        found = table.labels_kept(rows)
+        spots = table.spots([row for row in sorted(rows) if row not in found])
+        for start in range(0, len(spots), _FILL_ROWS):
+            read, events = self._lines.read(spots[start : start + _FILL_ROWS])
+            for spot, event in zip(read, events, strict=True):
+                found[spot[0]] = label(event)
         return [found.get(row, "") for row in rows]
 
     def clear(self) -> None:
         """Give the memory back."""
         self._tables.clear()
+
+
+def _agree(run_id: str, spots: list[Spot], events: list[EventV1]) -> None:
+    """Give events their position, if rows and lines agree. Raises Mismatch."""
+    for spot, event in zip(spots, events, strict=True):
+        if event.seq != spot[0] or event.run_id != run_id:
+            if hash_id(event.id) != spot[4]:
+                raise Mismatch
+            event.seq = spot[0]
 
 
 def told(run_id: str, table: RunTable, query: RowQuery) -> tuple[TraceRows, Window]:
@@ -152,7 +156,7 @@ def rows_of(run_id: str, events: Sequence[EventV1], query: RowQuery, size_of: Ca
     """
     table = RunTable()
     arrived = sorted(events, key=lambda event: event.seq)
-    table.add((event, hash_id(event.id), size_of(event), 0) for event in arrived)
+    table.add(arrived, [(event.seq, 0, 0, size_of(event), hash_id(event.id)) for event in arrived])
     table.upto = arrived[-1].seq if arrived else 0
     answer, found = told(run_id, table, query)
     by_seq = {event.seq: event for event in arrived}

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from agentmesh.store.index import Spot
 from agentmesh.store.roworder import Key, RowOrder
 from agentmesh.store.runtasks import RunTasks
 from agentmesh.wire.event import KINDS, EventV1, state_of
@@ -25,6 +26,8 @@ _NAME_CHARS_MAX = 200
 _STATE_CHARS_MAX = 40
 #: A label is kept if its line is longer than this, so that a huge payload is read once; others are read again when asked for.
 _LINE_BYTES_SMALL = 4_096
+#: Bits of a place that are the offset; the segment stands above.
+OFFSET_BITS = 40
 #: Filters whose matches are kept.
 _FILTERS_MAX = 4
 #: Rows of which only those that came since are sorted; more are picked out of the whole order.
@@ -37,9 +40,6 @@ _OTHER_AGENT = 0xFFFF
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _sha256 = hashlib.sha256
 _KINDS = {kind: kind.encode() for kind in KINDS}
-#: An event with a higher ``seq`` than any before, the hash of its id (``store.index.hash_id``), bytes of its line, and where that
-#: is, for whoever reads labels later.
-Arrived = tuple[EventV1, int, int, int]
 
 
 class Window(NamedTuple):
@@ -127,16 +127,19 @@ class RunTable:
 
     # Filling
 
-    def add(self, arrived: Iterable[Arrived]) -> None:
+    def add(self, events: list[EventV1], spots: list[Spot]) -> None:
         """Take the next events in order of arrival; one whose id is known changes nothing.
 
         Columns are filled one by one, which costs half of what filling rows one by one does.
+
+        Args:
+            events: With a higher position than any before.
+            spots: Their rows in the index: position, place and size of the line, hash of the id.
         """
-        new = self._new(arrived)
-        if not new:
+        events, spots = self._new(events, spots)
+        if not events:
             return
         row = self.count
-        events = [one[0] for one in new]
         ids = [event.id.encode() for event in events]
         ts = [event.ts for event in events]
         lamport = [event.lamport for event in events]
@@ -147,11 +150,11 @@ class RunTable:
         self._starts.extend(islice(accumulate(map(len, pieces), initial=len(self._pieces)), 1, None))
         self._pieces += b"".join(pieces)
         self._id_bytes.extend(map(len, ids))
-        self.seq.extend([event.seq for event in events])
+        self.seq.extend([spot[0] for spot in spots])
         self.ts.extend(ts)
         self._lamport.extend(lamport)
-        self.size.extend([one[2] for one in new])
-        self.place.extend([one[3] for one in new])
+        self.size.extend([spot[3] for spot in spots])
+        self.place.extend([spot[1] << OFFSET_BITS | spot[2] for spot in spots])
         kinds = self._kind_at
         self.kind.extend(
             [kinds[kind] if (kind := event.kind) in kinds else self._number_of_kind(kind) for event in events]
@@ -173,18 +176,31 @@ class RunTable:
         self._order.extend(row, keys)
         self._note_nodes([event.payload["to_node"] for event in events if "to_node" in event.payload])
         self._note_nodes([event.metadata["caller_node"] for event in events if "caller_node" in event.metadata])
-        for at in [at for at, one in enumerate(new) if one[2] > _LINE_BYTES_SMALL]:
+        for at in [at for at, spot in enumerate(spots) if spot[3] > _LINE_BYTES_SMALL]:
             self.labels[row + at] = label(events[at])
 
-    def _new(self, arrived: Iterable[Arrived]) -> list[Arrived]:
+    def _new(self, events: list[EventV1], spots: list[Spot]) -> tuple[list[EventV1], list[Spot]]:
         """Return the events whose id is not known yet, and know it from now on."""
         seen = self._seen
-        new: list[Arrived] = []
-        for one in arrived:
-            if one[1] not in seen:
-                seen.add(one[1])
-                new.append(one)
-        return new
+        hashes = [spot[4] for spot in spots]
+        if len(set(hashes)) == len(hashes) and seen.isdisjoint(hashes):
+            seen.update(hashes)
+            return events, spots
+        new: list[int] = []
+        for at, id_hash in enumerate(hashes):
+            if id_hash not in seen:
+                seen.add(id_hash)
+                new.append(at)
+        return [events[at] for at in new], [spots[at] for at in new]
+
+    def labels_kept(self, rows: Sequence[int]) -> dict[int, str]:
+        """Return the labels of those rows whose label is kept."""
+        return {row: self.labels[row] for row in rows if row in self.labels}
+
+    def spots(self, rows: Sequence[int]) -> list[Spot]:
+        """Return where the lines of rows are; in the place of the position stands the row."""
+        mask = (1 << OFFSET_BITS) - 1
+        return [(row, self.place[row] >> OFFSET_BITS, self.place[row] & mask, self.size[row], 0) for row in rows]
 
     def _number_of_kind(self, kind: str) -> int:
         self.kinds.append(kind)

@@ -45,20 +45,7 @@ class _Task:
         self.state_key = self.end_key = _FIRST
         self.ended = True
 
-    def take(self, event: EventV1, key: Key) -> None:
-        """Count an event in."""
-        ts = key[1]
-        self.events += 1
-        if ts > self.last_ts:
-            self.last_ts = ts
-        elif ts < self.first_ts:
-            self.first_ts = ts
-        if not self.parent and event.parent_task_id:
-            self.parent = event.parent_task_id[:_TEXT_CHARS_MAX]
-        if self.agent_key is None or key < self.agent_key:
-            self._name(event, key)
-
-    def _name(self, event: EventV1, key: Key) -> None:
+    def name(self, event: EventV1, key: Key) -> None:
         """Take the names of the agent from the earliest event that has one."""
         if event.agent or event.agent_id:
             self.agent_key = key
@@ -126,7 +113,16 @@ class RunTasks:
                 task = _Task(key[1])
                 tasks.append(task)
             out.append(number)
-            task.take(event, key)
+            task.events += 1
+            ts = key[1]
+            if ts > task.last_ts:
+                task.last_ts = ts
+            elif ts < task.first_ts:
+                task.first_ts = ts
+            if event.parent_task_id and not task.parent:
+                task.parent = event.parent_task_id[:_TEXT_CHARS_MAX]
+            if task.agent_key is None or key < task.agent_key:
+                task.name(event, key)
             if state:
                 self.open += task.turn(event, key, state)
         return out
