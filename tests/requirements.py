@@ -2818,6 +2818,18 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "runs_are_listed_by_agent_state_kind_and_time_with_their_number",
             ),
             *_in(
+                "unit/store/test_rows.py",
+                "calls_say_who_called_whom_how_deep_and_how_they_stand",
+                "the_last_state_counts_in_whatever_order_events_arrive",
+                "names_of_anybody_are_cut_to_one_line_and_counted_within_bounds",
+                "a_second_look_reads_only_what_is_new",
+                "labels_of_large_lines_are_read_once",
+                "a_run_too_large_for_a_table_is_refused_and_others_are_still_shown",
+                "tables_go_for_others_longest_unused_first_and_all_of_them_when_nobody_looks",
+                "what_retention_dropped_is_gone_from_rows_as_well",
+                "an_index_that_was_replaced_fills_tables_anew",
+            ),
+            *_in(
                 "unit/wire/test_rows.py",
                 "any_payload_gives_one_printable_line_of_at_most_160_characters",
                 "a_label_says_what_the_trace_of_the_cli_says",

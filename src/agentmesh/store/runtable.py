@@ -207,16 +207,16 @@ class RunTable:
         return self._kind_at.setdefault(kind, len(self._kind_at))
 
     def _number_of_state(self, state: str) -> int:
-        number = self._state_at.get(state)
-        if number is not None:
-            return number
-        shown = one_line(state, _STATE_CHARS_MAX) if len(self._state_at) < STATES_MAX else "…"
-        if shown not in self.states:
+        known = self._state_at
+        if state in known:
+            return known[state]
+        shown = one_line(state, _STATE_CHARS_MAX)
+        if shown not in known and len(self.states) >= STATES_MAX:
+            shown = "…"
+        if shown not in known:
+            known[shown] = len(self.states)
             self.states.append(shown)
-        number = self.states.index(shown)
-        if len(self._state_at) < STATES_MAX and len(state) <= _NAME_CHARS_MAX:
-            self._state_at[state] = number
-        return number
+        return known[shown]
 
     def _number_of_node(self, node: str) -> int:
         if not node or len(node) > _NAME_CHARS_MAX or len(self.node_ids) >= NODES_MAX:
