@@ -2905,6 +2905,20 @@ REQUIREMENTS: dict[str, Requirement] = {
             "logging_out_ends_what_is_open",
         ),
     ),
+    "console.discover": Requirement(
+        "issue 6.2, RQ4 M2",
+        "Discover and Home show what the command line prints; an agent is tried by a form of its schema, which sends nothing "
+        "unasked and stops when told or left.",
+        _in(
+            "console/test_discover_page.py",
+            "answers_are_those_of_the_command_that_the_page_shows",
+            "a_form_sends_what_its_schema_asks_for_and_nothing_before_send_is_pressed",
+            "a_call_ends_when_it_is_stopped_and_when_its_panel_is_left",
+            "a_failure_says_why_and_what_next",
+            "home_shows_the_figures_of_the_command_line_and_the_last_runs",
+            "the_search_leads_to_an_agent_and_back_to_where_one_was",
+        ),
+    ),
     "console.browser": Requirement(
         "issue 6.5",
         "make test installs the browser when it may, and says plainly what it skips when it may not.",
