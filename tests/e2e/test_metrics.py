@@ -86,6 +86,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, Dae
         near, far = mesh.pair()
         with script([sys.executable, str(file)], far.env):
             wait_until(lambda: sees_agent(near, "echo"), "the agent to be known")
+            wait_until(lambda: 'agentmesh_agents{health="healthy",place="here"} 1' in scrape(far)[1], "its first check")
             for _ in range(5):
                 near.post("/api/v1/calls", {"to": "echo", "text": "hello"})
             assert near.ask("POST", "/api/v1/calls", {"to": "echo", "text": "x", "budget": {"wall_ms": 0}})[0] >= 400
