@@ -378,6 +378,15 @@ async def test_the_cookie_alone_opens_the_stream_of_ticks_and_nothing_else() -> 
     assert (await world.ask([cookie, (b"origin", OWN)], "POST", "/api/v1/console/stream")).status == 401
 
 
+async def test_a_port_that_is_forwarded_under_another_number_works() -> None:
+    """Through ``ssh -L 7000:127.0.0.1:6374`` the browser speaks of port 7000, and the cookie keeps the name of ours."""
+    world = World()
+    headers = [*await world.log_in(), (b"host", b"127.0.0.1:7000")]
+    for origin, status in ((b"http://127.0.0.1:7000", 200), (b"http://127.0.0.1:6374", 403)):
+        answer = await ask_app(world.app, "GET", STATUS, headers=[*headers, (b"origin", origin)])
+        assert answer.status == status
+
+
 async def test_outside_the_api_the_cookie_counts_for_nothing() -> None:
     world = World()
     headers = await world.log_in()

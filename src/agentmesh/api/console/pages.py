@@ -30,6 +30,14 @@ try {
 }
 """
 
+#: How these pages look; a file of its own for the same reason.
+PAGE_CSS = b"""body { font: 16px/1.6 system-ui, 'Noto Sans CJK SC', 'PingFang SC', 'Microsoft YaHei', sans-serif; margin: 0; }
+main { max-width: 40rem; margin: 12vh auto; padding: 0 1.5rem; }
+h1 { font-size: 1.5rem; line-height: 1.3; }
+h2 { font-size: 1.25rem; line-height: 1.3; margin-top: 2.5rem; }
+pre { font: 0.95rem/1.5 ui-monospace, monospace; padding: 0.75rem 1rem; border: 1px solid; border-radius: 6px; overflow-x: auto; }
+"""
+
 
 def enter_page(page: str) -> bytes:
     """Return the page after a login: it hands on the page secret and goes to the console."""
@@ -109,6 +117,7 @@ def _page(title: str, body: str, *, head: str = "") -> bytes:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
-        f'<link rel="icon" href="/icon.svg">{head}<title>{html.escape(title)}</title></head>'
+        f'<link rel="icon" href="/icon.svg"><link rel="stylesheet" href="/console/page.css">'
+        f"{head}<title>{html.escape(title)}</title></head>"
         f"<body><main>{body}</main></body></html>\n"
     ).encode()

@@ -26,7 +26,11 @@ from agentmesh.errors import MeshError, Unauthorized
 _log = logging.getLogger("agentmesh.api")
 
 LOGIN_PATH = "/console/login"
-_ENTER_PATH = "/console/enter.js"
+#: What the pages written here load: path → type, content.
+_PARTS = {
+    "/console/enter.js": ("text/javascript; charset=utf-8", pages.ENTER_JS),
+    "/console/page.css": ("text/css; charset=utf-8", pages.PAGE_CSS),
+}
 _HTML = "text/html; charset=utf-8"
 _QUERY_BYTES_MAX = 512
 _NO_STORE = (b"cache-control", b"no-store")
@@ -55,8 +59,8 @@ class ConsoleSite:
             await self._page(scope, send, 405, pages.missing_page(), [(b"allow", b"GET, HEAD")])
         elif path == LOGIN_PATH:
             await self._login(scope, send)
-        elif path == _ENTER_PATH:
-            await self._answer(scope, send, 200, "text/javascript; charset=utf-8", pages.ENTER_JS, [_NO_STORE])
+        elif path in _PARTS:
+            await self._answer(scope, send, 200, *_PARTS[path], [_NO_STORE])
         elif path == "/console" or path.startswith("/console/"):
             # One address for the console; browsers carry the fragment, which names the page, over a redirect.
             await self._answer(scope, send, 303, _HTML, b"", [_NO_STORE, (b"location", b"/")])
