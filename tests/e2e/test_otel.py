@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import sys
@@ -86,6 +87,15 @@ def asks_for(daemon: Daemon, text: str, **more: Any) -> Any:
     return daemon.post("/api/v1/calls", {"to": "middle", "text": text, **more})
 
 
+def scraped(daemon: Daemon, series: str) -> float:
+    """Return the value of a series as Prometheus would read it."""
+    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=30)
+    with contextlib.closing(connection):
+        connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {daemon.token}"})
+        lines = connection.getresponse().read().decode().splitlines()
+    return float(next(line for line in lines if line.startswith(series)).rpartition(" ")[2])
+
+
 def test_a_chained_call_arrives_as_one_tree_without_what_was_said(
     nodes: tuple[Daemon, Daemon], receiver: Receiver
 ) -> None:
@@ -151,5 +161,7 @@ def test_status_and_metrics_tell_of_the_export_and_a_receiver_that_fails_holds_u
         wait_until(lambda: a.get("/api/v1/status")["otel"]["failed"] >= 2, "spans to be given up")
         assert "500" in a.get("/api/v1/status")["otel"]["problem"]
         assert "were not taken" in a.cli("status").out
+        assert scraped(a, 'agentmesh_spans_total{result="failed"}') >= 2
+        assert scraped(a, 'agentmesh_spans_total{result="sent"}') >= 2
     finally:
         receiver.mode = "good"

@@ -158,7 +158,7 @@ class Call:
         if error is not None:
             error.extra.setdefault("run_id", self.run_id)
             error.extra.setdefault("task_id", self.task_id)
-            error.extra.setdefault("trace_id", self.run_id)
+            error.extra.setdefault("trace_id", self.trace.trace_id)
             if self.receipt:
                 error.extra.setdefault("receipt", self.receipt)
             raise error
