@@ -81,9 +81,8 @@ class Spans:
         if ended.state != "rejected":
             _amounts(attributes, "usage", visit.witness.spent)
         heard = visit.listener if isinstance(visit.listener, _Heard) else _NOTHING
-        if self._kit.content:
-            _content(attributes, message.parts, heard.text(), ended.state)
-        self._give(visit.trace, "server", manifest.name, visit.witness.wall_s, attributes, ended.error, heard)
+        said = _content(message.parts, heard.text(), ended.state) if self._kit.content else {}
+        self._give(visit.trace, "server", manifest.name, visit.witness.wall_s, attributes, said, ended.error, heard)
 
     def turned_away(self, peer: NodeId, message: v1.CallOpen, error: MeshError) -> None:
         """Tell nothing: who is not known must not be able to write into anybody's traces. The caller's side tells."""
@@ -95,18 +94,20 @@ class Spans:
             return
         attributes = _common(message, call.agent_id, call.agent, outcome_of(call), call.receipt)
         attributes["agentmesh.caller.id"], attributes["agentmesh.caller.name"] = message.caller, message.caller_name
-        attributes["agentmesh.path"], attributes["agentmesh.transport"] = call.path, call.transport
+        if call.transport != "none":  # else it went nowhere
+            attributes["agentmesh.path"], attributes["agentmesh.transport"] = call.path, call.transport
         if call.node_id and call.node_id != self._node_id:
             attributes["agentmesh.callee.node.id"] = call.node_id
         if call.tried:
             attributes["agentmesh.tried"] = len(call.tried)
         _amounts(attributes, "budget", call.budget)
-        heard = _Heard(content=self._kit.content)
+        said: dict[str, Value] = {}
         if self._kit.content:
+            heard = _Heard(content=True)
             for event in call.events:
                 heard(event)
-            _content(attributes, message.parts, heard.text(), outcome_of(call))
-        self._give(call.trace, "client", call.agent, call.seconds, attributes, call.error, _NOTHING)
+            said = _content(message.parts, heard.text(), outcome_of(call))
+        self._give(call.trace, "client", call.agent, call.seconds, attributes, said, call.error, _NOTHING)
 
     def _give(
         self,
@@ -115,6 +116,7 @@ class Spans:
         agent: str,
         seconds: float,
         attributes: dict[str, Value],
+        said: dict[str, Value],
         error: MeshError | None,
         heard: _Heard,
     ) -> None:
@@ -134,10 +136,7 @@ class Spans:
                 # By the clock that nobody sets: a wall clock that jumped meanwhile would make spans end before they began.
                 ended_ns - max(0, int(seconds * 1e9)),
                 ended_ns,
-                {
-                    name: fit_text(v) if isinstance(v, str) and "messages" not in name else v
-                    for name, v in attributes.items()
-                },
+                {n: fit_text(v) if isinstance(v, str) else v for n, v in attributes.items() if v != ""} | said,
                 code,
                 fit_text(error.detail) if error is not None and told else "",
                 heard.marks,
@@ -215,13 +214,13 @@ def _amounts(attributes: dict[str, Value], what: str, amounts: Budget | Usage) -
             attributes[f"agentmesh.{what}.{key}"] = value
 
 
-def _content(attributes: dict[str, Value], asked: Sequence[Mapping[str, Any]], answer: str, state: str) -> None:
-    """Put what was said where the conventions have it: messages of text parts, as JSON."""
-    attributes["gen_ai.input.messages"] = _messages("user", text_of(list(asked)))
+def _content(asked: Sequence[Mapping[str, Any]], answer: str, state: str) -> dict[str, Value]:
+    """Return what was said as the conventions have it: messages of text parts, as JSON."""
+    said: dict[str, Value] = {"gen_ai.input.messages": _messages("user", text_of(list(asked)))}
     if answer:
-        attributes["gen_ai.output.messages"] = _messages(
-            "assistant", answer, finish_reason="stop" if state in _GOOD else "error"
-        )
+        finish = "stop" if state in _GOOD else "error"
+        said["gen_ai.output.messages"] = _messages("assistant", answer, finish_reason=finish)
+    return said
 
 
 def _messages(role: str, text: str, **more: str) -> str:
