@@ -56,7 +56,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Itera
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
             patch.setenv("OTEL_RESOURCE_ATTRIBUTES", "team=tests")
-            a, b = mesh.pair(otel_endpoint=receiver.url)
+            a = mesh.node("a", otel_endpoint=receiver.url)
+            # What begins at b is not sampled; what comes from a is.
+            b = mesh.node("b", seeds=(a.seed(),), otel_endpoint=receiver.url, otel_sample=0.0)
         for name, text in (("middle.py", MIDDLE), ("leaf.py", LEAF)):
             (root / name).write_text(text)
         with (
@@ -143,11 +145,12 @@ def test_an_a2a_client_gets_its_call_into_its_own_trace(nodes: tuple[Daemon, Dae
 
 
 def test_what_is_not_sampled_leaves_nothing_at_the_receiver(nodes: tuple[Daemon, Daemon], receiver: Receiver) -> None:
-    a, _ = nodes
+    a, b = nodes
     asks_for(a, "hi", traceparent="00-" + "7" * 32 + "-" + "8" * 16 + "-00")
+    here = asks_for(b, "hi")["run_id"]
     later = asks_for(a, "hi")["run_id"]
     spans_of(receiver, later, 4)  # of both nodes, after the first ones would have come
-    assert not [span for span in receiver.spans if span.trace_id == "7" * 32]
+    assert not [span for span in receiver.spans if span.trace_id in ("7" * 32, here)]
 
 
 def test_status_and_metrics_tell_of_the_export_and_a_receiver_that_fails_holds_up_nothing(
