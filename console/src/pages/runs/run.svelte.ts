@@ -32,13 +32,14 @@ export class Run {
   error = $state.raw<ApiError>()
   /** Whether every row of the run is held. */
   loaded = $state(false)
-  /** Whether other nodes are being asked. */
+  /** Whether the other nodes are being asked for the first time. */
   asking = $state(false)
   /** Nodes that could not be asked. */
   missing = $state.raw<readonly string[]>([])
 
   private stopped = new AbortController()
   private upto = 0
+  private asked = false
   private busy = false
   private again = false
   private anewMs = -ANEW_MS
@@ -153,9 +154,12 @@ export class Run {
     const had = this.rows.length
     await this.guarded(async () => {
       this.again = false
-      this.asking = others
+      this.asking = others && !this.asked
       const first = await this.ask({ after: this.upto, limit: PIECE, remote: others })
-      if (others) this.missing = first.missing_nodes
+      if (others) {
+        this.missing = first.missing_nodes
+        this.asked = true
+      }
       let fits = this.take(first, first)
       for (let answer = first, start = 0; fits && answer.more; ) {
         start += answer.rows.seq.length
