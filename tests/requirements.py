@@ -2818,6 +2818,12 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "runs_are_listed_by_agent_state_kind_and_time_with_their_number",
             ),
             *_in(
+                "unit/node/test_rows.py",
+                "rows_tell_what_the_trace_tells_at_both_ends_of_a_call",
+                "a_peer_is_not_asked_again_and_again_however_often_rows_are_looked_at",
+                "a_run_too_long_to_be_told_whole_is_refused_and_its_rows_are_shown",
+            ),
+            *_in(
                 "unit/store/test_rows.py",
                 "calls_say_who_called_whom_how_deep_and_how_they_stand",
                 "the_last_state_counts_in_whatever_order_events_arrive",
