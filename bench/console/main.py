@@ -195,8 +195,8 @@ def soak(browser: Any, node: Daemon, seconds: float) -> list[Figure]:
         total = 100 + pour.stored
 
         def shown() -> bool:
-            digits = re.sub(r"\D", " ", page.locator("[data-count]").first.get_attribute("data-count") or "").split()
-            return bool(digits) and int(digits[0]) == total
+            digits = re.findall(r"\d+", page.locator(".foot").inner_text())
+            return digits[:2] == [str(total), str(total)]
 
         wait_until(shown, f"the page to show {total} events", 60)
         long = page.evaluate("window.long")
@@ -231,7 +231,7 @@ def topology(browser: Any, mesh: Mesh) -> list[Figure]:
                         "() => { const t = performance.now(); location.hash = '#/topology?all=1'; return t }"
                     )
                     mark = desk.page.wait_for_function(
-                        "() => performance.getEntriesByName('agentmesh:topology-stable').at(-1)?.startTime",
+                        "() => performance.getEntriesByName('topology-drawn').at(-1)?.startTime",
                         timeout=60_000,
                     )
                     times.append(mark.json_value() - begin)
