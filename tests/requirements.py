@@ -2925,6 +2925,18 @@ REQUIREMENTS: dict[str, Requirement] = {
             "the_search_leads_to_an_agent_and_back_to_where_one_was",
         ),
     ),
+    "console.parity": Requirement(
+        "issue 6.3, RQ4 M2",
+        "CLI and page show the same list, count and digest over random traces, also while more arrive; payloads never execute.",
+        _in(
+            "console/test_parity.py",
+            "page_and_command_line_tell_the_same_list_count_and_digest",
+            "a_payload_of_megabytes_and_markup_is_shown_as_what_it_is",
+        ),
+    ),
+    "console.pictures": Requirement(
+        "issue 6, done when", "The pictures in the documentation are made by the test run.", _in("console/test_screenshots.py", "a_picture_is_taken")
+    ),
     "console.browser": Requirement(
         "issue 6.5",
         "make test installs the browser when it may, and says plainly what it skips when it may not.",

@@ -1,1 +1,0 @@
-import{I as e,Rt as t,Tt as n,Y as r,ct as i,ot as a,ut as o,xt as s}from"./index-BU_HAEba.js";var c=o(`<span><!></span>`);function l(o,l){let u=e(l,`tone`,3,`plain`);var d=c(),f=n(d);a(f,()=>l.children),t(d),s(()=>r(d,1,`chip ${u()??``}`,`svelte-1eqf306`)),i(o,d)}export{l as t};

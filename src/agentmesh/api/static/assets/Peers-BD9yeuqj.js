@@ -1,1 +1,0 @@
-import{Ft as e,It as t,Lt as n,O as r,ct as i,pt as a,st as o,xt as s}from"./index-BU_HAEba.js";import{t as c}from"./Page-Y6LCfT24.js";function l(l,u){t(u,!0),c(l,{get title(){return r.peers},children:(e,t)=>{n();var c=a();s(()=>o(c,r.nothing)),i(e,c)},$$slots:{default:!0}}),e()}export{l as default};
