@@ -2935,7 +2935,9 @@ REQUIREMENTS: dict[str, Requirement] = {
         ),
     ),
     "console.pictures": Requirement(
-        "issue 6, done when", "The pictures in the documentation are made by the test run.", _in("console/test_screenshots.py", "a_picture_is_taken")
+        "issue 6, done when",
+        "The pictures in the documentation are made by the test run.",
+        _in("console/test_screenshots.py", "a_picture_is_taken"),
     ),
     "console.browser": Requirement(
         "issue 6.5",
