@@ -57,7 +57,7 @@ class DiscoverHost(AgentHost):
             self._findable,
             self._findable_one,
             site_of=lambda node: site_of(self._brain, NodeId(node)),
-            organisation_of=self._organisation_of,
+            organisation_of=self.organisation_of,
         )
         return Discovery(
             self.mesh,

@@ -11,11 +11,12 @@ from agentmesh.identity.audit_record import AuditRecord
 from agentmesh.ids import AgentId
 from agentmesh.node.parts import Parts
 from agentmesh.node.receipt_check import checks_of
+from agentmesh.node.resolve import Entry
 from agentmesh.store.audit_survey import Look, Wanted, look_back, pieces
 from agentmesh.wire.audit_views import AuditRow, AuditRows, TokenState
 from agentmesh.wire.proof_views import ReceiptChecks
 from agentmesh.wire.trust_views import TrustBin, TrustList, TrustRow
-from agentmesh.wire.views import AgentView, TrustTier
+from agentmesh.wire.views import TrustTier
 
 if TYPE_CHECKING:
     from agentmesh.node.node import Node
@@ -40,35 +41,45 @@ class EvidenceHost(Parts):
             StoreError: receipts cannot be counted.
         """
         config = self.trust.opinions.config
+        # Of all agents only what list and histogram are made of: with thousands of them, whole views would hold up the loop.
         agents = sorted(
-            cast("Node", self).agents(), key=lambda one: (one.trust_score, one.name.casefold(), one.agent_id)
+            map(self._weighed, self.sights.entries()), key=lambda one: (one.score, one.name.casefold(), one.agent_id)
         )
-        fit = [one for one in agents if tier in ("", one.trust_tier) and _has(one, query.casefold())]
+        wanted = query.casefold()
+        fit = [one for one in agents if tier in ("", one.tier) and (not wanted or self._has(one, wanted))]
         shown = fit[start : start + limit]
         receipts = self._call_store.counts_of([one.agent_id for one in shown])
+        for one in shown:
+            one.node_name = self.name_of(one.node_id)
+            one.receipts = receipts.get(one.agent_id, 0)
+            manifest = self.sights.entry(AgentId(one.agent_id))
+            one.organisation = "" if manifest is None else cast("Node", self).organisation_of(manifest.manifest)
         return TrustList(
-            agents=[
-                TrustRow(
-                    agent_id=one.agent_id,
-                    name=one.name,
-                    node_id=one.node_id,
-                    node_name=one.node_name,
-                    score=one.trust_score,
-                    tier=one.trust_tier,
-                    organisation=one.organisation,
-                    receipts=receipts.get(one.agent_id, 0),
-                )
-                for one in shown
-            ],
+            agents=shown,
             count=len(agents),
             digest=_digest(agents),
             matching=len(fit),
             histogram=histogram(agents),
-            tiers={tier: sum(1 for one in agents if one.trust_tier == tier) for tier in _TIERS},
+            tiers={tier: sum(1 for one in agents if one.tier == tier) for tier in _TIERS},
             half_life_s=config.half_life_s,
             medium=config.medium,
             high=config.high,
         )
+
+    def _weighed(self, entry: Entry) -> TrustRow:
+        manifest = entry.manifest
+        verdict = self.trust.verdict(manifest.agent_id)
+        return TrustRow(
+            agent_id=manifest.agent_id,
+            name=manifest.name,
+            node_id=manifest.node_id,
+            score=round(verdict.score, 4),
+            tier=verdict.tier,
+        )
+
+    def _has(self, one: TrustRow, wanted: str) -> bool:
+        texts = (one.name, one.agent_id, self.name_of(one.node_id))
+        return any(wanted in text.casefold() for text in texts)
 
     async def receipt_checks(self, ref: str) -> ReceiptChecks:
         """Return the receipts of a run or task, each checked now (see ``HistoryHost.receipts``)."""
@@ -152,25 +163,19 @@ def _token_state(record: AuditRecord) -> TokenState:
     return "verified" if "jti" in record.data else "claimed"
 
 
-def _has(agent: AgentView, query: str) -> bool:
-    return not query or any(
-        query in text for text in (agent.name.casefold(), agent.agent_id.casefold(), agent.node_name.casefold())
-    )
-
-
-def histogram(agents: Iterable[AgentView]) -> list[TrustBin]:
+def histogram(agents: Iterable[TrustRow]) -> list[TrustBin]:
     """Return agents by score, in bars of equal width from 0 to 1; the last one takes 1 in."""
     bins = [TrustBin(low=at / _BINS, high=(at + 1) / _BINS) for at in range(_BINS)]
     for one in agents:
-        bar = bins[min(_BINS - 1, max(0, int(one.trust_score * _BINS)))]
+        bar = bins[min(_BINS - 1, max(0, int(one.score * _BINS)))]
         bar.count += 1
-        bar.own += one.trust_tier == "own"
+        bar.own += one.tier == "own"
     return bins
 
 
-def _digest(agents: Iterable[AgentView]) -> str:
+def _digest(agents: Iterable[TrustRow]) -> str:
     total = hashlib.sha256()
     for one in agents:
-        total.update(f"{one.agent_id}\n{one.trust_score:.4f}\n{one.trust_tier}\n".encode())
+        total.update(f"{one.agent_id}\n{one.score:.4f}\n{one.tier}\n".encode())
     text = total.hexdigest()
     return f"{text[:4]}-{text[4:8]}"

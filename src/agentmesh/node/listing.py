@@ -113,13 +113,13 @@ class AgentHost(Parts):
             verdict=self.trust.verdict(entry.manifest.agent_id),
             node_name=self.name_of(entry.manifest.node_id),
             now_s=self.mesh.now_s,
-            organisation=self._organisation_of(entry.manifest),
+            organisation=self.organisation_of(entry.manifest),
         )
         if isinstance(entry, FederatedEntry) and self.federation is not None and self.federation.is_low(view.agent_id):
             view.trust = "low"
         return view
 
-    def _organisation_of(self, manifest: Manifest) -> str:
+    def organisation_of(self, manifest: Manifest) -> str:
         """Return the did:key of the organisation that vouches for an agent, as its manifest proves; "" for none."""
         with contextlib.suppress(MeshError):
             member = self.organisations.look(manifest)

@@ -16,7 +16,8 @@ from agentmesh.node.receipt_check import checks_of
 from agentmesh.store.audit_survey import Wanted
 from agentmesh.wire import v1
 from agentmesh.wire.rows import RunQuery
-from agentmesh.wire.views import AgentView, CallRequest
+from agentmesh.wire.trust_views import TrustRow
+from agentmesh.wire.views import CallRequest
 from tests.unit.node.test_two_nodes import echo, fail, knows
 from tests.unit.node.world import Member, until, world
 
@@ -105,7 +106,7 @@ async def test_every_known_agent_is_in_the_list_of_trust_and_in_one_bar(tmp_path
 
 @pytest.mark.parametrize(("score", "bar"), [(0.0, 0), (0.09, 0), (0.1, 1), (0.999, 9), (1.0, 9), (1.7, 9), (-0.2, 0)])
 def test_a_score_at_an_edge_is_in_one_bar(score: float, bar: int) -> None:
-    bars = histogram([AgentView(agent_id="a", name="a", node_id="n", trust_score=score)])
+    bars = histogram([TrustRow(agent_id="a", name="a", score=score)])
     assert [at for at, one in enumerate(bars) if one.count] == [bar]
 
 
