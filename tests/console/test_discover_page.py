@@ -84,6 +84,10 @@ def runs(node: Daemon) -> list[dict[str, Any]]:
     return found
 
 
+def states(node: Daemon) -> dict[str, str]:
+    return {one["run_id"]: one["state"] for one in runs(node)}
+
+
 def understood(node: Daemon) -> bool:
     """Say whether the search compares meanings and has read every agent."""
     found = node.post("/api/v1/discover", {"query": "book seats on a train", "scope": "local"})
@@ -145,13 +149,14 @@ def test_a_call_ends_when_it_is_stopped_and_when_its_panel_is_left(node: Daemon,
         panel.get_by_label("Input", exact=True).fill("go on")
         panel.get_by_role("button", name="Send").click()
         panel.locator(".answer pre").get_by_text("word 3").wait_for()
+        run = panel.get_by_role("link", name="Open the run").get_attribute("href").rpartition("/")[2]
         if leave:
             desk.page.keyboard.press("Escape")
             panel.wait_for(state="detached")
         else:
             panel.get_by_role("button", name="Stop").click()
             panel.get_by_role("status").get_by_text("canceled").wait_for()
-        wait_until(lambda: runs(node)[0]["state"] == "canceled", "the call to be canceled")
+        wait_until(lambda run=run: states(node).get(run) == "canceled", "the call to be canceled")
 
 
 def test_a_failure_says_why_and_what_next(node: Daemon, desk: Desk) -> None:
