@@ -146,7 +146,7 @@ def latency(browser: Any, node: Daemon) -> list[Figure]:
     load.store(node, made[:60])
     waits: list[float] = []
     with Desk(browser, node).login() as desk:
-        desk.open(f"#/runs/{run}?density=full&follow=1", "[data-seq]")
+        desk.open(f"#/runs/{run}?view=full&follow=1", "[data-seq]")
         desk.page.evaluate(
             """() => {
               window.seen = {}
@@ -176,7 +176,7 @@ def soak(browser: Any, node: Daemon, seconds: float) -> list[Figure]:
     load.store(node, load.events(run, 100, tasks=100))
     with Desk(browser, node).login() as desk:
         page = desk.page
-        desk.open(f"#/runs/{run}?density=full&follow=1", "[data-seq]")
+        desk.open(f"#/runs/{run}?view=full&follow=1", "[data-seq]")
         session = desk.context.new_cdp_session(page)
         page.evaluate(
             "() => { window.long = []; new PerformanceObserver(list => { for (const one of list.getEntries())"

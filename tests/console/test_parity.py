@@ -97,7 +97,7 @@ def test_page_and_command_line_tell_the_same_list_count_and_digest(
     for number, batch in enumerate(batches):
         node.post("/api/v1/events", {"events": batch})
         if number == 0:
-            desk.open(f"#/runs/{run}?density=full", "[data-seq]")
+            desk.open(f"#/runs/{run}?view=full", "[data-seq]")
         said = node.cli("trace", run, "--json").json()
         foot = wait_until(
             lambda said=said: foot if (foot := footer(desk))[0] == said["count"] else None,

@@ -74,7 +74,7 @@ def browser() -> Iterator[Any]:
         ("topology-zh-dark", "#/topology", "zh", "dark"),
         ("runs", "#/runs", "en", "light"),
         ("timeline", "#/runs/{run}", "en", "light"),
-        ("timeline-zh-dark", "#/runs/{run}?density=full", "zh", "dark"),
+        ("timeline-zh-dark", "#/runs/{run}?view=full", "zh", "dark"),
         ("discover", "#/discover?q=check+a+rental+contract", "en", "light"),
         ("trust", "#/trust", "en", "light"),
         ("peers", "#/peers", "en", "light"),
