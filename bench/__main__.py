@@ -33,6 +33,7 @@ NAMES = {
     "ticks": "bench.ticks",
     "rows": "bench.rows",
     "metrics": "bench.metrics",
+    "topology": "bench.topology",
     "policy": "bench.policy",
     "guard": "bench.guard",
     "killswitch": "bench.killswitch",

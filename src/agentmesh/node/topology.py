@@ -76,7 +76,13 @@ class TopologyHost(Parts):
             refusals=totals.refusals,
         )
         entries: dict[str, LeasedEntry] = {entry.manifest.agent_id: entry for entry in self.sights.entries()}
-        found = list(table.edges(now_s, whole))
+        found: list[tuple[Edge, Count]] = []
+        for place, edge in enumerate(table.live(now_s, whole)):
+            if place % _BATCH == _BATCH - 1:
+                await asyncio.sleep(0)
+            count = edge.count(now_s, whole)
+            if count.calls or edge.running > 0:
+                found.append((edge, count))
         shown = self._machines(view, entries, found)
         kept = [
             (edge, count)

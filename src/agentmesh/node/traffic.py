@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from typing import cast
 
 from agentmesh.core.traffic.table import Edge, Outcome, Traffic, Way
 from agentmesh.errors import AgentCanceled, MeshError, Refused, problem_type
@@ -23,6 +22,9 @@ from agentmesh.wire import v1
 #: Codes come from other nodes too, and are shown to people.
 _CODE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+){0,3}")
 _CODE_CHARS_MAX = 64
+#: How calls end that an agent answered, and all others that have a name of their own.
+_ANSWERED: dict[str, Outcome] = {"completed": "ok", "input-required": "ok", "failed": "failed"}
+_OUTCOMES: dict[str, Outcome] = {**_ANSWERED, "rejected": "refused", "canceled": "canceled"}
 
 
 class TrafficWatch:
@@ -70,11 +72,11 @@ class TrafficWatch:
                 self.table.count(self._edge_of(visit, now_s), "refused", self._way_of(visit.peer), None, now_s)
             return
         edge, began_s = begun
-        outcome = _outcome_of(ended.state)
+        outcome = _OUTCOMES.get(ended.state, "failed")
         if outcome == "refused":
             self._refused(ended.error, now_s)
-        answered = outcome in ("ok", "failed")
-        self.table.end(edge, outcome, self._way_of(visit.peer), now_s - began_s if answered else None, now_s)
+        took_s = now_s - began_s if ended.state in _ANSWERED else None
+        self.table.end(edge, outcome, self._way_of(visit.peer), took_s, now_s)
 
     async def turned_away(self, peer: NodeId, message: v1.CallOpen, error: MeshError) -> None:
         """Count a call whose token does not hold; what it says of its caller is a claim, so its node stands for it."""
@@ -121,19 +123,24 @@ class TrafficWatch:
             return
         edge, began_s = begun
         now_s = self.mono_s()
+        way: Way = attempt.path  # pyright: ignore[reportAssignmentType] a way of ``net.base.PathKind``
+        if error is None and attempt.state in _ANSWERED:
+            self.table.end(edge, _ANSWERED[attempt.state], way, now_s - began_s, now_s)
+            return
         reason = error.reason if isinstance(error, Untouched) else error
         if isinstance(reason, Refused):
             outcome: Outcome = "refused"
         elif attempt.state:
-            outcome = _outcome_of(attempt.state)
+            outcome = _OUTCOMES.get(attempt.state, "failed")
         elif isinstance(reason, AgentCanceled) or not isinstance(reason, MeshError):
             outcome = "canceled"
         else:
             outcome = "failed"
         if outcome == "refused":
             self._refused(reason if isinstance(reason, MeshError) else None, now_s)
-        answered = outcome in ("ok", "failed") and not isinstance(error, Untouched)
-        way = "" if isinstance(error, Untouched) else cast("Way", attempt.path)
+        if isinstance(error, Untouched):
+            way = ""
+        answered = outcome in ("ok", "failed") and way
         self.table.end(edge, outcome, way, now_s - began_s if answered else None, now_s)
 
     def refused(self, error: MeshError) -> None:
@@ -144,14 +151,6 @@ class TrafficWatch:
 
     def _refused(self, error: MeshError | None, now_s: float) -> None:
         self.table.refuse(_reason_of(error), now_s)
-
-
-def _outcome_of(state: str) -> Outcome:
-    if state in ("completed", "input-required"):
-        return "ok"
-    if state == "rejected":
-        return "refused"
-    return "canceled" if state == "canceled" else "failed"
 
 
 def _reason_of(error: MeshError | None) -> str:

@@ -188,6 +188,6 @@ def test_rates_are_read_by_the_time_that_the_counts_cover() -> None:
 
 def test_a_minute_that_is_over_counts_as_the_one_that_runs() -> None:
     minutes = Minutes(1, 10)
-    minutes.add(12, 0)
-    minutes.add(11, 0)
+    for minute in (12, 11):
+        minutes.cells[minutes.at(minute)] += 1
     assert [minutes.of(m) for m in (10, 11, 12, 13)] == [(0,), (0,), (2,), (0,)]

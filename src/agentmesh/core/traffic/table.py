@@ -30,7 +30,7 @@ class TrafficConfig:
     """Bounds.
 
     Attributes:
-        edges_max: Edges in all: 2.5 kB each at most.
+        edges_max: Edges in all, 4 kB each at most.
         node_edges_max: Edges from callers at one other node; calls of further callers count as the node's own.
         latencies_max: Latest latencies of an edge from which percentiles are read.
         reasons_max: Reasons of refusals that are told apart.
@@ -50,22 +50,25 @@ class Minutes:
     Args:
         columns: How many counters.
         minute: The minute that runs.
+
+    Attributes:
+        cells: The counters of all minutes, in a ring.
     """
 
-    __slots__ = ("_cells", "_columns", "minute")
+    __slots__ = ("_columns", "cells", "minute")
 
     def __init__(self, columns: int, minute: int) -> None:
         self._columns, self.minute = columns, minute
-        self._cells = array("I", bytes(4 * columns * _SPAN))
+        self.cells = array("I", bytes(4 * columns * _SPAN))
 
-    def add(self, minute: int, column: int) -> None:
-        """Count one. A minute that is over already counts as the one that runs."""
+    def at(self, minute: int) -> int:
+        """Return where in ``cells`` the counters of a minute begin; one that is over already is taken for the one that runs."""
         if minute > self.minute:
             self._turn(minute)
-        self._cells[self.minute % _SPAN * self._columns + column] += 1
+        return self.minute % _SPAN * self._columns
 
     def _turn(self, minute: int) -> None:
-        cells, columns = self._cells, self._columns
+        cells, columns = self.cells, self._columns
         zeros = array("I", bytes(4 * columns))
         for past in range(max(self.minute, minute - _SPAN) + 1, minute + 1):
             place = past % _SPAN * columns
@@ -77,17 +80,18 @@ class Minutes:
         if not self.minute - _SPAN < minute <= self.minute:
             return (0,) * self._columns
         place = minute % _SPAN * self._columns
-        return tuple(self._cells[place : place + self._columns])
+        return tuple(self.cells[place : place + self._columns])
 
     def sums(self, minute: int, whole: int) -> list[int]:
         """Return the sums of the counters over ``minute``, which runs, and the ``whole`` minutes before it."""
-        sums = [0] * self._columns
-        cells, columns = self._cells, self._columns
-        for past in range(max(minute - whole, self.minute - _SPAN + 1), min(minute, self.minute) + 1):
-            place = past % _SPAN * columns
-            for column in range(columns):
-                sums[column] += cells[place + column]
-        return sums
+        columns = self._columns
+        first, last = max(minute - whole, self.minute - _SPAN + 1), min(minute, self.minute)
+        if first > last:
+            return [0] * columns
+        # The minutes stand in a ring: one piece of it, or two.
+        begin, end = first % _SPAN * columns, (last % _SPAN + 1) * columns
+        cells = self.cells[begin:end] if begin < end else self.cells[begin:] + self.cells[:end]
+        return [sum(cells[column::columns]) for column in range(columns)]
 
 
 class Count(NamedTuple):
@@ -99,8 +103,11 @@ class Count(NamedTuple):
     relayed: int
 
 
-_CALLS, _FAILURES, _REFUSALS, _RELAYED = range(4)
-_RUNS = 3  # of the totals
+#: Counters of an edge, as in ``Count``: calls come first.
+_FAILURES, _REFUSALS, _RELAYED = 1, 2, 3
+#: Of the totals, in the place of ``_RELAYED``.
+_RUNS = 3
+_COLUMNS: dict[Outcome, int] = {"failed": _FAILURES, "refused": _REFUSALS}
 
 
 class Edge:
@@ -150,6 +157,10 @@ class Edge:
         place = self._next
         self._latencies[place], self._minutes_of[place] = seconds, minute
         self._next = (place + 1) % most
+
+    def count(self, now_s: float, whole: int) -> Count:
+        """Return what happened in a window."""
+        return Count(*self.counts.sums(int(now_s // _MINUTE_S), whole))
 
     def latencies(self, minute: int, whole: int) -> list[float]:
         """Return the latest latencies of a window, rising."""
@@ -203,7 +214,7 @@ class Traffic:
     def _make(self, caller: str, caller_node: str, callee: str, callee_node: str, now_s: float) -> Edge:
         while len(self._edges) >= self._config.edges_max:
             _, old = self._edges.popitem(last=False)
-            self._dropped.add(int(now_s // _MINUTE_S), 0)
+            self._dropped.cells[self._dropped.at(int(now_s // _MINUTE_S))] += 1
             self._leave(old.caller_node)
         edge = self._edges[caller, callee] = Edge(caller, caller_node, callee, callee_node, now_s)
         if caller_node and caller_node != self._own:
@@ -229,7 +240,8 @@ class Traffic:
         while len(self._runs) >= self._config.runs_max:
             self._runs.popitem(last=False)
         self._runs[run_id] = None
-        self._totals.add(int(now_s // _MINUTE_S), _RUNS)
+        totals = self._totals
+        totals.cells[totals.at(int(now_s // _MINUTE_S)) + _RUNS] += 1
 
     def end(self, edge: Edge, outcome: Outcome, way: Way, took_s: float | None, now_s: float) -> None:
         """Take note that a call that began is over.
@@ -248,27 +260,26 @@ class Traffic:
         """Count a call that never began, or one whose beginning was not told; arguments as for ``end``."""
         minute = int(now_s // _MINUTE_S)
         counts, totals = edge.counts, self._totals
-        counts.add(minute, _CALLS)
-        totals.add(minute, _CALLS)
+        here, there = counts.at(minute), totals.at(minute)
+        counts.cells[here] += 1
+        totals.cells[there] += 1
         edge.last_s = now_s
-        if outcome == "failed":
-            counts.add(minute, _FAILURES)
-            totals.add(minute, _FAILURES)
-        elif outcome == "refused":
-            counts.add(minute, _REFUSALS)
-            totals.add(minute, _REFUSALS)
+        if outcome in _COLUMNS:
+            counts.cells[here + _COLUMNS[outcome]] += 1
+            totals.cells[there + _COLUMNS[outcome]] += 1
         if way:
             edge.way = way
             if way == "relayed":
-                counts.add(minute, _RELAYED)
+                counts.cells[here + _RELAYED] += 1
         if took_s is not None:
             edge.took(max(0.0, took_s), minute, self._config.latencies_max)
 
     def count_unplaced(self, now_s: float) -> None:
         """Count a call that was refused before anybody could say between whom it was."""
-        minute = int(now_s // _MINUTE_S)
-        self._totals.add(minute, _CALLS)
-        self._totals.add(minute, _REFUSALS)
+        totals = self._totals
+        place = totals.at(int(now_s // _MINUTE_S))
+        totals.cells[place] += 1
+        totals.cells[place + _REFUSALS] += 1
 
     def refuse(self, reason: str, now_s: float) -> None:
         """Count the reason of a refusal."""
@@ -280,26 +291,29 @@ class Traffic:
             if len(self._reasons) >= self._config.reasons_max:
                 reason = OTHER
             counts = self._reasons.setdefault(reason, Minutes(1, minute))
-        counts.add(minute, 0)
+        counts.cells[counts.at(minute)] += 1
 
     def _forget_reasons(self, minute: int) -> None:
         self._reasons = {reason: m for reason, m in self._reasons.items() if minute - m.minute <= MINUTES}
 
     # What that makes
 
-    def edges(self, now_s: float, whole: int) -> Iterator[tuple[Edge, Count]]:
-        """Yield the edges with calls in the window or under way, quiet ones first.
+    def live(self, now_s: float, whole: int) -> list[Edge]:
+        """Return the edges that may have calls in a window, or have some under way, quiet ones first.
 
         Args:
             now_s: Monotonic seconds.
             whole: The window: so many whole minutes and the one that runs.
         """
-        minute = int(now_s // _MINUTE_S)
-        for edge in self._edges.values():
-            if edge.running > 0 or edge.counts.minute >= minute - whole:
-                count = Count(*edge.counts.sums(minute, whole))
-                if count.calls or edge.running > 0:
-                    yield edge, count
+        first = int(now_s // _MINUTE_S) - whole
+        return [edge for edge in self._edges.values() if edge.counts.minute >= first or edge.running > 0]
+
+    def edges(self, now_s: float, whole: int) -> Iterator[tuple[Edge, Count]]:
+        """Yield the edges with calls in a window or under way, quiet ones first; arguments as for ``live``."""
+        for edge in self.live(now_s, whole):
+            count = edge.count(now_s, whole)
+            if count.calls or edge.running > 0:
+                yield edge, count
 
     def dropped(self, now_s: float, whole: int) -> int:
         """Return how many edges made room in the window."""
