@@ -2676,6 +2676,14 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "machines_agents_and_edges_are_tables_with_the_line_to_compare",
                 "figures_name_reasons_and_agents_that_fail",
             ),
+            *_in(
+                "console/test_topology.py",
+                "the_page_shows_the_rows_and_the_digest_of_the_command_line",
+                "filters_stand_in_the_address_and_ask_what_the_command_line_asks",
+                "keys_go_from_mark_to_mark_and_open_and_close_its_card",
+                "a_new_call_is_drawn_and_moves_nothing",
+                "without_a_card_to_draw_with_the_same_rows_are_a_table",
+            ),
         ),
     ),
     "federation.import": Requirement(

@@ -21,6 +21,7 @@ SHOWN = re.compile(r"(?<!/)\bagentmesh ([a-z][^'\"`<\n]*)")
 #: ``option('tag', …)`` and the flags of the filters, with the command that they are for.
 MADE = {
     "pages/discover/asked.ts": ("discover", re.compile(r"flag: '([a-z-]+)'")),
+    "pages/topology/command.ts": ("topology", re.compile(r"`--([a-z]+) ")),
     "pages/discover/call.ts": ("run", re.compile(r"option\('([a-z-]+)'")),
 }
 
@@ -60,5 +61,5 @@ def test_every_command_of_the_console_is_one_of_the_command_line() -> None:
 def test_every_option_that_the_console_writes_is_one_of_its_command(file: str) -> None:
     verb, pattern = MADE[file]
     flags = set(pattern.findall((CONSOLE / file).read_text("utf-8")))
-    assert len(flags) > 3, "the pattern finds the options no more"
+    assert len(flags) > 2, "the pattern finds the options no more"
     assert {f"--{flag}" for flag in flags} <= options_of(tree().get_command(None, verb))
