@@ -330,6 +330,11 @@ async def test_the_mesh_and_the_node_are_the_operators(tmp_path: Path) -> None:
             await t.a.net()
         with pytest.raises(Unauthorized):
             await t.a.add_seeds([])
+        for refused in (lambda: t.a.trust_in("helper"), lambda: t.a.trust_list(10), t.a.orders_view):
+            with pytest.raises(Unauthorized):
+                refused()
+        with pytest.raises(RunNotFound):
+            await t.a.receipt_checks("last")
 
 
 async def test_quotas_are_each_tenants_own(tmp_path: Path) -> None:
