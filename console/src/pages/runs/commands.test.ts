@@ -31,6 +31,9 @@ describe('commands to copy', () => {
       'agentmesh trace 1f3a --task t1,t3',
       'agentmesh trace 1f3a --kind error',
     ])
+    const many = Array.from({ length: 130 }, (_, at) => call(`t${at}`, 'failed'))
+    const named = traceCommands('1f3a', { ...NO_FILTER, failed: true, kind: 'tool' }, many).flatMap((one) => one.split('--task ')[1]!.split(','))
+    expect(named).toEqual(many.map((one) => one.task_id))
     expect(listCommand({ agent: '', state: 'failed', kind: '', since: '1h', until: '', before: '' }, 50)).toBe(
       'agentmesh trace --list --state failed --since 1h --limit 50',
     )

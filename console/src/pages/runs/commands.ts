@@ -1,8 +1,8 @@
 /** The commands that print what the pages of runs show. */
 import { isFailed, type Filter, type Task } from './rows'
 
-/** Calls that a command names at most. */
-const TASKS_MAX = 20
+/** Calls that one command names; the daemon takes 64 in a list. */
+const TASKS_MAX = 60
 
 /** Write a word so that a shell takes it as one; "" for what cannot stand in a line. */
 export function word(text: string): string {
@@ -30,8 +30,9 @@ export function traceCommands(run: string, filter: Filter, tasks: readonly Task[
       ['until', filter.until ? String(filter.until) : ''],
     ])
   if (!filter.failed) return [common(filter.task, filter.kind)]
-  const failed = tasks.filter((one) => isFailed(one.state) && (!filter.task || one.task_id === filter.task)).slice(0, TASKS_MAX)
-  const out = failed.length ? [common(failed.map((one) => one.task_id).join(','), filter.kind)] : []
+  const failed = tasks.filter((one) => isFailed(one.state) && (!filter.task || one.task_id === filter.task)).map((one) => one.task_id)
+  const out: string[] = []
+  for (let at = 0; at < failed.length; at += TASKS_MAX) out.push(common(failed.slice(at, at + TASKS_MAX).join(','), filter.kind))
   if (!filter.kind && !filter.agent && !filter.task) out.push(common('', 'error'))
   return out
 }
