@@ -2879,22 +2879,39 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "trust_without_an_agent_shows_all_of_them_with_histogram_count_and_digest",
             ),
             *_in("e2e/test_trust.py", "list_of_trust_and_log_of_calls_are_the_same_in_api_and_cli"),
+            *_in(
+                "console/test_trust_page.py",
+                "trust_shows_the_agents_the_bars_and_the_digest_of_the_command_line",
+                "the_log_of_calls_is_that_of_the_command_line_and_is_saved_as_it_is_hashed",
+            ),
         ),
     ),
     "console.settings": Requirement(
         "issue 6.2, research/ux.md §4",
         "Every setting is shown with its value, where that comes from and what it does; never a secret.",
-        _in(
-            "unit/daemon/test_explain.py",
-            "every_setting_is_shown_with_its_value_and_where_that_comes_from",
-            "a_credential_in_an_address_and_what_lies_in_files_is_never_shown",
-            "a_running_node_says_which_settings_a_new_start_would_change",
+        (
+            *_in(
+                "unit/daemon/test_explain.py",
+                "every_setting_is_shown_with_its_value_and_where_that_comes_from",
+                "a_credential_in_an_address_and_what_lies_in_files_is_never_shown",
+                "a_running_node_says_which_settings_a_new_start_would_change",
+            ),
+            *_in("e2e/test_trust.py", "settings_are_told_with_their_origin_and_what_a_restart_would_change"),
+            *_in(
+                "console/test_trust_page.py",
+                "machines_and_settings_are_shown_as_the_daemon_has_them",
+                "a_key_is_shown_once_opens_what_it_should_and_is_revoked",
+            ),
         ),
     ),
     "console.killswitch": Requirement(
         "RQ4 M4, issue 6.2",
         "One press stops all that obey; the daemon signs with the key of its home as the CLI does, and writes down who asked.",
         _in(
+            "console/test_trust_page.py",
+            "without_the_key_the_stop_says_what_to_do_and_with_it_one_press_stops_both_nodes",
+        )
+        + _in(
             "unit/node/test_killswitch.py",
             "the_daemon_signs_with_the_key_of_its_home_and_writes_down_who_asked",
             "where_nobody_is_obeyed_the_first_press_makes_the_key_and_a_stop_for_one_node_stays_there",
