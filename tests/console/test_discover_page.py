@@ -126,7 +126,7 @@ def test_a_form_sends_what_its_schema_asks_for_and_nothing_before_send_is_presse
     send.click()
     panel.get_by_text("Needed").first.wait_for()
     panel.get_by_role("textbox", name="origin").fill('Roma <b>"Termini"</b>')
-    with plain_agent() as agent, desk.page.expect_response(lambda answer: "/api/v1/agents/" in answer.url):
+    with plain_agent() as agent, desk.page.expect_response(re.compile("/api/v1/agents/")):
         # What changes in the directory takes nothing out of a form that is being filled in.
         node.post("/api/v1/agents", {"url": f"{agent}/late", "door": "http", "name": "late"})
     panel.get_by_role("textbox", name="seats").fill("two")
