@@ -81,6 +81,8 @@ export class Axis {
   /** Places and times of the corners of the line that the axis is, both rising. */
   private readonly xs: Float64Array
   private readonly times: Float64Array
+  /** The corner before the time that was looked for last: the next one is often beside it. */
+  private near = 0
 
   /**
    * @param stretches - When something happened.
@@ -137,29 +139,40 @@ export class Axis {
 
   /** Return the place of a time; before the first is 0, after the last is the width. */
   x(ts: number): number {
-    return line(ts, this.times, this.xs)
+    const { times, xs, near } = this
+    if (!(ts > times[near]! && ts < times[near + 1]!)) {
+      if (!(ts > times[0]!)) return xs[0]!
+      if (ts >= times[times.length - 1]!) return xs[xs.length - 1]!
+      this.near = before(ts, times)
+    }
+    return along(ts, this.near, times, xs)
   }
 
   /** Return the time at a place. */
   at(x: number): number {
-    return line(x, this.xs, this.times)
+    const { times, xs } = this
+    if (!(x > xs[0]!)) return times[0]!
+    if (x >= xs[xs.length - 1]!) return times[times.length - 1]!
+    return along(x, before(x, xs), xs, times)
   }
 }
 
-/** Read off a line that rises through corners. */
-function line(value: number, from: Float64Array, to: Float64Array): number {
-  const last = from.length - 1
-  if (!(value > from[0]!)) return to[0]!
-  if (value >= from[last]!) return to[last]!
+/** Return the last corner, but for the very last, that does not lie after a value. */
+function before(value: number, corners: Float64Array): number {
   let low = 0
-  let high = last
+  let high = corners.length - 1
   while (low + 1 < high) {
     const middle = (low + high) >> 1
-    if (from[middle]! <= value) low = middle
+    if (corners[middle]! <= value) low = middle
     else high = middle
   }
-  const wide = from[high]! - from[low]!
-  return wide > 0 ? to[low]! + ((value - from[low]!) / wide) * (to[high]! - to[low]!) : to[low]!
+  return low
+}
+
+/** Read off the straight line between a corner and the next. */
+function along(value: number, at: number, from: Float64Array, to: Float64Array): number {
+  const wide = from[at + 1]! - from[at]!
+  return wide > 0 ? to[at]! + ((value - from[at]!) / wide) * (to[at + 1]! - to[at]!) : to[at]!
 }
 
 /** Which rows of one height are in sight of a box that scrolls: the first, and the one after the last. */
