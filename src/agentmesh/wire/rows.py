@@ -217,8 +217,11 @@ def _text(parts: object) -> str:
 
 
 def _part(part: dict[str, Any], before: list[str]) -> str:
-    if not isinstance(part.get("text"), str) and "data" in part:
+    text = part.get("text")
+    if isinstance(text, str):
+        return text[: LABEL_CHARS_MAX + 1]
+    if "data" in part:
         said = _value(part["data"])
         return "" if said in before else said
-    texts = {key: part[key] for key in ("text", "filename", "url", "raw") if isinstance(part.get(key), str)}
+    texts = {key: part[key] for key in ("filename", "url", "raw") if isinstance(part.get(key), str)}
     return text_of([{key: one[: LABEL_CHARS_MAX + 1] for key, one in texts.items()}])
