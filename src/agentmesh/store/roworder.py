@@ -17,6 +17,7 @@ Key = tuple[int, int, bytes]
 BLOCK_ROWS = 512
 #: One row of so many is found by its key; where more are looked for, all are gone through.
 _FEW = 100
+_TAILS = 2
 
 
 class RowOrder:
@@ -30,54 +31,72 @@ class RowOrder:
         clean: How many blocks at the front are as they were when ``settle`` was called last.
     """
 
-    __slots__ = ("_key_of", "_lasts", "_starts", "blocks", "clean")
+    __slots__ = ("_key_of", "_lasts", "_starts", "_tails", "blocks", "clean")
 
     def __init__(self, key_of: Callable[[int], Key]) -> None:
         self._key_of = key_of
         self.blocks: list[array[int]] = []
         self._lasts: list[Key] = []
+        #: Keys of the last blocks, where most rows that come late belong.
+        self._tails: list[list[Key]] = []
         #: Position of the first row of each block; None when rows came since.
         self._starts: list[int] | None = None
         self.clean = 0
 
     def add(self, row: int, key: Key) -> None:
         """Put a row where it belongs."""
-        self._starts = None
         lasts, blocks = self._lasts, self.blocks
         if not lasts or key > lasts[-1]:
-            if not lasts or len(blocks[-1]) >= BLOCK_ROWS:
-                blocks.append(array("I"))
-                lasts.append(key)
-            at = len(blocks) - 1
-            blocks[at].append(row)
-            lasts[at] = key
+            self._append([(key, row)])
+            return
+        self._starts = None
+        at = bisect_left(lasts, key)
+        block, back = blocks[at], len(blocks) - 1 - at
+        if back < len(self._tails):
+            keys = self._tails[-1 - back]
+            place = bisect_left(keys, key)
+            keys.insert(place, key)
         else:
-            at = bisect_left(lasts, key)
-            block = blocks[at]
-            block.insert(bisect_left(block, key, key=self._key_of), row)
-            if len(block) > 2 * BLOCK_ROWS:
-                blocks[at : at + 1] = [block[:BLOCK_ROWS], block[BLOCK_ROWS:]]
-                lasts.insert(at, self._key_of(block[BLOCK_ROWS - 1]))
-        if at < self.clean:
-            self.clean = at
+            place = bisect_left(block, key, key=self._key_of)
+        block.insert(place, row)
+        if len(block) > 2 * BLOCK_ROWS:
+            self._divide(at, back)
+        self.clean = min(self.clean, at)
+
+    def _divide(self, at: int, back: int) -> None:
+        """Make two blocks of one."""
+        block, tails = self.blocks[at], self._tails
+        self.blocks[at : at + 1] = [block[:BLOCK_ROWS], block[BLOCK_ROWS:]]
+        self._lasts.insert(at, self._key_of(block[BLOCK_ROWS - 1]))
+        if back < len(tails):
+            keys = tails[-1 - back]
+            tails[len(tails) - 1 - back : len(tails) - back] = [keys[:BLOCK_ROWS], keys[BLOCK_ROWS:]]
+            del tails[:-_TAILS]
 
     def extend(self, row: int, keys: Sequence[Key]) -> None:
         """Put rows that follow one another by number where they belong, given their keys."""
-        lasts, blocks = self._lasts, self.blocks
         pairs = sorted(zip(keys, count(row)))
-        done = bisect_left(pairs, (lasts[-1], 0)) if lasts else 0
-        for key, number in pairs[:done]:
+        late = bisect_left(pairs, (self._lasts[-1], 0)) if self._lasts else 0
+        for key, number in pairs[:late]:
             self.add(number, key)
+        self._append(pairs[late:])
+
+    def _append(self, pairs: list[tuple[Key, int]]) -> None:
+        """Put rows, given in order, behind all others."""
+        lasts, blocks, tails, done = self._lasts, self.blocks, self._tails, 0
         self._starts = None
         while done < len(pairs):
             if not blocks or len(blocks[-1]) >= BLOCK_ROWS:
                 blocks.append(array("I"))
                 lasts.append(pairs[done][0])
-            end = min(len(pairs), done + BLOCK_ROWS - len(blocks[-1]))
-            blocks[-1].extend([number for _, number in pairs[done:end]])
-            lasts[-1] = pairs[end - 1][0]
+                tails.append([])
+                del tails[:-_TAILS]
+            part = pairs[done : done + BLOCK_ROWS - len(blocks[-1])]
+            blocks[-1].extend([number for _, number in part])
+            tails[-1] += [key for key, _ in part]
+            lasts[-1] = part[-1][0]
             self.clean = min(self.clean, len(blocks) - 1)
-            done = end
+            done += len(part)
 
     def settle(self) -> None:
         """Note that every block was seen as it is now, but the last, which may still grow."""
