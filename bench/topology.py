@@ -130,7 +130,7 @@ async def _answers() -> tuple[float, float, int]:
             while len(table) < EDGES:
                 caller, callee = rng.choice(agents), rng.choice(agents)
                 edge = table.edge(caller, node.node_id, callee, node.node_id, now_s)
-                for _ in range(20):
+                for _ in range(256):
                     table.count(edge, "ok", "local", rng.random(), now_s)
             held = 0.0
 

@@ -73,7 +73,8 @@ async def test_a_chain_has_an_edge_for_each_step(tmp_path: Path) -> None:
         seen = edge_of(await shown(b), "echo")
         assert (seen.caller_kind, seen.caller_name, seen.caller_node) == ("agent", "middle", a.node.node_id)
         stats = await a.node.stats()
-        assert (stats.runs_per_minute, stats.hour.runs, stats.hour.calls) == (1.0, 1, 2), "two calls, one run"
+        assert (stats.hour.runs, stats.hour.calls) == (1, 2), "two calls, one run"
+        assert stats.runs_per_minute > 0
 
 
 async def test_failures_and_refusals_are_told_apart_and_counted(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ Pure: time is an argument, monotonic seconds.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -163,9 +164,11 @@ class Edge:
         return Count(*self.counts.sums(int(now_s // _MINUTE_S), whole))
 
     def latencies(self, minute: int, whole: int) -> list[float]:
-        """Return the latest latencies of a window, rising."""
-        first = max(0, minute - whole)
-        return sorted(s for s, of in zip(self._latencies, self._minutes_of, strict=True) if first <= of <= minute)
+        """Return the latest latencies of a window that ends now, rising."""
+        times, minutes, oldest = self._latencies, self._minutes_of, self._next
+        if oldest:  # the ring was closed: begin at the oldest
+            times, minutes = times[oldest:] + times[:oldest], minutes[oldest:] + minutes[:oldest]
+        return sorted(times[bisect_left(minutes, max(0, minute - whole)) :])
 
 
 def percentile(rising: Sequence[float], share: float) -> float | None:
@@ -352,7 +355,7 @@ class Traffic:
         of_node: dict[str, int] = {}
         for (caller, callee), edge in self._edges.items():
             assert (caller, callee) == (edge.caller, edge.callee)
-            assert len(edge.latencies(2**31, 2**31)) <= self._config.latencies_max
+            assert len(edge.latencies(0, 0)) <= self._config.latencies_max
             if edge.caller_node and edge.caller_node != self._own:
                 of_node[edge.caller_node] = of_node.get(edge.caller_node, 0) + 1
         assert of_node == self._of_node
