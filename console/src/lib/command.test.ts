@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import { describe, expect, test } from 'vitest'
-import { option, quoted } from './command'
+import { option, quoted, withHome } from './command'
 
 /** What a real shell makes of it. */
 const heard = (line: string): string => execFileSync('bash', ['--norc', '--noprofile', '-c', `printf '%s\\0' ${line}`], { encoding: 'utf-8', env: { LC_ALL: 'C.UTF-8' }, stdio: ['pipe', 'pipe', 'ignore'] })
@@ -27,5 +27,16 @@ describe('an option', () => {
     expect(option('tag', 'travel')).toBe('--tag travel')
     expect(option('tag', '--local')).toBe('--tag=--local')
     expect(heard(option('tag', '-x $y'))).toBe('--tag=-x $y\0')
+  })
+})
+
+describe('the home directory', () => {
+  test('is named where a node is not found without it, once, and for our program only', () => {
+    expect(withHome('agentmesh trace 57ce', '')).toBe('agentmesh trace 57ce')
+    expect(withHome('agentmesh trace 57ce', '/tmp/a b')).toBe('agentmesh --home "/tmp/a b" trace 57ce')
+    expect(withHome('agentmesh status --home /x', '/y')).toBe('agentmesh status --home /x')
+    expect(withHome('agentmesh down && agentmesh up', '/y')).toBe('agentmesh --home /y down && agentmesh --home /y up')
+    expect(withHome('sudo reboot', '/y')).toBe('sudo reboot')
+    expect(withHome('agentmesh demo --keep', '/y')).toBe('agentmesh demo --keep')
   })
 })

@@ -21,3 +21,10 @@ export function quoted(word: string): string {
 export function option(name: string, value: string): string {
   return value.startsWith('-') ? quoted(`--${name}=${value}`) : `--${name} ${quoted(value)}`
 }
+
+/** Tell commands the home directory of the node; "" where it is found without. What is not ours, or names one, stays as it is. */
+export function withHome(commands: string, home: string): string {
+  if (!home || commands.includes(' --home')) return commands
+  const named = (one: string) => (/^agentmesh (?!demo\b)/.test(one) ? `agentmesh ${option('home', home)}${one.slice(9)}` : one)
+  return commands.split(' && ').map(named).join(' && ')
+}

@@ -62,6 +62,7 @@ def create_app(
     heartbeat_s: float = HEARTBEAT_S,
     console: Path | None = None,
     config_of: Callable[[], ConfigView] | None = None,
+    home_named: str = "",
 ) -> Api:
     """Build the application.
 
@@ -78,6 +79,7 @@ def create_app(
         heartbeat_s: Seconds between comments on an idle stream.
         console: Folder of the console's built files; the package's by default.
         config_of: Returns the settings with which the daemon runs; asked in a thread.
+        home_named: The home directory, if commands find this node only when they are told it; the console adds it to them.
     """
     streams = Streams(streams_max=streams_max, heartbeat_s=heartbeat_s)
     return Api(
@@ -92,6 +94,7 @@ def create_app(
         config_of or _no_config,
         a2a_open=a2a_open,
         metrics_open=metrics_open,
+        home_named=home_named,
     )
 
 
@@ -112,8 +115,10 @@ class Api:
         *,
         a2a_open: bool,
         metrics_open: bool,
+        home_named: str,
     ) -> None:
         self.streams, self._a2a_open, self._metrics_open = streams, a2a_open, metrics_open
+        self._home_named = home_named
         self._ticker: Ticker | None = None
         describe = functools.cache(lambda: openapi.build(ROWS))
         site = Site(backend, access, port_of, on_shutdown, describe, registries, self._made_ticker, config_of)
@@ -151,7 +156,7 @@ class Api:
         from agentmesh.api.console.ticks import Ticker
 
         if self._ticker is None:
-            self._ticker = Ticker(self._site.node)
+            self._ticker = Ticker(self._site.node, home=self._home_named)
         return self._ticker
 
     def _is_console(self, path: str) -> bool:

@@ -34,7 +34,7 @@ from agentmesh.daemon.capacity import capacity_tier
 from agentmesh.daemon.changes import note_settings
 from agentmesh.daemon.explain import running
 from agentmesh.daemon.exporting import open_spans
-from agentmesh.daemon.home import Home, write_atomic
+from agentmesh.daemon.home import Home, default_home, write_atomic
 from agentmesh.daemon.http import Server, make_partner_server, make_server
 from agentmesh.daemon.knobs import Settings
 from agentmesh.daemon.launch import bind_loopback
@@ -184,6 +184,7 @@ async def serve(loaded: Loaded, profile: str | None = None) -> int:
             extra_routes=[*edge.routes(), *MetricsEdge(node.measure).routes()],
             a2a_open=settings.a2a_open,
             metrics_open=settings.metrics_open,
+            home_named="" if home.path == default_home() else str(home.path),
         )
         node.measures.append(lambda readings: readings.set("agentmesh_streams_open", len(app.streams), "sse"))
         scope = TaskScope("daemon")

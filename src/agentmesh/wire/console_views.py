@@ -132,6 +132,7 @@ class Tick(msgspec.Struct, kw_only=True):
         now_ms: Wall clock of the node, milliseconds.
         instance: Random for each start of the daemon: another one means that it was started anew.
         node_name, version: Of the node.
+        home: Its home directory, if a command must be told it (``--home``) to reach this node; "" if it is found without.
     """
 
     seq: int
@@ -144,6 +145,7 @@ class Tick(msgspec.Struct, kw_only=True):
     instance: str = ""
     node_name: str = ""
     version: str = ""
+    home: str = ""
 
 
 class Marks(NamedTuple):

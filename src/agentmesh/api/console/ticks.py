@@ -44,10 +44,13 @@ class Ticker:
         node: The node.
         beat_s: Shortest time between two frames of one client, seconds.
         now: The wall clock, Unix seconds.
+        home: The home directory, if commands must be told it.
     """
 
-    def __init__(self, node: Backend, *, beat_s: float = BEAT_S, now: Callable[[], float] = time.time) -> None:
-        self._node, self._beat_s, self._now = node, beat_s, now
+    def __init__(
+        self, node: Backend, *, beat_s: float = BEAT_S, now: Callable[[], float] = time.time, home: str = ""
+    ) -> None:
+        self._node, self._beat_s, self._now, self._home = node, beat_s, now, home
         self._instance = secrets.token_hex(8)
         self._name = self._version = ""
         self._marks = node.marks()
@@ -120,6 +123,7 @@ class Ticker:
             instance=self._instance,
             node_name=self._name,
             version=self._version,
+            home=self._home,
         )
         if after is None or not self._floor <= after <= marks.seq:
             tick.resync = True
