@@ -1,1 +1,0 @@
-import{A as e,R as t,z as n}from"./index-DSWyTFv_.js";var r=new Set([`$$slots`,`$$events`,`$$legacy`]);function i(i,a){let o=t(a,r),s={name:`x`,size:24,node:[[`path`,{d:`M18 6 6 18`}],[`path`,{d:`m6 6 12 12`}]]};e(i,n(()=>o,{get icon(){return s}}))}export{i as t};
