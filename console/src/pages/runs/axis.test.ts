@@ -1,5 +1,8 @@
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { Axis, FOLD_US, inSight, STRETCHES_MAX, Stretches } from './axis'
+
+// A machine may be slow; nothing here waits for time.
+vi.setConfig({ testTimeout: 60_000 })
 
 const S = 1_000_000
 

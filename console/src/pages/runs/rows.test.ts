@@ -1,5 +1,8 @@
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { LABELS_MAX, NO_FILTER, Rows, select, tree, type Batch, type Filter, type Task } from './rows'
+
+// A machine may be slow; nothing here waits for time.
+vi.setConfig({ testTimeout: 60_000 })
 
 /** A generator of the same numbers every time (mulberry32). */
 function random(seed: number): (below: number) => number {

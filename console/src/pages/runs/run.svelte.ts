@@ -43,6 +43,7 @@ export class Run {
   private busy = false
   private again = false
   private anewMs = -ANEW_MS
+  private anewDue: ReturnType<typeof setTimeout> | undefined
   private othersDue: ReturnType<typeof setTimeout> | undefined
   private labelsAsked = ''
 
@@ -68,13 +69,15 @@ export class Run {
       off()
       document.removeEventListener('visibilitychange', seen)
       clearTimeout(this.othersDue)
+      clearTimeout(this.anewDue)
       this.stopped.abort()
     }
   }
 
   /** Ask for everything again. */
   reload(): void {
-    if (!this.busy) void this.load()
+    if (this.busy) this.anew()
+    else void this.load()
   }
 
   /** Return what a row says, "" while it is not known; reactive. */
@@ -114,7 +117,9 @@ export class Run {
   private news(): void {
     if (document.hidden && this.loaded) return
     this.again = true
-    if (!this.busy) void this.tail(false)
+    if (this.busy) return
+    // A first attempt may have failed: the daemon was away.
+    void (this.loaded ? this.tail(false) : this.load())
   }
 
   private async ask(query: { start?: number; upto?: number; after?: number; limit?: number; remote?: boolean }): Promise<Answer> {
@@ -195,10 +200,12 @@ export class Run {
 
   /** Load the run again: the log is another one, or lost events; not more often than every few seconds. */
   private anew(): void {
-    const now = performance.now()
-    if (now - this.anewMs < ANEW_MS) return
-    this.anewMs = now
-    setTimeout(() => this.stopped.signal.aborted || this.reload(), 0)
+    const waitMs = Math.max(0, this.anewMs + ANEW_MS - performance.now())
+    this.anewDue ??= setTimeout(() => {
+      this.anewDue = undefined
+      this.anewMs = performance.now()
+      this.reload()
+    }, waitMs)
   }
 
   private async guarded(work: () => Promise<void>): Promise<void> {
