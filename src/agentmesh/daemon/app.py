@@ -32,7 +32,6 @@ from agentmesh.core.trust.config import TrustConfig
 from agentmesh.daemon.bridging import Bridging
 from agentmesh.daemon.capacity import capacity_tier
 from agentmesh.daemon.changes import note_settings
-from agentmesh.daemon.explain import running
 from agentmesh.daemon.exporting import open_spans
 from agentmesh.daemon.home import Home, default_home, write_atomic
 from agentmesh.daemon.http import Server, make_partner_server, make_server
@@ -70,6 +69,7 @@ from agentmesh.store.trust import TrustStore
 
 if TYPE_CHECKING:
     from agentmesh.net.tlsca import CaNetwork
+    from agentmesh.wire.config_views import ConfigView
 
 _log = logging.getLogger("agentmesh.daemon")
 
@@ -178,7 +178,7 @@ async def serve(loaded: Loaded, profile: str | None = None) -> int:
             node,
             access=access,
             registries=bridging,
-            config_of=running(loaded, profile),
+            config_of=lambda: _config_view(loaded, profile),
             port_of=lambda: port,
             on_shutdown=lambda: stop.request("POST /api/v1/shutdown"),
             extra_routes=[*edge.routes(), *MetricsEdge(node.measure).routes()],
@@ -210,6 +210,12 @@ async def serve(loaded: Loaded, profile: str | None = None) -> int:
         await _until_stopped(stop, app, edge, server, serving)
     _log.info("stopped (%s)", stop.reason)
     return 0
+
+
+def _config_view(loaded: Loaded, profile: str | None) -> ConfigView:
+    from agentmesh.daemon.explain import running
+
+    return running(loaded, profile)()
 
 
 def _is_stderr(log: Path) -> bool:
