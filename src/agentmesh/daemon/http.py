@@ -4,8 +4,8 @@
 50 MB does not have to spare (measured, CPython 3.11). A ``uvicorn.main`` with nothing but the server class in its
 place keeps them out; sse-starlette looks for that class there. Where uvicorn is already loaded nothing is done.
 
-Likewise ``logging.config``, with sockets, pickle and configparser, and ``email`` (1.3 MB): uvicorn needs them for a
-``log_config`` and for ``Date`` headers, and ours are off.
+Likewise ``logging.config``, with sockets, pickle and configparser (0.8 MB): uvicorn needs it for a ``log_config``, and ours is
+None. The stand-ins are gone once uvicorn is loaded, so whoever else wants these modules gets the real ones.
 """
 
 from __future__ import annotations
@@ -17,33 +17,24 @@ from collections.abc import Generator
 
 from starlette.types import ASGIApp
 
-from agentmesh.api.standins import load_without, module_of
-
-
-def _no_date(*_: object, **__: object) -> str:
-    """Stand in for ``email.utils.formatdate``, which uvicorn asks once a second for a header that is off."""
-    return ""
-
-
 _stub: types.ModuleType | None = None
 if "uvicorn" not in sys.modules:
     _stub = types.ModuleType("uvicorn.main")
     _stub.__dict__.update(Server=None, main=None, run=None)
     sys.modules["uvicorn.main"] = _stub
-load_without(
-    ("uvicorn.config", "uvicorn.server"),
-    {
-        "email": module_of("email", __path__=[]),
-        "email.utils": module_of("email.utils", formatdate=_no_date),
-        "logging.config": module_of("logging.config"),
-        "configparser": module_of("configparser", RawConfigParser=type(None)),
-    },
-)
+_standing_in: list[str] = []
+for _name, _members in (("logging.config", ()), ("configparser", ("RawConfigParser",))):
+    if _stub is not None and _name not in sys.modules:
+        _module = sys.modules[_name] = types.ModuleType(_name)
+        _module.__dict__.update(dict.fromkeys(_members, type(None)))
+        _standing_in.append(_name)
 
 import uvicorn  # noqa: E402 after the stand-ins
 from uvicorn.config import Config  # noqa: E402
 from uvicorn.server import Server as _UvicornServer  # noqa: E402
 
+for _name in _standing_in:
+    del sys.modules[_name]
 if _stub is not None:
     # Others (sse-starlette) take the server class from here.
     _stub.__dict__["Server"] = uvicorn.__dict__["Server"] = _UvicornServer
