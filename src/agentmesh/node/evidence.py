@@ -176,6 +176,7 @@ def histogram(agents: Iterable[TrustRow]) -> list[TrustBin]:
 def _digest(agents: Iterable[TrustRow]) -> str:
     total = hashlib.sha256()
     for one in agents:
-        total.update(f"{one.agent_id}\n{one.score:.4f}\n{one.tier}\n".encode())
+        # As people see the score: with more digits, two who look a second apart would differ, since evidence fades.
+        total.update(f"{one.agent_id}\n{one.score:.2f}\n{one.tier}\n".encode())
     text = total.hexdigest()
     return f"{text[:4]}-{text[4:8]}"

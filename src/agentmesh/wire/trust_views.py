@@ -111,7 +111,7 @@ class TrustList(msgspec.Struct, kw_only=True):
 
     Attributes:
         agents: Those asked for.
-        count, digest: All agents, and the digest over their ids, scores and tiers; the CLI prints the same.
+        count, digest: All agents, and the digest over their ids, scores (two digits) and tiers; the CLI prints the same.
         matching: How many fit what was asked for.
         histogram: All agents by score.
         tiers: All agents by tier.
