@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.browser import WIDE, Desk, chromium, needs_browser
+from tests.support.browser import WIDE, Desk, chromium, needs_browser, plain
 from tests.support.daemons import Daemon, Mesh, script, sees_agent, wait_until
 from tests.support.plain import plain_agent
 
@@ -109,7 +109,9 @@ def test_answers_are_those_of_the_command_that_the_page_shows(node: Daemon, desk
     desk.page.get_by_role("button", name="CLI").click()
     command = desk.page.locator("[popover] code").first.inner_text()
     printed = node.cli(*shlex.split(command)[1:]).out
-    assert command == ('agentmesh discover "book seats on a train" --trust low --weights 0.5,0.4,0.1 --local --explain')
+    assert plain(command) == (
+        'agentmesh discover "book seats on a train" --trust low --weights 0.5,0.4,0.1 --local --explain'
+    )
     shown = [
         (hit.get_by_role("link").inner_text(), hit.locator(".sum").inner_text())
         for hit in desk.page.locator(".hit").filter(has=desk.page.locator(".sum")).all()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.browser import Desk, chromium, login_link, needs_browser
-from tests.support.daemons import Daemon, Mesh, wait_until
+from tests.support.daemons import Daemon, Mesh
 from tests.support.plain import plain_agent
 
 HERE = Path(__file__).resolve().parent
@@ -188,6 +188,4 @@ def test_logging_out_ends_what_is_open(node: Daemon, browser: Any) -> None:
         desk.open("#/runs")
         assert node.cli("console", "--logout-all").code == 0
         desk.page.evaluate("location.hash = '#/peers'")
-        wait_until(
-            lambda: desk.page.get_by_text("agentmesh console").count(), "the page to say that nobody is logged in"
-        )
+        desk.page.get_by_text("You are not logged in here").first.wait_for()

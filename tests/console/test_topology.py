@@ -70,7 +70,7 @@ def test_filters_stand_in_the_address_and_ask_what_the_command_line_asks(stage: 
         assert "source=federation" in desk.page.url
         agree(desk, stage, "--window", "60m", "--source", "federation")
         desk.page.get_by_role("button", name="CLI", exact=True).click()
-        shown = desk.page.get_by_text("agentmesh topology --window 60m --source federation")
+        shown = desk.page.get_by_text("topology --window 60m --source federation")
         shown.wait_for()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Generator
 from functools import cache
@@ -173,6 +174,11 @@ class Desk:
             for one in found["violations"]
             for node in one["nodes"][:5]
         ]
+
+
+def plain(command: str) -> str:
+    """Return a command that a page shows without the home directory that it names for nodes like those of the tests."""
+    return re.sub(r"^agentmesh --home (\"[^\"]*\"|\S+) ", "agentmesh ", command)
 
 
 @cache
