@@ -60,7 +60,7 @@ async def test_both_sides_keep_the_same_receipt_of_every_outcome_and_each_verifi
 
 
 async def test_a_refusal_leaves_a_receipt_too(tmp_path: Path) -> None:
-    async with world(tmp_path, 2, agent_concurrency_max=1) as (a, b):
+    async with world(tmp_path, 2, agent_concurrency_max=1, agent_queue_wait_s=0.2) as (a, b):
         await b.serve("slow", hang)
         await until(lambda: knows(a, "slow"))
         first = await a.node.call(CallRequest(to="slow", text="hello"))

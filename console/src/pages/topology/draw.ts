@@ -42,10 +42,11 @@ interface GroupData extends MarkData {
 
 const KEY = 'agentmesh.topology'
 const KEPT_MAX = 2_000
-/** From so many pixels of its radius on a mark has its name beside it; up to so many marks all have, room or not. */
+/** From so many pixels of its radius on a mark has its name beside it; up to so many marks all have, room or not; a few always. */
 const LABELS_FROM_PX = 5
 const FORCED_FROM_PX = 9
 const NAMED_MAX = 40
+const ALWAYS_NAMED_MAX = 12
 
 const places = new Places()
 const known = new Map<string, Spot>(remembered())
@@ -415,12 +416,13 @@ export class Drawing {
     const tones: Record<string, string> = { ok: palette.ok, bad: palette.bad, idle: palette.idle, people: palette.people }
     const color = tones[data.tone ?? ''] ?? palette.idle
     const chosen = this.#chosen.mark === id
+    const marks = this.#scene?.marks ?? 0
     return {
       ...data,
       color: aside ? faded(color, 0.35) : color,
       ringColor: aside ? faded(palette.dim, 0.35) : chosen ? palette.ink : faded(palette.ink, 0.72),
       highlighted: chosen,
-      forceLabel: (this.#scene?.marks ?? 0) <= NAMED_MAX && this.#sigma.scaleSize(1) >= FORCED_FROM_PX,
+      forceLabel: marks <= ALWAYS_NAMED_MAX || (marks <= NAMED_MAX && this.#sigma.scaleSize(1) >= FORCED_FROM_PX),
       zIndex: chosen ? 3 : aside ? 1 : 2,
     }
   }
