@@ -15,9 +15,9 @@ if [ "$(id -u)" = 0 ]; then
 elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
     as_root="sudo -n"
 else
-    skipped "no chromium on this machine; install it:   sudo apt-get install chromium fonts-wqy-zenhei"
+    skipped "no chromium on this machine; install it:   sudo apt-get install chromium fonts-noto-cjk"
 fi
 echo "installing Chromium, to test the console in (once; a minute or so)"
-install() { $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" </dev/null >/dev/null 2>&1; }
-install chromium fonts-wqy-zenhei || { $as_root apt-get update -qq </dev/null >/dev/null 2>&1; install chromium fonts-wqy-zenhei; } ||
+install() { $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" </dev/null >/dev/null 2>&1; }
+install chromium fonts-noto-cjk || { $as_root apt-get update -qq </dev/null >/dev/null 2>&1; install chromium fonts-noto-cjk; } ||
     skipped "apt-get could not install chromium"
