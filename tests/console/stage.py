@@ -10,7 +10,7 @@ from tests.support.daemons import Daemon, Mesh, sees_agent, wait_until
 MARKUP = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>{{7*7}}\'"--><svg onload=window.pwned=1>'
 #: Turns the direction of what follows, hides itself, and cannot be encoded.
 MARKS = "abc\u202egnp.exe\u2066\u200b\u0000\ud800end"
-LONG = "x" * 100_000
+LONG = "x" * 4_000
 
 
 class Stage(NamedTuple):
@@ -33,7 +33,7 @@ def set_up(mesh: Mesh, agent: str) -> Stage:
         (one, "scribe", "Writes down what it is told."),
         (one, "broken", "Fails whatever it is asked."),
         (other, "echo", "Says what it hears, on the other machine."),
-        (other, "odd", f"{MARKUP} {MARKS.encode('utf-8', 'replace').decode()} {LONG[:4000]}"),
+        (other, "odd", f"{MARKUP} {MARKS.encode('utf-8', 'replace').decode()} {LONG}"),
     ):
         node.post("/api/v1/agents", {"url": f"{agent}/{name}", "door": "http", "name": name, "description": says})
     for name in ("echo", "odd"):

@@ -21,7 +21,7 @@ SHOWN = re.compile(r"(?<!/)\bagentmesh ([a-z][^'\"`<\n]*)")
 #: ``option('tag', …)`` and the flags of the filters, with the command that they are for.
 MADE = {
     "pages/discover/asked.ts": ("discover", re.compile(r"flag: '([a-z-]+)'")),
-    "pages/topology/command.ts": ("topology", re.compile(r"`--([a-z]+) ")),
+    "pages/topology/command.ts": ("topology", re.compile(r"option\('([a-z]+)'")),
     "pages/discover/call.ts": ("run", re.compile(r"option\('([a-z-]+)'")),
 }
 

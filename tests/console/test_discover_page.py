@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.browser import WIDE, Desk, chromium, needs_browser, plain
+from tests.support.browser import WIDE, Desk, needs_browser, plain
 from tests.support.daemons import Daemon, Mesh, script, sees_agent, wait_until
 from tests.support.plain import plain_agent
 
@@ -66,12 +66,6 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
             yield one
     finally:
         mesh.aclose()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.console.stage import Stage, set_up
-from tests.support.browser import NARROW, WIDE, Desk, chromium, needs_browser
+from tests.support.browser import NARROW, WIDE, Desk, needs_browser
 from tests.support.daemons import Mesh
 from tests.support.plain import plain_agent
 
@@ -36,12 +36,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         mesh.aclose()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
-
-
 @pytest.mark.parametrize(
     ("lang", "theme", "size"), LOOKS, ids=["en-light", "zh-dark", "en-dark-narrow", "zh-light-narrow"]
 )
@@ -51,7 +45,8 @@ def test_every_page_opens_and_can_be_used_by_everybody(
     with Desk(browser, stage.one, lang=lang, theme=theme, size=size).login() as desk:
         places = [*PAGES, f"#/runs/{stage.runs['completed']}", f"#/runs/{stage.runs['hostile']}"]
         for place in places:
-            desk.open(place)
+            # Every page has a title, the one before it too: a run is there when its rows are.
+            desk.open(place, "#page-title" if place in PAGES else f"[data-run='{place[7:]}'] [data-seq]")
             title = PAGES[place][lang == "zh"] if place in PAGES else ""
             if title:
                 desk.page.get_by_role("heading", level=1, name=title, exact=True).wait_for()

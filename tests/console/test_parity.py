@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.console.stage import MARKS, MARKUP
-from tests.support.browser import Desk, chromium, needs_browser
+from tests.support.browser import Desk, needs_browser
 from tests.support.daemons import Daemon, Mesh, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), needs_browser()]
@@ -30,8 +30,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 @pytest.fixture(scope="module")
-def desk(node: Daemon) -> Iterator[Desk]:
-    with chromium() as browser, Desk(browser, node).login() as one:
+def desk(node: Daemon, browser: Any) -> Iterator[Desk]:
+    with Desk(browser, node).login() as one:
         yield one
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.console.stage import Stage
-from tests.support.browser import Desk, chromium, needs_browser
+from tests.support.browser import Desk, needs_browser
 from tests.support.daemons import Mesh, sees_agent, wait_until
 from tests.support.plain import plain_agent
 
@@ -58,12 +58,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             yield Stage(laptop, server, {"run": run})
     finally:
         mesh.aclose()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.browser import Desk, chromium, login_link, needs_browser
+from tests.support.browser import Desk, login_link, needs_browser
 from tests.support.daemons import Daemon, Mesh
 from tests.support.plain import plain_agent
 
@@ -39,12 +39,6 @@ def node(mesh: Mesh) -> Iterator[Daemon]:
         )
         daemon.post("/api/v1/calls", {"to": "echo", "text": "hello"})
         yield daemon
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
 
 
 @contextlib.contextmanager

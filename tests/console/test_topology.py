@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.console.stage import Stage, called, set_up
-from tests.support.browser import Desk, chromium, needs_browser
+from tests.support.browser import Desk, needs_browser
 from tests.support.daemons import Mesh, wait_until
 from tests.support.plain import plain_agent
 
@@ -23,12 +23,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             yield set_up(mesh, agent)
     finally:
         mesh.aclose()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
 
 
 def said_by(desk: Desk) -> tuple[str, str]:

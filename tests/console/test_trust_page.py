@@ -11,7 +11,7 @@ import pytest
 
 from agentmesh.identity.keys import KeyPair
 from tests.console.stage import MARKUP, called
-from tests.support.browser import Desk, chromium, needs_browser
+from tests.support.browser import Desk, needs_browser
 from tests.support.daemons import Daemon, Mesh, sees_agent, wait_until
 from tests.support.plain import plain_agent
 
@@ -38,12 +38,6 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, Da
             yield one, other
     finally:
         mesh.aclose()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
 
 
 def log_of(node: Daemon, query: str = "") -> Any:

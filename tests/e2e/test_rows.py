@@ -193,3 +193,4 @@ def test_runs_are_listed_by_agent_state_kind_and_time_with_their_number(node: Da
     assert f"run_{newest[0][:8]}" in shown.out
     assert "3 of 12 runs" in shown.err
     assert json.loads(node.cli("trace", "--list", "--agent", "nobody-at-all", "--json").out)["total"] == 0
+    assert "no run fits" in (nobody := node.cli("trace", "--list", "--agent", "nobody-at-all")).out + nobody.err

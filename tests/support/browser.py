@@ -7,6 +7,7 @@ are coroutines.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import shutil
@@ -43,15 +44,12 @@ WIDE, NARROW = (1280, 800), (400, 800)
 
 def needs_browser() -> pytest.MarkDecorator:
     """Return the mark of tests that need a browser; they say what is missing when they are skipped."""
+    missing = ""
     if not CHROMIUM:
-        return pytest.mark.skip(
-            reason="no Chromium here (Debian: apt-get install chromium): the console was not looked at"
-        )
-    try:
-        import playwright.sync_api  # noqa: F401
-    except ImportError:
-        return pytest.mark.skip(reason="playwright is not installed: the console was not looked at")
-    return pytest.mark.skipif(False, reason="there is a browser")
+        missing = "no Chromium here (Debian: apt-get install chromium)"
+    elif importlib.util.find_spec("playwright") is None:
+        missing = "playwright is not installed"
+    return pytest.mark.skipif(bool(missing), reason=f"{missing}: the console was not looked at")
 
 
 @contextlib.contextmanager

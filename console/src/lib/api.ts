@@ -1,5 +1,5 @@
 /**
- * The daemon's HTTP API, typed from its own description (`schema.d.ts`, made by `npm run types`). The page is served by the
+ * The daemon's HTTP API, typed from its own description (`schema.d.ts`, made by `tools/console_types.py`). The page is served by the
  * daemon, so the session's cookie goes along and nothing else is ever asked. Browsers hand the cookie to other ports of this host as
  * well, so each request also carries what the login left in the storage of this origin, which they cannot read.
  */

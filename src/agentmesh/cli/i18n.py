@@ -214,6 +214,7 @@ ZH: dict[str, str] = {
     "withdrawn": "已退出",
     "unsigned: others see it as low trust": "未签名:其他节点视为低信任",
     "no runs yet": "还没有运行记录",
+    "no run fits": "没有符合条件的运行记录",
     "{shown} of {total} runs": "{total} 个运行中的 {shown} 个",
     "{shown} of {matching} rows that fit": "符合条件的 {matching} 行中的 {shown} 行",
     "connecting": "正在连接",

@@ -58,7 +58,12 @@ def moment(text: str) -> int:
 def show_runs(out: Output, mesh: SyncMesh, limit: int, filters: Any) -> None:
     """List runs that fit, newest first."""
     found = mesh.find_runs(limit or RUNS_SHOWN, **filters)
-    if not out.listing(found.runs, found, i18n.t("no runs yet"), "agentmesh run --to NAME 'text'"):
+    none, then = (
+        ("no run fits", "agentmesh trace --list")
+        if any(filters.values())
+        else ("no runs yet", "agentmesh run --to NAME 'text'")
+    )
+    if not out.listing(found.runs, found, i18n.t(none), then):
         return
     now_s = time.time()
     head = ["RUN", "STATE", "AGENTS", "CALLS", "EVENTS", "AGO", "TOOK"]

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { listCommand, moment, traceCommands, word } from './commands'
+import { listCommand, moment, traceCommands } from './commands'
 import { NO_FILTER, type Task } from './rows'
 
 const call = (task_id: string, state: string): Task => ({
@@ -18,12 +18,9 @@ const call = (task_id: string, state: string): Task => ({
 })
 
 describe('commands to copy', () => {
-  test('quote what a shell would take apart, and leave out what no line can hold', () => {
-    expect(word('calc@anna')).toBe('calc@anna')
-    expect(word('it’s $(rm -rf /) `x`')).toBe("'it’s $(rm -rf /) `x`'")
-    expect(word("o'clock")).toBe("'o'\\''clock'")
-    expect(word('a\nb')).toBe('')
-    expect(traceCommands('1f3a', { ...NO_FILTER, agent: 'a;b', since: 7 }, [])).toEqual(["agentmesh trace 1f3a --agent 'a;b' --since 7"])
+  test('name every filter, whatever characters it has', () => {
+    expect(traceCommands('1f3a', { ...NO_FILTER, agent: 'a;b', since: 7 }, [])).toEqual(['agentmesh trace 1f3a --agent "a;b" --since 7'])
+    expect(traceCommands('1f3a', { ...NO_FILTER, agent: '-a\n$(id)' }, [])).toEqual(["agentmesh trace 1f3a $'--agent=-a\\n$(id)'"])
   })
   test('say the filters of the page', () => {
     expect(traceCommands('1f3a', NO_FILTER, [])).toEqual(['agentmesh trace 1f3a'])

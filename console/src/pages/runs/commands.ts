@@ -1,17 +1,12 @@
 /** The commands that print what the pages of runs show. */
+import { option } from '../../lib/command'
 import { isFailed, type Filter, type Task } from './rows'
 
 /** Calls that one command names; the daemon takes 64 in a list. */
 const TASKS_MAX = 60
 
-/** Write a word so that a shell takes it as one; "" for what cannot stand in a line. */
-export function word(text: string): string {
-  if (/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/.test(text)) return ''
-  return /^[\w.,:@/+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
-}
-
 function options(pairs: readonly (readonly [string, string])[]): string {
-  return pairs.map(([name, value]) => (value && word(value) ? ` --${name} ${word(value)}` : '')).join('')
+  return pairs.map(([name, value]) => (value ? ` ${option(name, value)}` : '')).join('')
 }
 
 /**

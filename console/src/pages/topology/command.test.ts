@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { commandOf, quoted } from './command'
+import { commandOf } from './command'
 
 test('the command is the one that prints the same rows', () => {
   expect(commandOf(300, '', '')).toBe('agentmesh topology')
@@ -7,6 +7,6 @@ test('the command is the one that prints the same rows', () => {
   expect(commandOf(90, '', '')).toBe('agentmesh topology --window 90s')
 })
 test('a zone of a stranger cannot leave its quotes', () => {
-  expect(quoted("x'; rm -rf ~ #")).toBe(`'x'\\''; rm -rf ~ #'`)
-  expect(quoted('a\nb\u202E$(id)')).toBe("'ab$(id)'")
+  expect(commandOf(300, '', 'x"$(rm -rf ~) #')).toBe(`agentmesh topology --zone 'x"$(rm -rf ~) #'`)
+  expect(commandOf(300, '', '-a\nb\u202E')).toBe("agentmesh topology $'--zone=-a\\nb\\u202e'")
 })
