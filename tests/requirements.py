@@ -2709,6 +2709,18 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    # -- messages, topics, shared state ------------------------------------------------------------------------------
+    "mail.message": Requirement(
+        "RQ1 §5, RQ3 AgentMessage and ConsistencyLevel, issue 7.2",
+        "A message has id, sender, recipient, type, priority, TTL and time; bad ones are refused with a code, by whom ever made.",
+        _in(
+            "unit/core/test_courier_message.py",
+            "what_was_sent_is_what_is_read",
+            "any_bytes_are_read_or_refused",
+            "a_bad_message_is_refused_from_an_application_and_from_a_peer",
+            "consistency_levels_are_ordered_and_named",
+        ),
+    ),
     # -- the console -------------------------------------------------------------------------------------------------
     "console.build": Requirement(
         "issue 6.1, RQ4 M2",

@@ -27,6 +27,7 @@ FLOORS = {
     "obs": 4,
     "sim": 4,
     "embed": 4,
+    "engines": 4,
     "node": 5,
     "sdk": 5,
     "api": 6,

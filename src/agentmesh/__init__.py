@@ -3,7 +3,7 @@
 Floors (imports go down only; ``tests/test_floors.py`` holds the wall):
 
     8  cli        7  daemon      6  api, adapters      5  node, sdk
-    4  net, store, obs, sim, embed                     3  wire
+    4  net, store, engines, obs, sim, embed            3  wire
     2  core       1  codec, identity                   0  errors, ids
 
 The public names below load on first use, so that ``agentmesh --version`` never pays for a network stack.
