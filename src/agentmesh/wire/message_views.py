@@ -294,8 +294,8 @@ class TopicRules(msgspec.Struct, kw_only=True):
     """
 
     pattern: str
-    publish: list[str] = ["*"]
-    subscribe: list[str] = ["*"]
+    publish: list[str] = msgspec.field(default_factory=lambda: ["*"])
+    subscribe: list[str] = msgspec.field(default_factory=lambda: ["*"])
 
 
 class TopicRequest(msgspec.Struct, kw_only=True):
@@ -371,3 +371,61 @@ class PresenceView(msgspec.Struct, kw_only=True):
     node_id: str
     state: Literal["join", "leave", "lost"]
     ts: int
+
+
+class GroupList(msgspec.Struct, kw_only=True):
+    """``GET /api/v1/groups``."""
+
+    groups: list[GroupView]
+
+
+class PresenceList(msgspec.Struct, kw_only=True):
+    """``GET /api/v1/presence``, newest first."""
+
+    agents: list[PresenceView]
+
+
+class RulesRequest(msgspec.Struct, kw_only=True):
+    """``PUT /api/v1/topics/rules``: all rules of this node from now on, the first that fits decides."""
+
+    rules: list[TopicRules]
+
+
+class LeaseRequest(msgspec.Struct, kw_only=True):
+    """``POST /api/v1/topics/{topic}/groups/{group}/ack``: work that is done, or given back (``back``)."""
+
+    leases: list[str]
+    back: bool = False
+
+
+class TopicRemoved(msgspec.Struct, kw_only=True):
+    """``DELETE /api/v1/topics/{name}``: whether there was such a topic."""
+
+    name: str
+    removed: bool
+
+
+class CloudEventIn(msgspec.Struct, kw_only=True):
+    """``POST /api/v1/cloudevents``: one CloudEvent 1.0 in the structured mode; extensions that we do not know are passed over.
+
+    Attributes:
+        specversion: "1.0".
+        id, source, type: As in CloudEvents; ``source`` and ``id`` together are what a repeated event is known by.
+        subject: The topic's subject; "" = ``type``.
+        time: Not kept: what is published has the time of its publication.
+        datacontenttype, data, data_base64: The payload.
+        retain: Extension: keep it as the last value of its subject.
+        sender: Extension: agent of this node in whose name it is published; "" = the node.
+    """
+
+    id: str
+    source: str
+    type: str
+    specversion: str = "1.0"
+    subject: str = ""
+    time: str = ""
+    datacontenttype: str = ""
+    data: Any = None
+    data_base64: str | None = None
+    retain: bool = False
+    sender: str = ""
