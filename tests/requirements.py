@@ -2721,6 +2721,33 @@ REQUIREMENTS: dict[str, Requirement] = {
             "consistency_levels_are_ordered_and_named",
         ),
     ),
+    "mail.session": Requirement(
+        "RQ1 §4, issue 7.4",
+        "Two agents agree on keys with one signed handshake; each letter is AES-256-GCM under keys that only go forward.",
+        _in(
+            "unit/identity/test_session.py",
+            "both_ends_know_each_other_and_understand_each_other_both_ways",
+            "keys_and_letters_are_what_the_specification_says_computed_by_another_library",
+            "a_letter_altered_cut_or_moved_in_any_way_does_not_open",
+            "no_nonce_is_used_twice_whatever_is_sealed_again_under_which_number",
+            "the_key_changes_with_each_era_and_that_before_the_last_is_forgotten",
+            "who_replays_an_offer_gets_an_answer_that_opens_nothing",
+            "a_point_of_low_order_is_refused_on_both_sides_though_it_is_signed",
+        ),
+    ),
+    "mail.sealed": Requirement(
+        "RQ1 §4, issue 7.4, standards (a) E2E",
+        "Mail that others carry is a JWE around a JWS: any JOSE library reads it, one agent opens it, none forges it.",
+        _in(
+            "unit/identity/test_sealed.py",
+            "another_library_opens_and_verifies_a_letter_by_the_standards_alone",
+            "a_letter_made_by_another_library_opens_here",
+            "the_agreement_is_that_of_rfc_8037_a_6",
+            "a_letter_altered_in_any_byte_or_cut_anywhere_does_not_open",
+            "a_recipient_cannot_pass_a_letter_on_as_if_it_had_been_written_to_another",
+            "nobody_seals_in_anothers_name",
+        ),
+    ),
     # -- the console -------------------------------------------------------------------------------------------------
     "console.build": Requirement(
         "issue 6.1, RQ4 M2",

@@ -151,8 +151,8 @@ def respond(
 class Channel:
     """One end of a session; made by ``Initiator.finish`` and ``respond`` only.
 
-    No (key, nonce) ever covers two letters. The two directions have keys of their own. The nonce is a count of 4 bytes and the seq
-    of 8: the count is 0 when a seq is higher than all before it, which happens once, and else the next number of a
+    No (key, nonce) ever covers two letters. The two directions have keys of their own. The nonce is a count of 4 bytes and the
+    seq of 8: the count is 0 when a seq is higher than all before it, which happens once, and else the next number of a
     counter that this end never turns back. So a letter that is sent again, even changed, is a new ciphertext under a new nonce,
     whatever the caller does. Channels are never stored: after a restart there are new keys.
 

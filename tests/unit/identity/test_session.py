@@ -60,7 +60,13 @@ def sha256(raw: bytes) -> bytes:
 
 
 def initiator(**over: Any) -> Initiator:
-    parts: dict[str, Any] = {"key": ALICE, "to": BOB.public, "entropy": entropy(1), "now_ms": NOW_MS, "context": CONTEXT}
+    parts: dict[str, Any] = {
+        "key": ALICE,
+        "to": BOB.public,
+        "entropy": entropy(1),
+        "now_ms": NOW_MS,
+        "context": CONTEXT,
+    }
     return Initiator(**{**parts, **over})
 
 
@@ -79,14 +85,18 @@ def refusal(call: Any, *args: Any) -> tuple[type[MeshError], str]:
 
 def test_both_ends_know_each_other_and_understand_each_other_both_ways() -> None:
     alice = initiator()
-    assert len(alice.offer) == OFFER_BYTES and peek_recipient(alice.offer) == BOB.public
+    assert len(alice.offer) == OFFER_BYTES
+    assert peek_recipient(alice.offer) == BOB.public
     answer, theirs, sender = respond(BOB, alice.offer, entropy(2), NOW_MS + SKEW_MS_MAX, CONTEXT)
     ours = alice.finish(answer)
-    assert len(answer) == ANSWER_BYTES and sender == theirs.peer == ALICE.public and ours.peer == BOB.public
+    assert len(answer) == ANSWER_BYTES
+    assert sender == theirs.peer == ALICE.public
+    assert ours.peer == BOB.public
     for seq, plain in enumerate((b"", b"hello", bytes(1000))):
         there, back = ours.seal(seq, b"head", plain), theirs.seal(seq, b"head", plain)
         assert theirs.open(seq, b"head", there) == plain == ours.open(seq, b"head", back)
-        assert len(there) == len(plain) + OVERHEAD_BYTES and there != back
+        assert len(there) == len(plain) + OVERHEAD_BYTES
+        assert there != back
 
 
 def test_keys_and_letters_are_what_the_specification_says_computed_by_another_library() -> None:
@@ -155,7 +165,12 @@ def test_nobody_talks_with_oneself_or_with_keys_of_another_size() -> None:
     assert refusal(lambda: initiator(entropy=b"short")) == (LimitError, "session.size")
     assert refusal(respond, BOB, initiator().offer, b"short", NOW_MS, CONTEXT) == (LimitError, "session.size")
     # Signed by Bob for Bob: a reflected identity.
-    said = b"\x01" + BOB.public + BOB.public + X25519PrivateKey.from_private_bytes(entropy(1)).public_key().public_bytes_raw()
+    said = (
+        b"\x01"
+        + BOB.public
+        + BOB.public
+        + X25519PrivateKey.from_private_bytes(entropy(1)).public_key().public_bytes_raw()
+    )
     said += NOW_MS.to_bytes(8, "big")
     own = said + BOB.sign(b"agentmesh/1 session offer\n" + said)
     assert refusal(respond, BOB, own, entropy(2), NOW_MS) == (SignatureError, "session.self")
@@ -241,7 +256,7 @@ def test_the_key_changes_with_each_era_and_that_before_the_last_is_forgotten() -
     assert theirs.open(2 * ERA - 1, b"", letters[2 * ERA - 1])
     assert refusal(ours.seal, 0, b"", b"x") == (StateError, "session.forgotten")
     for channel in (ours, theirs):
-        for eras in (channel._seal, channel._open):
+        for eras in (channel._seal, channel._open):  # pyright: ignore[reportPrivateUsage]
             assert len(eras.ciphers) <= 3
 
 
@@ -259,8 +274,10 @@ def test_a_session_is_old_after_an_hour_or_when_the_clock_was_set_back_or_after_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ours, _ = pair()
-    assert not ours.is_old(NOW_MS) and not ours.is_old(NOW_MS + AGE_MS_MAX - 1)
-    assert ours.is_old(NOW_MS + AGE_MS_MAX) and ours.is_old(NOW_MS - AGE_MS_MAX)
+    assert not ours.is_old(NOW_MS)
+    assert not ours.is_old(NOW_MS + AGE_MS_MAX - 1)
+    assert ours.is_old(NOW_MS + AGE_MS_MAX)
+    assert ours.is_old(NOW_MS - AGE_MS_MAX)
     assert LETTERS_MAX == 1 << 31
     monkeypatch.setattr(sessions, "LETTERS_MAX", 3)
     ours.seal(2, b"", b"")
