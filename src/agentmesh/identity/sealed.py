@@ -252,9 +252,13 @@ def _jose() -> _Jose:
     registry.max_protected_header_length = HEADER_CHARS_MAX
     registry.max_ciphertext_length = SEALED_BYTES_MAX
 
-    return _Jose(
-        lambda header, text, key: jwe.encrypt_compact(header, text, key, registry=registry),
-        lambda raw, key: jwe.decrypt_compact(raw, key, registry=registry).plaintext or b"",
-        lambda jwk: OKPKey.import_key({**jwk}),
-        JoseError,
-    )
+    def encrypt(header: dict[str, Any], text: str, key: Any) -> str:
+        return jwe.encrypt_compact(header, text, key, registry=registry)
+
+    def decrypt(raw: bytes, key: Any) -> bytes:
+        return jwe.decrypt_compact(raw, key, registry=registry).plaintext or b""
+
+    def key(jwk: dict[str, str]) -> OKPKey:
+        return OKPKey.import_key({**jwk})
+
+    return _Jose(encrypt, decrypt, key, JoseError)
