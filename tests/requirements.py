@@ -3008,6 +3008,16 @@ REQUIREMENTS: dict[str, Requirement] = {
         "make test installs the browser when it may, and says plainly what it skips when it may not.",
         _in("shell/test_browser_script.py", "whoever_may_not_install_is_told_the_command"),
     ),
+    "engines.critical": Requirement(
+        "issue 7.7, RQ3 consistency",
+        "SQLite, NATS JetStream and etcd give the same compare-and-set; what was not done, and what is not known, is said.",
+        _in(
+            "contract/test_critical.py",
+            "a_write_takes_place_only_against_the_expected_revision",
+            "of_many_that_write_at_once_one_wins",
+            "an_engine_that_is_not_there_is_said_so",
+        ),
+    ),
     "house.floors": Requirement(
         "issue 2.1",
         "Imports go down only; the core has no clock, socket or chance of its own.",

@@ -35,8 +35,9 @@ FLOORS = {
     "daemon": 7,
     "cli": 8,
 }
-#: One-way streets within a floor (adr/0004): an id that is none raises an error, a signature covers canonical bytes.
-STEPS = {("ids", "errors"), ("identity", "codec")}
+#: One-way streets within a floor (adr/0004): an id that is none raises an error, a signature covers canonical bytes;
+#: an engine (adr/0009) keeps its file and its tasks as everybody does.
+STEPS = {("ids", "errors"), ("identity", "codec"), ("engines", "store"), ("engines", "net")}
 #: What would bring a clock, a socket or global randomness into code that must replay exactly.
 IMPURE = {"asyncio", "socket", "ssl", "sqlite3", "time", "datetime", "secrets", "uuid"}
 PURE_ROOMS = {room for room, floor in FLOORS.items() if floor <= 3} | {"sim"}

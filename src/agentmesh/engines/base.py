@@ -50,8 +50,13 @@ class CriticalStore(Protocol):
         """Where it is, without credentials: ``sqlite:…``, ``nats://…``, ``etcd://…``."""
         ...
 
+    @property
+    def warnings(self) -> list[str]:
+        """What its operator should know, in sentences, such as what could not be checked."""
+        ...
+
     async def open(self) -> None:
-        """Connect and check that the engine can promise what is asked of it.
+        """Connect and check that the engine can promise what is asked of it. Every other method does so if it must.
 
         Raises:
             ConfigError: it cannot, such as a NATS server older than 2.12.3 or a bucket with one replica (code
