@@ -1,8 +1,9 @@
 """Critical state in a JetStream bucket, in the form of NATS's own key-value stores, so that ``nats kv`` reads it.
 
-A write is a message with the last sequence that its subject must have. Reading from whoever believes to lead the stream is not
-enough: a leader that was paused or cut off answers with old values until it learns better. So a read on a cluster is confirmed by a
-message that the cluster accepts only while the value read is the last one (docs/spec/engines.md §3). It costs what a write does.
+A write is a message with the last sequence that its subject must have. Reading from whoever believes to lead the stream is
+not enough: a leader that was paused or cut off answers with old values until it learns better. So a read on a cluster is
+confirmed by a message that the cluster accepts only while the value read is the last one (docs/spec/engines.md §3). It costs
+what a write does.
 """
 
 from __future__ import annotations
