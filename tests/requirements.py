@@ -2147,6 +2147,16 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "courier.accounts": Requirement(
+        "RQ3 reliable messages, issue 7.2, docs/spec/courier.md §1",
+        "Over any network, what is submitted is delivered once and in order of its conversation, or comes back with a reason.",
+        _in(
+            "unit/core/test_courier.py",
+            "every_item_is_delivered_once_and_in_order_or_comes_back_with_a_reason",
+            "what_a_session_still_had_comes_back_in_order_when_it_ends",
+            "a_message_that_is_submitted_arrives_on_every_lane",
+        ),
+    ),
     "swim.detect": Requirement(
         "issue 3.1, RQ1, docs/spec/swim.md §3 §5",
         "A crash is declared by every watcher within 12 s; 5 s pauses at 25 % loss kill nobody; lies kill nobody.",
