@@ -2745,6 +2745,20 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_point_of_low_order_is_refused_on_both_sides_though_it_is_signed",
         ),
     ),
+    "mail.agreement": Requirement(
+        "issue 7.4, standards (a) E2E pitfalls",
+        "Each agent's manifest names an X25519 key that changes each day; private halves are kept while mail may come.",
+        (
+            *_in(
+                "unit/store/test_agreements.py",
+                "a_key_is_drawn_once_a_day_and_read_again_after_a_restart",
+                "a_key_outlives_each_manifest_that_names_it",
+                "a_key_is_destroyed_when_no_mail_to_it_can_come_any_more",
+                "on_a_full_disk_no_key_is_drawn_and_the_old_ones_stay",
+            ),
+            *_in("unit/node/test_agreements.py", "a_manifest_names_a_key_that_opens_what_is_sealed_to_it"),
+        ),
+    ),
     "mail.sealed": Requirement(
         "RQ1 §4, issue 7.4, standards (a) E2E",
         "Mail that others carry is a JWE around a JWS: any JOSE library reads it, one agent opens it, none forges it.",

@@ -1,8 +1,8 @@
 """Agreement keys: the X25519 keys to which mail for an agent is sealed while no session is open (docs/spec/sealed.md §5).
 
-They are random and have nothing to do with the agent's Ed25519 key, which is never converted. The node of an agent makes a new
-one each day and names it in the agent's manifest (``params.key_agreement``, a JWK of RFC 8037), so that the agent's own signature
-covers it. The private half is kept until no lawful mail to it can be under way any more, then it is destroyed: who
+They are random and have nothing to do with the agent's Ed25519 key, which is never converted. The node of an agent draws a new
+one each day and names it in the agent's manifest (``params.key_agreement``, a JWK of RFC 8037), so that the agent's own
+signature covers it. The private half is kept until no lawful mail to it can be under way any more, then it is destroyed: who
 steals the disk later cannot open what was sealed before. ``kid`` is the RFC 7638 thumbprint of the key.
 """
 
@@ -21,13 +21,11 @@ from agentmesh.identity.claims import SECONDS_MAX
 from agentmesh.identity.jws import b64url, unb64url
 
 SECRET_BYTES = 32
-#: Seconds after which an agent gets a new key.
-ROTATE_S = 86_400
-#: How long a sender may seal to a key it has seen, seconds after it was made: until its manifest has surely been renewed.
-USE_S = 2 * ROTATE_S
-#: How long the private half is kept, seconds after it was made: the use of the key, then the longest life of a message
-#: (7 days), and a day for clocks and carriers.
-KEEP_S = USE_S + 7 * 86_400 + 86_400
+#: A key older than this is replaced when the manifest is signed again, which happens several times a day.
+ROTATE_S = 43_200
+#: How long the private half is kept after the last manifest that names it has ended: the longest life of a message (7 days)
+#: and a day for clocks and carriers.
+KEEP_S = 8 * 86_400
 #: Name of the member of the manifest's extension.
 PARAM = "key_agreement"
 _KID = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
@@ -52,25 +50,25 @@ class AgreementKey:
 
     Args:
         secret: 32 secret random bytes.
-        made: Unix second.
+        made, exp: Unix seconds: when it was drawn, and after which nothing is sealed to it.
 
     Raises:
         LimitError: the secret is not 32 bytes (code "agreement.size").
     """
 
-    __slots__ = ("kid", "made", "secret", "x")
+    __slots__ = ("exp", "kid", "made", "secret", "x")
 
-    def __init__(self, secret: bytes, made: int) -> None:
+    def __init__(self, secret: bytes, made: int, exp: int) -> None:
         if len(secret) != SECRET_BYTES:
             raise LimitError(f"an agreement key has {SECRET_BYTES} secret bytes", code="agreement.size")
-        self.secret, self.made = bytes(secret), made
+        self.secret, self.made, self.exp = bytes(secret), made, exp
         self.x = crypto_scalarmult_base(self.secret)
         self.kid = thumbprint(self.x)
 
     @property
     def public(self) -> Agreement:
         """What others seal to."""
-        return Agreement(self.kid, self.x, self.made + USE_S)
+        return Agreement(self.kid, self.x, self.exp)
 
     def __repr__(self) -> str:
         return f"<AgreementKey {self.kid}>"

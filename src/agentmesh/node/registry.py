@@ -23,6 +23,7 @@ from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.manifest import Manifest, build_card, read_record, sign_card, sign_tombstone
 from agentmesh.ids import AgentId, NodeId, is_name
 from agentmesh.net.tasks import TaskScope
+from agentmesh.node.agreements import Agreements
 from agentmesh.node.config import NodeConfig
 from agentmesh.node.door import Door, Health
 from agentmesh.store.keyfile import load_or_create_key
@@ -198,6 +199,7 @@ class Registry:
         self._gate = asyncio.Semaphore(_CHECKS_AT_ONCE)
         self._checking: set[AgentId] = set()
         self.warnings: list[str] = []
+        self._agreements = Agreements(self.warnings)
         #: Called when an agent came, changed, went, or turned healthy or unhealthy.
         self.on_change: list[Callable[[], None]] = []
 
@@ -354,6 +356,16 @@ class Registry:
             return self._keys_dir / "bridges" / f"{sha256(f'{saved.origin} {name}'.encode()).hexdigest()[:40]}.key"
         return (self._keys_dir / "tenants" / saved.tenant if saved.tenant else self._keys_dir) / f"{name}.key"
 
+    def _agreement_file(self, saved: Saved) -> Path | None:
+        """Return where its agreement keys lie: none for what nobody signs, and for agents that another registry told of."""
+        return None if saved.unsigned or saved.origin or saved.card else self._key_file(saved).with_suffix(".x25519")
+
+    def agreement_keys(self, agent_id: str) -> dict[str, bytes]:
+        """Return the private keys by kid to which mail for a local agent may be sealed (``identity.sealed.unseal``)."""
+        agent = self.get(agent_id)
+        path = self._agreement_file(agent.saved) if agent else None
+        return self._agreements.secrets(path) if path else {}
+
     def _manifest(self, saved: Saved, key: KeyPair | None) -> Manifest:
         now = int(time.time())
         if saved.card is not None:
@@ -382,7 +394,11 @@ class Registry:
             seq=self._state.next_seq(key.did, int(time.time() * 1000)),
             iat=now,
             exp=now + self._config.manifest_life_s,
-            params={**saved.params, **({"organisation": vouched} if vouched else {})},
+            params=self._agreements.named(
+                {**saved.params, **({"organisation": vouched} if vouched else {})},
+                self._agreement_file(saved),
+                self._config.manifest_life_s,
+            ),
             streaming=True,
         )
         if not saved.unsigned:
@@ -400,6 +416,8 @@ class Registry:
             if not agent.saved.origin:
                 self._state.delete_registration(agent.saved.key)
             self._bury(agent)
+            if path := self._agreement_file(agent.saved):
+                self._agreements.forget(path)
             if agent.saved.origin and not returns:
                 with suppress(OSError):  # a key for each entry that ever was could fill the disk
                     self._key_file(agent.saved).unlink()

@@ -46,7 +46,7 @@ def load_key(path: Path) -> KeyPair:
         ConfigError: "key.missing", and as ``load_or_create_key``.
     """
     try:
-        text = _load(path, "key")
+        text = load_secret(path, "key", _FILE_BYTES_MAX)
     except FileNotFoundError as error:
         raise ConfigError(f"there is no key in {path}", code="key.missing", hint=f"ls -l {path.parent}") from error
     return _key_in(path, text)
@@ -104,22 +104,27 @@ def make_private(directory: Path) -> None:
 
 def _load_or_create(path: Path, what: str, content: Callable[[], str]) -> str:
     try:
-        return _load(path, what)
+        return load_secret(path, what, _FILE_BYTES_MAX)
     except FileNotFoundError:
         pass
     try:
         make_private(path.parent)
-        _create(path, content().encode("ascii"))
+        _create(path, content().encode("ascii"), _place)
     except OSError as error:
         raise full_error(error, path.parent) from error
     try:
-        return _load(path, what)
+        return load_secret(path, what, _FILE_BYTES_MAX)
     except FileNotFoundError as error:
         raise full_error(error, path.parent) from error
 
 
-def _load(path: Path, what: str) -> str:
-    """Return a secret file's text. Raises ConfigError, FileNotFoundError."""
+def load_secret(path: Path, what: str, bytes_max: int) -> str:
+    """Return the text of a secret file, at most so many bytes of it.
+
+    Raises:
+        ConfigError: "WHAT.permissions" (others can read it), "WHAT.unreadable". The file is as it was.
+        FileNotFoundError: there is none.
+    """
     try:
         # Without O_NONBLOCK a FIFO in its place would stop the daemon for ever.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -140,15 +145,28 @@ def _load(path: Path, what: str) -> str:
                 why="whoever reads it can act as this node",
                 hint=f"chmod 600 {path}",
             )
-        return os.read(fd, _FILE_BYTES_MAX).decode("ascii", "replace")
+        return os.read(fd, bytes_max).decode("ascii", "replace")
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", code=f"{what}.unreadable") from error
     finally:
         os.close(fd)
 
 
-def _create(path: Path, data: bytes) -> None:
-    """Write a new file and put it in place unless there is one by now. Raises OSError."""
+def replace_secret(path: Path, text: str) -> None:
+    """Write a secret file whole, in place of the one that is there.
+
+    Raises:
+        Full: it could not be written. The file is as it was.
+    """
+    try:
+        make_private(path.parent)
+        _create(path, text.encode("ascii"), os.replace)
+    except OSError as error:
+        raise full_error(error, path.parent) from error
+
+
+def _create(path: Path, data: bytes, place: Callable[[Path, Path], None]) -> None:
+    """Write a new file and put it in place. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -159,13 +177,14 @@ def _create(path: Path, data: bytes) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
-        _place(temporary, path)
+        place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_directory(path.parent)
 
 
 def _place(temporary: Path, path: Path) -> None:
+    """Put a file in place unless there is one by now."""
     # A link never replaces what another process put there meanwhile; a rename would.
     try:
         os.link(temporary, path)
