@@ -3052,6 +3052,31 @@ REQUIREMENTS: dict[str, Requirement] = {
         "Small text files, exact pins, no addresses, no keys, no paths of one machine.",
         _in("test_tree.py", "no_registry_and_no_download_address", "requirements_are_exact_names_and_versions"),
     ),
+    "state.causality": Requirement(
+        "RQ3 vector clocks, issue 7.6",
+        "Hybrid clock and dotted version vectors: cause before effect, a clock an hour ahead and a broken vector are refused.",
+        _in(
+            "unit/core/test_state_clock.py",
+            "stamps_rise_whatever_the_wall_clock_does",
+            "what_was_seen_is_older_than_what_is_written_next",
+            "a_clock_an_hour_ahead_is_refused_and_moves_nobody",
+            "vectors_join_in_any_order_and_order_what_was_seen",
+            "what_was_seen_is_a_set_of_writes_however_it_is_kept",
+            "a_broken_version_vector_is_refused",
+            "two_nodes_and_two_lives_of_a_node_never_write_as_one",
+        ),
+    ),
+    "state.types": Requirement(
+        "RQ3 CRDT, issue 7.6",
+        "Registers, maps, counters, sets and documents converge in any order and duplication; no concurrent write is lost.",
+        _in(
+            "property/test_state_merge.py",
+            "replicas_show_what_the_writes_that_they_heard_of_say_in_any_order",
+            "documents_agree_however_edits_arrive_and_keep_every_insertion",
+            "two_types_for_one_new_key_agree_on_one_and_list_the_other",
+            "join_is_commutative_associative_and_idempotent",
+        ),
+    ),
     "house.make": Requirement(
         "issue 2.1",
         "make finds a Python or says plainly what is missing.",
