@@ -3042,6 +3042,22 @@ REQUIREMENTS: dict[str, Requirement] = {
             "an_engine_that_is_not_there_is_said_so",
         ),
     ),
+    "engines.locks": Requirement(
+        "issue 7.6, RQ3 locks and leader election",
+        "One holds a lock at a time; the token rises with each holder; a vanished holder is followed by a clock of one's own.",
+        (
+            *_in(
+                "unit/core/test_locks.py",
+                "two_never_hold_it_at_once_while_clocks_run_alike",
+                "tokens_rise_with_each_new_holder_however_clocks_run",
+            ),
+            *_in(
+                "unit/node/test_locks.py",
+                "one_holds_a_lock_and_others_are_told_who",
+                "a_write_of_unknown_outcome_is_no_lock_but_may_be_claimed_again",
+            ),
+        ),
+    ),
     "house.floors": Requirement(
         "issue 2.1",
         "Imports go down only; the core has no clock, socket or chance of its own.",

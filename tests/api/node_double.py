@@ -68,6 +68,7 @@ from agentmesh.wire.console_views import Marks
 from agentmesh.wire.event import EventV1, digest, order_key
 from agentmesh.wire.policy import PartyView, PolicyView, RulingView
 from agentmesh.wire.rows import RowQuery, RunQuery
+from tests.api.locks_double import LocksDouble
 
 NODE = "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK"
 AGENT = "did:key:z6MkjchhfUsD6mmvni8mCdXHw216Xrm9bQe2mBH1P5RDjVJG"
@@ -125,6 +126,7 @@ class FakeBackend:
     """Implements ``api.backend.Backend`` and records what it was asked."""
 
     def __init__(self) -> None:
+        self.locks = LocksDouble()
         self.asked: list[tuple[Any, ...]] = []
         self.failure: BaseException | None = None
         self.log: list[EventV1] = []

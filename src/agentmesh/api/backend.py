@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Protocol
 
+from agentmesh.api.messaging import Locks
 from agentmesh.node.presented import Presented
 from agentmesh.sdk.types import (
     AgentDetail,
@@ -319,6 +320,11 @@ class Admitted(Protocol):
 
 class Backend(View, Protocol):
     """The node as the operator sees it."""
+
+    @property
+    def locks(self) -> Locks:
+        """Locks, leases and leaders."""
+        ...
 
     async def admit(self, presented: Presented, request: CallRequest) -> Admitted:
         """Check the call token that a program brings with a call, and use it up.

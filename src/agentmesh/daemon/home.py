@@ -78,6 +78,8 @@ class Home:
         self.ledger = self.path / "ledger.sqlite"
         self.audit = self.path / "audit"
         self.trust = self.path / "trust.sqlite"
+        self.critical = self.path / "critical.sqlite"
+        self.nats = self.path / "nats"
         self.models = self.path / "models"
         self.runfile = self.path / "daemon.json"
         self.lock = self.path / "daemon.lock"

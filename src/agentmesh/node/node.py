@@ -16,6 +16,7 @@ from typing import Any
 
 from agentmesh.core.brain import Brain, BrainConfig
 from agentmesh.core.trust.config import TrustConfig
+from agentmesh.engines.base import CriticalStore, TopicStore
 from agentmesh.errors import MeshError, Refused
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.manifest import Manifest
@@ -40,6 +41,7 @@ from agentmesh.node.hearsay import Hearsay
 from agentmesh.node.history import HistoryHost
 from agentmesh.node.killswitch import KillSwitch
 from agentmesh.node.links import Links, Peer
+from agentmesh.node.locks import locks_at
 from agentmesh.node.measure import MeasureHost
 from agentmesh.node.mesh import Callbacks, Mesh
 from agentmesh.node.orders import orders_at
@@ -91,6 +93,8 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         trust_config: Weights and half-life of evidence; defaults if left out.
         federation: What federation needs; None: this node federates with nobody.
         spans: Where spans of calls go; None: nowhere.
+        critical: The engine of locks and linearizable state; None: a SQLite file in the home. The node closes it.
+        bus: Makes the store of durable topics that several nodes share; None: a SQLite file in the home.
     """
 
     def __init__(
@@ -116,11 +120,15 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         tenant_store: TenantStore | None = None,
         federation: FederationKit | None = None,
         spans: SpanKit | None = None,
+        critical: CriticalStore | None = None,
+        bus: Callable[[], TopicStore] | None = None,
     ) -> None:
         self.node_id: NodeId = node_id(key.public)
         self.config = config
         self._log, self._state, self._home, self._http_port = log, state, home, http_port
         self._call_store = call_store
+        self.bus = bus
+        self.critical, self.locks = locks_at(self.node_id, home, critical)
         self.audit = Audit(self.node_id, audit_log)
         TenantHost.__init__(self, tenant_store)
         self._started_s, self._stamped = time.monotonic(), ""
@@ -404,6 +412,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         await self.registry.withdraw_ephemeral()
         await self.mesh.aclose()
         await self.registry.aclose()
+        await self.critical.aclose()
         await self.trust.aclose()
         self.audit.close()
         await self._scope.aclose()

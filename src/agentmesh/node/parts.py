@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agentmesh.core.brain import Brain
+from agentmesh.engines.base import CriticalStore, TopicStore
 from agentmesh.ids import NodeId, short
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.audit import Audit
@@ -23,6 +24,7 @@ from agentmesh.node.grants import Grants
 from agentmesh.node.guard import Guard
 from agentmesh.node.killswitch import KillSwitch
 from agentmesh.node.links import Links
+from agentmesh.node.locks import Locks
 from agentmesh.node.mesh import Mesh
 from agentmesh.node.orders import Orders
 from agentmesh.node.organisations import Organisations
@@ -60,6 +62,9 @@ class Parts:
     trust: Trust
     traffic: TrafficWatch
     audit: Audit
+    critical: CriticalStore
+    bus: Callable[[], TopicStore] | None
+    locks: Locks
     _brain: Brain
     _calls: Calls
     _token_calls: TokenCalls

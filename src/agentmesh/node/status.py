@@ -73,6 +73,7 @@ class StatusHost(Parts):
             *(self.federation.warnings() if self.federation is not None else ()),
             *self._guard.warnings,
             *self.audit.warnings,
+            *self.critical.warnings,
             *(() if self._span_kit is None else self._span_kit.warnings()),
             *self._audit_peers.warnings(self.name_of),
             *self.policy.warnings(connected=any(True for _ in self.links.peers())),
