@@ -38,6 +38,9 @@ class Locks:
     Args:
         node_id: Ours.
         critical: Where they are; opened by the first use.
+
+    Attributes:
+        waiting: How many wait for a lock here now.
     """
 
     def __init__(self, node_id: NodeId, critical: CriticalStore) -> None:
@@ -45,7 +48,7 @@ class Locks:
         self._critical = critical
         self._contender = Contender()
         self._queues: dict[str, deque[asyncio.Event]] = {}
-        self._waiting = 0
+        self.waiting = 0
 
     @property
     def engine(self) -> str:
@@ -66,12 +69,12 @@ class Locks:
         until = time.monotonic() + request.wait_s
         if not request.wait_s or request.renew:
             return await self._contend(name, holder, request, until)
-        if self._waiting >= WAITERS_MAX:
+        if self.waiting >= WAITERS_MAX:
             raise Busy(f"{WAITERS_MAX} wait for locks at this node already", code="lock.waiters")
         queue = self._queues.setdefault(name, deque())
         turn = asyncio.Event()
         queue.append(turn)
-        self._waiting += 1
+        self.waiting += 1
         try:
             if queue[0] is not turn:
                 try:
@@ -82,7 +85,7 @@ class Locks:
                     until = 0.0
             return await self._contend(name, holder, request, until)
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
             queue.remove(turn)
             if queue:
                 queue[0].set()

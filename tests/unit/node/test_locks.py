@@ -31,6 +31,12 @@ def ask(holder: str = "h", ttl_s: float = 30, wait_s: float = 0, *, renew: bool 
     return LockRequest(holder=holder, ttl_s=ttl_s, wait_s=wait_s, renew=renew)
 
 
+async def all_wait(locks: Locks, count: int) -> None:
+    """Let tasks run until so many wait for locks."""
+    while locks.waiting < count:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
 async def test_one_holds_a_lock_and_others_are_told_who(store: SqliteCritical) -> None:
     here, there = Locks(A, store), Locks(B, store)
     held = await here.acquire("build", ask("h"))
@@ -73,7 +79,7 @@ async def test_whoever_waits_gets_it_when_it_is_given_back_in_turn(store: Sqlite
 
     scope = TaskScope("test")
     tasks = [scope.spawn(want(f"w{i}")) for i in range(4)]
-    await there.show("l")
+    await all_wait(there, 4)
     await here.release("l", "first")
     await asyncio.gather(*tasks)
     assert order == ["w0", "w1", "w2", "w3"]
@@ -101,7 +107,7 @@ async def test_those_that_wait_are_bounded(store: SqliteCritical, monkeypatch: p
     await here.acquire("l", ask())
     scope = TaskScope("test")
     tasks = [scope.spawn(here.acquire("l", ask(f"w{i}", wait_s=60)), quiet=True) for i in range(2)]
-    await here.show("l")
+    await all_wait(here, 2)
     with pytest.raises(Busy) as met:
         await here.acquire("l", ask("w3", wait_s=60))
     assert met.value.code == "lock.waiters"
