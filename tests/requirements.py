@@ -2759,6 +2759,18 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in("unit/node/test_agreements.py", "a_manifest_names_a_key_that_opens_what_is_sealed_to_it"),
         ),
     ),
+    "mail.senderkey": Requirement(
+        "issue 7.4 groups",
+        "A group has one sender key per sender and member set: who leaves reads nothing later, who comes nothing earlier.",
+        _in(
+            "unit/identity/test_senderkey.py",
+            "all_members_read_what_was_sent_in_any_order_and_again",
+            "a_newcomer_reads_nothing_earlier",
+            "who_left_reads_nothing_of_the_next_epoch",
+            "a_member_that_knows_the_chain_cannot_speak_for_its_sender",
+            "a_letter_altered_in_any_byte_cut_or_moved_does_not_open",
+        ),
+    ),
     "mail.sealed": Requirement(
         "RQ1 §4, issue 7.4, standards (a) E2E",
         "Mail that others carry is a JWE around a JWS: any JOSE library reads it, one agent opens it, none forges it.",

@@ -211,7 +211,7 @@ class Channel:
             raise _no_letter(seq)
         try:
             plain = cipher.decrypt(sealed[:4] + seq.to_bytes(8, "big"), sealed[4:], aad)
-        except _aead()[1] as error:
+        except aead()[1] as error:
             raise _no_letter(seq) from error
         if seq > eras.top:
             eras.seen(seq)
@@ -247,7 +247,7 @@ class _Eras:
         if not 0 <= seq < _SEQ_MAX or era > (max(self.top, 0) >> ERA_BITS) + 1:
             return None
         while self._next <= era:  # twice at most
-            self.ciphers[self._next] = _aead()[0](_derive(self._chain, _ERA_LABEL))
+            self.ciphers[self._next] = aead()[0](_derive(self._chain, _ERA_LABEL))
             self._chain, self._next = _derive(self._chain, _CHAIN_LABEL), self._next + 1
         return self.ciphers.get(era)
 
@@ -260,7 +260,7 @@ class _Eras:
 
 
 @lru_cache(maxsize=1)
-def _aead() -> tuple[type[AESGCM], type[Exception]]:
+def aead() -> tuple[type[AESGCM], type[Exception]]:
     """Load ``cryptography``: 5 MB that a node without mail never pays."""
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
