@@ -3105,6 +3105,19 @@ REQUIREMENTS: dict[str, Requirement] = {
             "join_is_commutative_associative_and_idempotent",
         ),
     ),
+    "state.judges": Requirement(
+        "issue 7, tests beyond the usual",
+        "A linearizability checker that agrees with brute force, and catches stores that are broken on purpose.",
+        _in(
+            "sim/test_histories.py",
+            "a_history_of_one_copy_passes",
+            "a_history_of_no_single_copy_is_caught",
+            "the_judge_says_what_trying_every_order_says",
+            "a_store_broken_on_purpose_is_caught",
+            "a_right_store_is_never_accused",
+            "what_cannot_be_judged_is_said_and_not_passed",
+        ),
+    ),
     "house.make": Requirement(
         "issue 2.1",
         "make finds a Python or says plainly what is missing.",
