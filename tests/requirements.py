@@ -2157,6 +2157,16 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_message_that_is_submitted_arrives_on_every_lane",
         ),
     ),
+    "courier.world": Requirement(
+        "RQ3 chaos tests, issue 7.2, docs/spec/simulator.md §5, §8",
+        "In worlds with loss, partitions and dying nodes sent = delivered + expired + returned + waiting, per message; in order; once.",
+        _in(
+            "sim/test_mail.py",
+            "every_message_is_delivered_once_and_in_order_or_accounted_for",
+            "a_courier_that_ignores_what_a_letter_comes_after_is_found",
+            "a_node_that_acknowledges_before_it_has_kept_is_found",
+        ),
+    ),
     "swim.detect": Requirement(
         "issue 3.1, RQ1, docs/spec/swim.md §3 §5",
         "A crash is declared by every watcher within 12 s; 5 s pauses at 25 % loss kill nobody; lies kill nobody.",

@@ -33,6 +33,14 @@ SMALL: dict[str, tuple[int, list[str], set[str]]] = {
         ["measures.0.count=4", "measures.1.count=10", "duration_s=15"],
         {"join_p50_ms", "first_find_p99_ms", "find_p99_ms"},
     ),
+    "mail": (16, ["measures.0.count=200"], {"mail_delivered", "mail_p99_ms", "mail_lost"}),
+    "mail-chaos": (
+        16,
+        ["measures.0.count=200", "duration_s=55"],
+        {"mail_delivered", "mail_expired", "mail_known_again"},
+    ),
+    "mail-lossy": (16, ["measures.0.count=200"], {"mail_delivered", "mail_repeated_ratio"}),
+    "mail-partition": (16, ["measures.0.count=200", "duration_s=60"], {"mail_delivered", "mail_waiting"}),
     "orders": (32, [], {"order_max_ms", "order_healed_max_ms", "orders_missed"}),
     "lookup": (
         32,

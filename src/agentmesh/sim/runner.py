@@ -18,6 +18,7 @@ from agentmesh.sim.byzantine import mask_some
 from agentmesh.sim.faults import Faults
 from agentmesh.sim.probes.base import Probe
 from agentmesh.sim.probes.broadcast import BroadcastProbe
+from agentmesh.sim.probes.mail import MailProbe
 from agentmesh.sim.probes.members import Deaths, DetectProbe, PartitionProbe
 from agentmesh.sim.probes.orders import OrdersProbe
 from agentmesh.sim.probes.search import FindProbe, JoinProbe, LookupProbe, ReplicasProbe
@@ -32,6 +33,7 @@ _PROBES: dict[str, type[Probe]] = {
     "find": FindProbe,
     "join": JoinProbe,
     "lookup": LookupProbe,
+    "mail": MailProbe,
     "orders": OrdersProbe,
     "partition": PartitionProbe,
     "replicas": ReplicasProbe,

@@ -19,10 +19,27 @@ FaultKind = Literal[
     "crash", "restart", "pause", "partition", "churn", "skew", "slow", "leave", "loss", "duplicate", "reorder", "flip"
 ]
 MeasureKind = Literal[
-    "join", "broadcast", "detect", "partition", "lookup", "find", "replicas", "topology", "churn", "traffic", "orders"
+    "join",
+    "broadcast",
+    "detect",
+    "partition",
+    "lookup",
+    "find",
+    "replicas",
+    "topology",
+    "churn",
+    "traffic",
+    "orders",
+    "mail",
 ]
 Check = Literal[
-    "directories_equal", "nothing_missed", "no_false_deaths", "nothing_forged", "nothing_lost", "all_joined"
+    "directories_equal",
+    "nothing_missed",
+    "no_false_deaths",
+    "nothing_forged",
+    "nothing_lost",
+    "all_joined",
+    "mail_balances",
 ]
 
 

@@ -217,6 +217,10 @@ class World:
         if self.events > self._events_max:
             raise StuckError(f"more than {self._events_at_once} inputs within {_WINDOW_S} s, last a {_text(payload)}")
 
+    def trace(self, node: SimNode, payload: Any) -> None:
+        """Add an input that something beside a node's brain takes now to the digest and the story."""
+        self._note(self.now_us, node, payload, 0)
+
     def _hold(self, entry: Event) -> None:
         """Keep what reaches a paused process, until its buffers are full; drop what reaches a dead one."""
         _, _, node, life, _, size = entry

@@ -30,7 +30,7 @@ class CourierConfig:
         ack_delay_s: … or after so long. Default 10 ms: less than what a repetition waits, more than a batch takes.
         rto_first_s: Repeat what was not acknowledged for so long, before a round trip was measured. Default 1 s (RFC 6298).
         rto_min_s, rto_max_s: Bounds of the same, measured and doubled. Defaults 0.25 s, longer than a pause of a busy node, and
-            30 s: paths are streams that lose nothing while they stand, so haste only doubles the load of a node that is slow.
+            8 s: paths are streams that lose nothing while they stand, so haste only doubles the load of a node that is slow.
         probe_letters: How many are repeated while nothing later was acknowledged: if the peer is only slow, the rest would be
             sent for nothing. Default 64.
         ask_s: How often a sender that may not send, and has nothing on its way, asks; doubled up to ``rto_max_s``. Default 1 s.
@@ -55,7 +55,7 @@ class CourierConfig:
     ack_delay_s: float = 0.01
     rto_first_s: float = 1.0
     rto_min_s: float = 0.25
-    rto_max_s: float = 30.0
+    rto_max_s: float = 8.0
     probe_letters: int = 64
     ask_s: float = 1.0
     expiry_s: float = 0.25

@@ -98,6 +98,14 @@ class Courier:
             self._token += 1
             out.after(max(0.0, self._armed_s - now_s), Timer(WAKE, self._token))
 
+    def unreached(self) -> list[NodeId]:
+        """Return the nodes to which there is no path though something waits for them: a driver dials these now and then."""
+        return [
+            peer
+            for peer, path in self.paths.items()
+            if not path.up and any(session.sending.letters for session in path.sessions.values())
+        ]
+
     # Sessions and paths
 
     def _on_session_up(self, up: SessionUp, now_s: float, out: Outbox) -> None:
