@@ -94,7 +94,7 @@ class MailProbe(Probe):
         """Return how many messages ended how, how long the delivered ones took to be kept, and what it cost."""
         self._judge()
         post = self.post
-        ends = dict.fromkeys(("delivered", "expired", "returned", ""), 0)
+        ends: dict[str, int] = {"delivered": 0, "expired": 0, "returned": 0, "": 0}
         took_s: list[float] = []
         for mail in post.mails:
             ends[mail.ended] += 1
