@@ -20,7 +20,7 @@ from agentmesh.engines.base import CriticalStore, TopicStore
 from agentmesh.errors import MeshError, Refused
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.manifest import Manifest
-from agentmesh.ids import AgentId, NodeId, node_id
+from agentmesh.ids import AgentId, NodeId, node_id, public_key_of
 from agentmesh.net.base import Stream, Transport
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.admission import Admission
@@ -42,6 +42,8 @@ from agentmesh.node.history import HistoryHost
 from agentmesh.node.killswitch import KillSwitch
 from agentmesh.node.links import Links, Peer
 from agentmesh.node.locks import locks_at
+from agentmesh.node.mail.compose import mail_at
+from agentmesh.node.mail.host import MailDesk
 from agentmesh.node.measure import MeasureHost
 from agentmesh.node.mesh import Callbacks, Mesh
 from agentmesh.node.orders import orders_at
@@ -199,6 +201,19 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
             may_leave=Outward(self.node_id, self.policy).refusal,
             directory=self.sights,
         )
+        self.mail: MailDesk = mail_at(
+            home,
+            key,
+            self.mesh,
+            self.registry,
+            self.sights,
+            self.switch,
+            refusal_of=self.orders.refusal_of,
+            any_refused=lambda: self.orders.any_revoked,
+            is_abroad=self._is_abroad,
+            name_of=self.name_of,
+            look_for=self.look_for,
+        )
         self._hearsay = Hearsay(key, self.trust, trust_store, self.links, on_misbehaved=self.mesh.note_misbehaviour)
         self._ask_others(audit_log)
 
@@ -233,6 +248,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         self._scope.spawn(watch_loop(self.loop_lag), "loop-lag")
         await self.mesh.open()
         await self.registry.open()
+        await self.mail.room.open()
         self._audit_peers.open()
         if self.federation is not None:
             self.federation.open()
@@ -243,11 +259,15 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         return Callbacks(
             on_request=self._on_request,
             on_resign=lambda agent, seq: self.registry.resign(agent, seq),
-            on_up=lambda peer: self._hearsay.on_up(peer),
+            on_up=self._on_up,
             on_misbehaved=lambda peer, code, detail: self.trust.note_misbehaviour(peer, code, detail),
             on_dead=lambda node: self.trust.note_dead(node),
             on_changed=self._on_changed,
         )
+
+    def _on_up(self, peer: Peer) -> None:
+        self._hearsay.on_up(peer)
+        self.mail.room.on_up(peer.link.peer)
 
     def _ask_others(self, audit_log: AuditLog) -> None:
         """Compose what asks other nodes, and answers them."""
@@ -311,6 +331,8 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
             await self._hearsay.serve(peer, stream)
         elif isinstance(message, v1.SearchQuery):
             await self._discovery.serve(peer, stream, message)
+        elif isinstance(message, v1.MailOpen):
+            await self.mail.room.serve(peer, stream)
         else:
             await self._traces.serve(peer, stream, message)
 
@@ -326,6 +348,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
     def _on_record(self, manifest: Manifest) -> None:
         self.mesh.local_record(manifest)
         if manifest.tombstone:
+            self.mail.room.withdrawn(public_key_of(manifest.agent_id))
             self.audit.note_soon("withdraw", manifest.agent_id, name=manifest.name)
 
     def _on_gone(self, agent_id: AgentId) -> None:
@@ -343,6 +366,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
 
     def _on_changed(self, agent_id: AgentId) -> None:
         self._note_agent(agent_id)
+        self.mail.room.on_changed(agent_id)
         if self.federation is not None:
             self.federation.changed(agent_id)
         entry = self._brain.entry(agent_id)
@@ -409,6 +433,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         await self._audit_peers.aclose()
         await self._hearsay.aclose()
         await self._calls.aclose()
+        await self.mail.room.aclose()
         await self.registry.withdraw_ephemeral()
         await self.mesh.aclose()
         await self.registry.aclose()

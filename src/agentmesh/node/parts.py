@@ -25,6 +25,7 @@ from agentmesh.node.guard import Guard
 from agentmesh.node.killswitch import KillSwitch
 from agentmesh.node.links import Links
 from agentmesh.node.locks import Locks
+from agentmesh.node.mail.host import MailDesk
 from agentmesh.node.mesh import Mesh
 from agentmesh.node.orders import Orders
 from agentmesh.node.organisations import Organisations
@@ -65,6 +66,7 @@ class Parts:
     critical: CriticalStore
     bus: Callable[[], TopicStore] | None
     locks: Locks
+    mail: MailDesk
     _brain: Brain
     _calls: Calls
     _token_calls: TokenCalls

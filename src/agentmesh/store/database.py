@@ -96,10 +96,14 @@ class Database:
     def write_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run one statement for each of many rows, all in one transaction. Raises StoreError: none of it was written."""
         with self.transaction():
-            try:
-                self._open().executemany(sql, rows)
-            except sqlite3.Error as error:
-                raise self._error(error) from error
+            self.execute_many(sql, rows)
+
+    def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run one statement for each of many rows, within a transaction of the caller. Raises StoreError."""
+        try:
+            self._open().executemany(sql, rows)
+        except sqlite3.Error as error:
+            raise self._error(error) from error
 
     def read(self, sql: str, *values: Any) -> list[Any]:
         """Return all rows of a query. Raises StoreError."""

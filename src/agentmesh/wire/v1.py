@@ -3,7 +3,8 @@
 Each message is a MessagePack map with a tag, or for the smallest and most frequent ones an array that begins with its tag;
 decoding is strict about types and sizes. A link carries one control
 stream (opened by the dialler, first message ``Hello`` on both sides) and any number of request streams whose first
-message says what they are (``CallOpen``, ``TraceQuery``, ``NetQuery``, ``AuditQuery``, ``TrustQuery``, ``SearchQuery``).
+message says what they are (``CallOpen``, ``TraceQuery``, ``NetQuery``, ``AuditQuery``, ``TrustQuery``, ``SearchQuery``,
+``MailOpen``).
 Unknown tags close the stream with ``VersionError``; unknown fields are ignored, so that fields can be added. Messages of the
 core machines are defined beside the machine that sends them; this module says under which tags they travel.
 """
@@ -223,6 +224,12 @@ class TrustReply(msgspec.Struct, tag="trust_reply", kw_only=True):
     statements: list[str]
 
 
+class MailOpen(msgspec.Struct, tag="mail", kw_only=True):
+    """First message of a mail stream: behind it come frames of the courier, one way, from who opened it (docs/spec/mail.md §3)."""
+
+    v: int
+
+
 class SearchQuery(msgspec.Struct, tag="search", kw_only=True):
     """First message of a search stream: which agents that you know fit this text?
 
@@ -281,7 +288,7 @@ DatagramMessage = SwimMessage | DhtMessage | OverlayMessage | plumtree.IHave | p
 DirectoryMessage = Ranges | Listing | Want | Records | Seek | Sought
 OrdersMessage = OrdersHeld | OrdersWanted | Orders
 ControlMessage = Hello | Bye | DirectoryMessage | OrdersMessage | PlumtreeMessage | DatagramMessage
-RequestMessage = CallOpen | TraceQuery | NetQuery | AuditQuery | TrustQuery | SearchQuery
+RequestMessage = CallOpen | TraceQuery | NetQuery | AuditQuery | TrustQuery | SearchQuery | MailOpen
 CallReply = CallEvent | CallEnd
 TraceReply = TraceEvents | CallEnd
 AnyMessage = (
