@@ -70,6 +70,8 @@ from agentmesh.wire.policy import PartyView, PolicyView, RulingView
 from agentmesh.wire.rows import RowQuery, RunQuery
 from tests.api.locks_double import LocksDouble
 
+from tests.api.mail_double import MailDouble
+
 NODE = "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK"
 AGENT = "did:key:z6MkjchhfUsD6mmvni8mCdXHw216Xrm9bQe2mBH1P5RDjVJG"
 RUN = "a" * 32
@@ -127,6 +129,7 @@ class FakeBackend:
 
     def __init__(self) -> None:
         self.locks = LocksDouble()
+        self.mail = MailDouble()
         self.asked: list[tuple[Any, ...]] = []
         self.failure: BaseException | None = None
         self.log: list[EventV1] = []

@@ -6,6 +6,7 @@ from agentmesh.adapters.a2a import A2AAdapter
 from agentmesh.adapters.base import Adapter, Discovered
 from agentmesh.adapters.http import HttpAdapter
 from agentmesh.adapters.http_client import check_url
+from agentmesh.adapters.mailbox import SCHEME, MailboxAdapter
 from agentmesh.adapters.reach import Reach
 from agentmesh.adapters.sdk import SdkAdapter
 from agentmesh.errors import AgentFailed, DecodeError, LimitError
@@ -17,18 +18,20 @@ def default_adapters(least: Reach = Reach.NEVER) -> dict[str, Adapter]:
     Args:
         least: How far inside their connections may lead at most (``places``).
     """
-    adapters: list[Adapter] = [A2AAdapter(least), SdkAdapter(least), HttpAdapter(least)]
+    adapters: list[Adapter] = [A2AAdapter(least), SdkAdapter(least), HttpAdapter(least), MailboxAdapter()]
     return {adapter.name: adapter for adapter in adapters}
 
 
 async def detect(url: str, adapters: dict[str, Adapter]) -> tuple[Adapter, list[Discovered]]:
-    """Find the door for a URL: an A2A card, else an SDK process, else a plain HTTP agent.
+    """Find the door for a URL: a mailbox, an A2A card, else an SDK process, else a plain HTTP agent.
 
     Raises:
         UsageError: not a usable URL (code "agent.bad_url").
         NoRoute, Closed, Timeout: nothing answers there.
         DecodeError: something answers, but no door fits (code "agent.no_door_fits").
     """
+    if url.startswith(SCHEME) and (mailbox := adapters.get(MailboxAdapter.name)) is not None:
+        return mailbox, await mailbox.discover(url)
     check_url(url)
     reasons: list[str] = []
     for name in ("a2a", "sdk"):

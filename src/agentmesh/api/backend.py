@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Protocol
 
 from agentmesh.api.messaging import Locks
+from agentmesh.api.messaging import Mail
 from agentmesh.node.presented import Presented
 from agentmesh.sdk.types import (
     AgentDetail,
@@ -324,6 +325,8 @@ class Backend(View, Protocol):
     @property
     def locks(self) -> Locks:
         """Locks, leases and leaders."""
+    def mail(self) -> Mail:
+        """Messages between agents."""
         ...
 
     async def admit(self, presented: Presented, request: CallRequest) -> Admitted:

@@ -79,6 +79,12 @@ class Commits:
         self._begin()
         return await asyncio.shield(done)
 
+    async def settle(self) -> None:
+        """Wait until what was noted so far is written, or cannot be."""
+        if self._running or not self._next.is_empty:
+            with contextlib.suppress(MeshError):
+                await self.add([], [])
+
     def note(
         self,
         *,
@@ -103,7 +109,7 @@ class Commits:
 
     async def _write(self) -> None:
         try:
-            while not self._next.is_empty:
+            while self._done is not None or not self._next.is_empty:
                 batch, self._next = self._next, Batch()
                 batch.tally = self._tally()
                 done, self._done = self._done, None

@@ -213,6 +213,7 @@ class MailDesk:
         """Return messages that were given up, newest first."""
         if not self.room.commits.exists:
             return DeadLetters(letters=[])
+        await self.room.commits.settle()
         rows, total = await self.room.commits.read(
             lambda store: store.dead(max(1, min(limit, LIMIT_MAX)), max(0, start))
         )
@@ -223,6 +224,7 @@ class MailDesk:
         raw = views.read_id(message_id)
         if not self.room.commits.exists:
             raise views.missing(message_id)
+        await self.room.commits.settle()
         rows = await self.room.commits.read(lambda store: store.dead_of(raw))
         if not rows:
             raise views.missing(message_id)

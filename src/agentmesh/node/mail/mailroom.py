@@ -127,6 +127,8 @@ class Mailroom:
         self.commits = Commits(path, self._scope, self.tally.kept)
         self.outgoing = Outgoing()
         self.inboxes: dict[bytes, Inbox] = {}
+        #: How often messages that came could not be stored.
+        self.refused_writes = 0
         #: How many messages of others, and how many bytes, this node keeps sealed.
         self.carried = (0, 0)
         self._here: dict[bytes, OutRow] = {}
@@ -840,6 +842,7 @@ class Mailroom:
                 await self._keep(pieces, encrypted=True)
                 break
             except StoreError as error:
+                self.refused_writes += 1
                 _log.error("messages that came cannot be stored, their senders keep them: %s", error)
                 session = self.sessions.sessions.get(number)
                 if session is None:
