@@ -3143,4 +3143,74 @@ REQUIREMENTS: dict[str, Requirement] = {
         "This table is enforced both ways.",
         _in("test_requirements.py", "every_named_test_exists", "every_test_file_holds_some_requirement"),
     ),
+    # -- mail -----------------------------------------------------------------------------------------------------
+    "mail.nodes": Requirement(
+        "RQ3 §point-to-point, issue 7.2, 7.3, mail.md §2–5",
+        "Messages go between agents of two nodes in order, encrypted and acknowledged; they are kept while one is away.",
+        (
+            *_in(
+                "unit/node/test_mail.py",
+                "messages_arrive_in_order_encrypted_and_are_delivered_once_the_other_node_has_them",
+                "a_message_to_an_agent_of_the_same_node_needs_no_network_and_says_so",
+                "programs_beside_a_node_write_and_read_in_its_own_name",
+                "what_waits_for_an_absent_node_goes_when_it_is_back_also_after_both_were_restarted",
+                "a_session_that_the_peer_forgot_is_made_anew_and_nothing_comes_twice",
+                "a_node_that_sends_nothing_makes_no_file_and_loads_nothing",
+            ),
+            *_in(
+                "unit/store/test_mail.py",
+                "what_a_batch_holds_is_there_after_the_file_was_opened_again",
+                "a_message_that_ended_waits_no_more_and_its_body_is_gone",
+                "tidying_drops_what_is_past_its_time_and_nothing_else",
+            ),
+        ),
+    ),
+    "mail.once": Requirement(
+        "RQ3, issue 7.2, mail.md §6",
+        "What is repeated comes once: by id in memory and on disk, and by the id of a request.",
+        (
+            *_in(
+                "unit/node/test_mail.py",
+                "the_same_id_comes_once_however_often_it_is_sent",
+                "a_repeated_request_with_an_id_is_answered_with_what_became_of_the_first",
+            ),
+            *_in("unit/store/test_mail.py", "a_mark_comes_once_whichever_batches_it_is_in"),
+        ),
+    ),
+    "mail.inbox": Requirement(
+        "RQ3, issue 7.3, mail.md §4–5",
+        "An inbox hands out for a lease; what nobody reads, takes in time or has room for is told, never lost.",
+        _in(
+            "unit/node/test_mail.py",
+            "what_is_not_acknowledged_is_handed_out_again_and_at_last_a_dead_letter",
+            "a_message_that_is_given_back_comes_again_in_its_old_place",
+            "a_message_nobody_took_in_time_is_expired_listed_with_its_reason_and_can_be_sent_again",
+            "a_full_inbox_holds_its_senders_up_and_loses_nothing",
+            "a_full_disk_refuses_the_message_and_the_receiver_acknowledges_nothing",
+        ),
+    ),
+    "mail.hostile": Requirement(
+        "issue 7 bad input, mail.md §3",
+        "Nonsense is refused before anything is kept; who speaks for others is dropped and noted.",
+        _in(
+            "unit/node/test_mail.py",
+            "what_makes_no_sense_is_refused_before_anything_is_kept",
+            "a_peer_that_speaks_for_others_inside_its_session_is_refused_and_noted",
+        ),
+    ),
+    "mail.box": Requirement(
+        "RQ3 register_agent, issue 7.1, mail.md §7",
+        "An agent without a server has a mailbox; it is never called.",
+        _in(
+            "unit/adapters/test_mailbox.py",
+            "a_mailbox_is_found_by_its_url_without_asking_anybody",
+            "a_call_to_a_mailbox_is_refused_with_what_to_do_instead",
+            "another_url_is_no_mailbox",
+        ),
+    ),
+    "mail.carried_store": Requirement(
+        "issue 7.3, mail.md §9",
+        "Sealed mail of others is kept once, counted by who left it, and dropped by its mark.",
+        _in("unit/store/test_mail.py", "mail_of_others_is_kept_once_counted_by_who_left_it_and_dropped_by_its_mark"),
+    ),
 }

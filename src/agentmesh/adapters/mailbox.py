@@ -1,7 +1,7 @@
 """The "mailbox" door: an agent without a server, which only sends and receives messages (docs/spec/mail.md §7).
 
-Its URL is ``mailbox:`` or ``mailbox:NAME``; nothing listens there. It reads its inbox when it likes, so it is always healthy; a call
-to it is refused, since nobody would answer.
+Its URL is ``mailbox:`` or ``mailbox:NAME``; nothing listens there. It reads its inbox when it likes, so it is always healthy; a
+call to it is refused, since nobody would answer.
 """
 
 from __future__ import annotations

@@ -201,7 +201,17 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
             may_leave=Outward(self.node_id, self.policy).refusal,
             directory=self.sights,
         )
-        self.mail: MailDesk = mail_at(
+        self.mail: MailDesk = self._mailing(home, key)
+        self._hearsay = Hearsay(key, self.trust, trust_store, self.links, on_misbehaved=self.mesh.note_misbehaviour)
+        self._ask_others(audit_log)
+
+    def _proving(self, key: KeyPair, call_store: CallStore) -> Proofs:
+        proofs = Proofs(key, self.config, self.registry, call_store)
+        self._token_checks = proofs.checks
+        return proofs
+
+    def _mailing(self, home: Path, key: KeyPair) -> MailDesk:
+        return mail_at(
             home,
             key,
             self.mesh,
@@ -214,13 +224,6 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
             name_of=self.name_of,
             look_for=self.look_for,
         )
-        self._hearsay = Hearsay(key, self.trust, trust_store, self.links, on_misbehaved=self.mesh.note_misbehaviour)
-        self._ask_others(audit_log)
-
-    def _proving(self, key: KeyPair, call_store: CallStore) -> Proofs:
-        proofs = Proofs(key, self.config, self.registry, call_store)
-        self._token_checks = proofs.checks
-        return proofs
 
     def _exporting(self, kit: SpanKit | None) -> tuple[Spans, ...]:
         self._span_kit = kit

@@ -26,8 +26,9 @@ SEEN_MAX = 2_000_000
 
 _SCHEMA = """
 CREATE TABLE outbox(
-  tag INTEGER PRIMARY KEY, id BLOB NOT NULL, asked TEXT NOT NULL, recipient BLOB NOT NULL, body BLOB NOT NULL, state INTEGER NOT NULL,
-  reason TEXT NOT NULL, sent_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL, ended_ms INTEGER NOT NULL, tries INTEGER NOT NULL);
+  tag INTEGER PRIMARY KEY, id BLOB NOT NULL, asked TEXT NOT NULL, recipient BLOB NOT NULL, body BLOB NOT NULL,
+  state INTEGER NOT NULL, reason TEXT NOT NULL,
+  sent_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL, ended_ms INTEGER NOT NULL, tries INTEGER NOT NULL);
 CREATE INDEX outbox_id ON outbox(id);
 CREATE INDEX outbox_state ON outbox(state, tag);
 CREATE TABLE inbox(
@@ -39,8 +40,8 @@ CREATE TABLE dead(
   reason TEXT NOT NULL, ended_ms INTEGER NOT NULL);
 CREATE INDEX dead_id ON dead(id);
 CREATE TABLE carried(
-  n INTEGER PRIMARY KEY AUTOINCREMENT, mark BLOB NOT NULL UNIQUE, node BLOB NOT NULL, recipient BLOB NOT NULL, depositor BLOB NOT NULL,
-  body BLOB NOT NULL, expires_ms INTEGER NOT NULL);
+  n INTEGER PRIMARY KEY AUTOINCREMENT, mark BLOB NOT NULL UNIQUE, node BLOB NOT NULL, recipient BLOB NOT NULL,
+  depositor BLOB NOT NULL, body BLOB NOT NULL, expires_ms INTEGER NOT NULL);
 CREATE INDEX carried_recipient ON carried(recipient);
 CREATE TABLE tally(name TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
 """
@@ -179,7 +180,9 @@ class MailStore:
                     continue
                 db.write("INSERT INTO inbox VALUES(?,?,?,?,?,?)", *row[:6])
             if batch.ended:
-                db.execute_many("UPDATE outbox SET state=?, reason=?, ended_ms=?, tries=?, body=x'' WHERE tag=?", batch.ended)
+                db.execute_many(
+                    "UPDATE outbox SET state=?, reason=?, ended_ms=?, tries=?, body=x'' WHERE tag=?", batch.ended
+                )
             if batch.taken:
                 db.execute_many("DELETE FROM inbox WHERE cursor=?", batch.taken)
             if batch.tries:
@@ -306,7 +309,8 @@ class MailStore:
             db.write("DELETE FROM dead WHERE n <= (SELECT max(n) FROM dead) - ?", DEAD_MAX)
             db.write("DELETE FROM outbox WHERE state>=? AND ended_ms<=?", DELIVERED, now_ms - KEEP_MS)
             db.write(
-                "DELETE FROM outbox WHERE state>=? AND tag <= (SELECT tag FROM outbox WHERE state>=? ORDER BY tag DESC LIMIT 1 OFFSET ?)",
+                "DELETE FROM outbox WHERE state>=? AND tag <= ("
+                "SELECT tag FROM outbox WHERE state>=? ORDER BY tag DESC LIMIT 1 OFFSET ?)",
                 DELIVERED,
                 DELIVERED,
                 ENDED_MAX,

@@ -225,7 +225,7 @@ class TrustReply(msgspec.Struct, tag="trust_reply", kw_only=True):
 
 
 class MailOpen(msgspec.Struct, tag="mail", kw_only=True):
-    """First message of a mail stream: behind it come frames of the courier, one way, from who opened it (docs/spec/mail.md §3)."""
+    """First message of a mail stream: behind it come frames of the courier, one way, from who opened it (mail.md §3)."""
 
     v: int
 

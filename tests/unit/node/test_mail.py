@@ -1,13 +1,13 @@
-"""Messages between whole nodes over the in-memory transport: sent, kept, acknowledged, refused, brought back (docs/spec/mail.md)."""
+"""Messages between whole nodes over the in-memory transport: sent, kept, acknowledged, refused, brought back."""
 
 from __future__ import annotations
 
 import asyncio
-import msgspec
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agentmesh.core.courier.message import Delivery, Message, encode
@@ -72,7 +72,9 @@ async def test_messages_arrive_in_order_encrypted_and_are_delivered_once_the_oth
         ]
         page = await read(b, "bob", 5)
         assert [one.data for one in page.messages] == ["0", "1", "2", "3", "4"]
-        assert {(one.sender_name, one.recipient_name, one.encrypted) for one in page.messages} == {("alice", "bob", True)}
+        assert {(one.sender_name, one.recipient_name, one.encrypted) for one in page.messages} == {
+            ("alice", "bob", True)
+        }
         await until(lambda: a.node.mail.room.tally.delivered == 5)
         assert (await a.node.mail.sent(sent[0].message_id)).state == "delivered"
         assert (await b.node.mail.ack("bob", [one.message_id for one in page.messages], back=False)).done == 5
@@ -124,12 +126,14 @@ async def test_a_message_that_is_given_back_comes_again_in_its_old_place(tmp_pat
         assert [one.data for one in (await read(a, "alice", 2)).messages] == ["first", "second"]
 
 
-async def test_what_waits_for_an_absent_node_goes_when_it_is_back_also_after_both_were_restarted(tmp_path: Path) -> None:
+async def test_what_waits_for_an_absent_node_goes_when_it_is_back_also_after_both_were_restarted(
+    tmp_path: Path,
+) -> None:
     kits = [FakeKit(), FakeKit()]
     async with world(tmp_path, 2, kits=kits) as members:
         a, b = await two(members)
         seed = b.seed
-        await b.node.links.aclose()
+        await b.node.mesh.aclose()
         await until(lambda: not a.node.links.is_connected(b.node.node_id))
         view = await a.node.mail.send(
             MessageRequest(to="bob", sender="alice", text="later", delivery="effectively-once")
@@ -191,7 +195,7 @@ async def test_a_message_nobody_took_in_time_is_expired_listed_with_its_reason_a
     async with world(tmp_path, 2) as members:
         a, b = await two(members)
         seed = b.seed
-        await b.node.links.aclose()
+        await b.node.mesh.aclose()
         await until(lambda: not a.node.links.is_connected(b.node.node_id))
         view = await a.node.mail.send(MessageRequest(to="bob", sender="alice", text="now or never", ttl_s=0.2))
         await until(lambda: a.node.mail.room.tally.expired == 1)
@@ -219,7 +223,9 @@ async def test_a_full_inbox_holds_its_senders_up_and_loses_nothing(tmp_path: Pat
             results = await room.post(batch)
             taken += sum(1 for error in results if error is None)
             if any(results):
-                assert all(error is None or (isinstance(error, Busy) and error.code == "mail.full") for error in results)
+                assert all(
+                    error is None or (isinstance(error, Busy) and error.code == "mail.full") for error in results
+                )
                 break
             await asyncio.sleep(0)
         else:
@@ -263,7 +269,7 @@ async def test_a_full_disk_refuses_the_message_and_the_receiver_acknowledges_not
 
         monkeypatch.setattr(MailStore, "commit", refuse_there)
         view = await a.node.mail.send(MessageRequest(to="bob", sender="alice", text="second"))
-        await until(lambda: b.node.mail.room.refused_writes > 0)
+        await until(lambda: b.node.mail.room.arrivals.refused_writes > 0)
         assert (await a.node.mail.sent(view.message_id)).state == "queued"
         full_there = False
         page = await read(b, "bob", 2, peek=True)
@@ -318,8 +324,8 @@ async def test_a_peer_that_speaks_for_others_inside_its_session_is_refused_and_n
             out = room.outgoing.add(message, encode(message), pair, number, room.mono_s() + 60, "")
             room.outgoing.queue(pair, [out])
         noted: list[str] = []
-        b.node.mail.room._on_misbehaved = lambda _peer, code, _detail: noted.append(code)  # noqa: SLF001
-        room._push(pair)  # noqa: SLF001
+        b.node.mail.room.arrivals._on_misbehaved = lambda _peer, code, _detail: noted.append(code)
+        room._departures.push(pair)
         await until(lambda: len(noted) == 2)
         assert noted == ["message.forged", "message.forged"]
         assert len(b.node.mail.room.inbox_of(recipient)) == 1

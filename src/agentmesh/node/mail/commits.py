@@ -1,7 +1,7 @@
 """Group commit: what many messages want written goes to disk together, in one thread of its own.
 
-While one batch is on its way to the disk, what comes meanwhile gathers for the next; so batches form by themselves under load, and
-a lone message waits for one fsync only. The thread and the file are made when the first thing is to be written or read.
+While one batch is on its way to the disk, what comes meanwhile gathers for the next; so batches form by themselves under load,
+and a lone message waits for one fsync only. The thread and the file are made when the first thing is to be written or read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from agentmesh.store.mail import Batch, DeadRow, Ended, InRow, MailStore, OutRow
 _log = logging.getLogger("agentmesh.mail")
 _T = TypeVar("_T")
 
-#: Notes (not messages) that may wait while the disk refuses to be written; the oldest go, and come back as repeats after a restart.
+#: Notes (not messages) that may wait while the disk refuses to be written; the oldest go, and are repeated after a restart.
 _NOTES_MAX = 100_000
 
 
@@ -37,6 +37,8 @@ class Commits:
     def __init__(self, path: Path, scope: TaskScope, tally: Callable[[], dict[str, int]]) -> None:
         self.path = path
         self._tally = tally
+        #: The last number given to a message: tags of outgoing ones and cursors of inboxes only rise, also over restarts.
+        self.number = 0
         self._scope = scope
         self._thread: ThreadPoolExecutor | None = None
         self._store: MailStore | None = None
@@ -154,5 +156,7 @@ class Commits:
         self._closed = True
         store, thread, self._store, self._thread = self._store, self._thread, None, None
         if thread is not None:
-            await asyncio.get_running_loop().run_in_executor(thread, lambda: store.close() if store is not None else None)
+            await asyncio.get_running_loop().run_in_executor(
+                thread, lambda: store.close() if store is not None else None
+            )
             thread.shutdown(wait=False)

@@ -79,4 +79,3 @@ def mail_at(
         on_misbehaved=mesh.note_misbehaviour,
     )
     return MailDesk(key, room, registry, sights, name_of_node=name_of, look_for=look_for, is_node=is_node)
-

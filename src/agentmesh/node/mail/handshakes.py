@@ -1,8 +1,8 @@
-"""Sessions of this node's agents with agents of other nodes: how they begin, are kept, and end (docs/spec/mail.md §3, sealed.md §2).
+"""Sessions of this node's agents with agents of other nodes: how they begin, are kept, and end (docs/spec/mail.md §3).
 
 A session is made when the first message wants to go, by one handshake over the mail streams. It outlives the link; it ends when
-nothing went over it for long, when its channel is old, when the peer says that it does not know it (it was restarted), or when the
-agent goes. What was not acknowledged in it goes out again in the next.
+nothing went over it for long, when its channel is old, when the peer says that it does not know it (it was restarted), or when
+the agent goes. What was not acknowledged in it goes out again in the next.
 """
 
 from __future__ import annotations
@@ -129,16 +129,14 @@ class Handshakes:
         if frame.session in self.sessions or frame.session in self._begun:
             self._push(peer, encode_frame(Refuse(frame.session, "session.taken")))
             return
-        if not self._may(peer, now_s) or len(self.sessions) >= SESSIONS_MAX and not self._evict(now_s):
+        if not self._may(peer, now_s) or (len(self.sessions) >= SESSIONS_MAX and not self._evict(now_s)):
             self._push(peer, encode_frame(Refuse(frame.session, "session.busy")))
             return
         key = self._key_of(peek_recipient(frame.offer))
         if key is None:
             self._push(peer, encode_frame(Refuse(frame.session, "session.no_agent")))
             return
-        answer, channel, sender = respond(
-            key, frame.offer, os.urandom(32), now_ms, self._context(peer, self._node_id)
-        )
+        answer, channel, sender = respond(key, frame.offer, os.urandom(32), now_ms, self._context(peer, self._node_id))
         for did in (peer, did_of(sender), did_of(key.public)):
             if self._refusal_of(did) is not None:
                 self._push(peer, encode_frame(Refuse(frame.session, "session.refused")))
@@ -210,7 +208,7 @@ class Handshakes:
             self._on_failed(begun.mine, begun.theirs, "session.lost")
 
     def tidy(self, is_busy: Callable[[Session], bool]) -> None:
-        """Give up offers that nobody answered; close sessions that are idle, and those that are old and have nothing under way."""
+        """Give up offers that nobody answered; close sessions that are idle, and those that are old."""
         now_s, now_ms = self._clock()
         for number in [n for n, b in self._begun.items() if b.until_s <= now_s]:
             begun = self._begun.pop(number)

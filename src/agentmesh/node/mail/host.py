@@ -167,7 +167,7 @@ class MailDesk:
             lease = box.next_lease_s()
             await box.wait(max(0.01, min(until_s, lease or until_s) - now_s))
         if not peek:
-            self.room.handed_out(ones)
+            self.room.arrivals.handed_out(ones)
         return InboxPage(
             messages=[views.waiting_view(one, self.name_of) for one in ones], waiting=len(box), bytes=box.bytes
         )
@@ -180,7 +180,7 @@ class MailDesk:
         if back:
             return AckView(done=sum(box.give_back(raw) for raw in raws))
         gone: list[Waiting] = [one for raw in raws for one in box.take(raw)]
-        self.room.taken(key, gone)
+        self.room.arrivals.taken(key, gone)
         return AckView(done=len(gone))
 
     async def figures(self) -> MailView:
@@ -217,7 +217,9 @@ class MailDesk:
         rows, total = await self.room.commits.read(
             lambda store: store.dead(max(1, min(limit, LIMIT_MAX)), max(0, start))
         )
-        return DeadLetters(letters=[views.dead_view(row, decode(row.body), self.name_of) for _, row in rows], total=total)
+        return DeadLetters(
+            letters=[views.dead_view(row, decode(row.body), self.name_of) for _, row in rows], total=total
+        )
 
     async def retry(self, message_id: str) -> SentView:
         """Send a dead letter again (see ``api.messaging.Mail.retry``)."""
@@ -267,4 +269,3 @@ def _row(out: Out) -> OutRow:
         0,
         out.tries + (out.state == DELIVERED),
     )
-

@@ -29,7 +29,9 @@ class Waiting:
 
     __slots__ = ("cursor", "encrypted", "lease_s", "message", "received_ms", "stored", "tries")
 
-    def __init__(self, cursor: int, message: Message, received_ms: int, *, encrypted: bool, stored: bool, tries: int = 0) -> None:
+    def __init__(
+        self, cursor: int, message: Message, received_ms: int, *, encrypted: bool, stored: bool, tries: int = 0
+    ) -> None:
         self.cursor, self.message, self.received_ms = cursor, message, received_ms
         self.encrypted, self.stored, self.tries = encrypted, stored, tries
         self.lease_s = 0.0
@@ -107,7 +109,7 @@ class Inbox:
         return len(cursors)
 
     def expire(self, now_s: float, now_ms: int) -> None:
-        """Free what was not acknowledged in time; give up what is too old or was handed out too often. Looks now and then only."""
+        """Free what was not acknowledged in time; give up what is too old or was handed out too often."""
         if now_s - self._swept_s < _SWEEP_S:
             return
         self._swept_s = now_s

@@ -1,11 +1,11 @@
 """The mail room: takes messages from agents here, carries them to agents elsewhere, and keeps what comes (docs/spec/mail.md).
 
-    post ─► outgoing ─► courier (sans-IO) ─► ways ─► the peer's mail room ─► inbox
-              │            │ sealed and opened by the sessions (``handshakes``)
-            commits      timers
+    post ─► departures ─► carriage (the courier) ─► ways ─► the peer's mail room ─► arrivals ─► inboxes
+               │              │ sealed and opened by the sessions (``handshakes``)     │
+            commits         timers                                                  commits
 
-Everything is composed here and nothing of it runs before the first message. What is durable is on disk before ``post`` returns, and
-at the recipient's before it is acknowledged. All methods belong to the daemon's loop.
+Everything is composed here and nothing of it runs before the first message. What is durable is on disk before ``post`` returns,
+and at the recipient's before it is acknowledged. All methods belong to the daemon's loop.
 """
 
 from __future__ import annotations
@@ -15,69 +15,42 @@ import contextlib
 import logging
 import os
 import random
-import struct
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from agentmesh.core.courier import inputs
-from agentmesh.core.courier.message import AHEAD_MS_MAX, Delivery, Message, check, decode, encode
-from agentmesh.core.courier.messages import Accept, Close, Letter, Open, Parcel, Refuse, decode_frame, encode_frame
-from agentmesh.core.machine import Outbox, Timer
-from agentmesh.errors import Busy, DecodeError, LimitError, MeshError, StoreError, Unauthorized, UsageError
+from agentmesh.core.courier.message import Message, check, decode, encode
+from agentmesh.core.machine import PeerMisbehaved
+from agentmesh.errors import Busy, DecodeError, LimitError, MeshError, Unauthorized, UsageError
 from agentmesh.identity.keys import KeyPair
 from agentmesh.ids import NodeId, did_of
 from agentmesh.net.base import Contact, Stream
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.links import Links, Peer
+from agentmesh.node.mail.arrivals import Arrivals, Sink
+from agentmesh.node.mail.carriage import Carriage
 from agentmesh.node.mail.commits import Commits
+from agentmesh.node.mail.departures import Departures
 from agentmesh.node.mail.handshakes import Handshakes, Session
 from agentmesh.node.mail.inbox import Inbox, Waiting
-from agentmesh.node.mail.outgoing import SUBMIT_MAX, Out, Outgoing, Pair
-from agentmesh.node.mail.seen import Seen
+from agentmesh.node.mail.outgoing import Out, Outgoing, Pair
+from agentmesh.node.mail.tally import Tally
 from agentmesh.node.mail.ways import Ways
-from agentmesh.store.mail import DEAD, DELIVERED, EXPIRED, DeadRow, Ended, InRow, OutRow
+from agentmesh.store.mail import DEAD, DELIVERED, OutRow
 
 _log = logging.getLogger("agentmesh.mail")
 
-#: How often what waits is looked at, seconds.
+#: How often what waits is looked at, and the store tidied, seconds.
 _TURN_S = 0.5
 _TIDY_S = 3_600.0
 #: Messages between agents of this node whose fate is remembered.
 _HERE_MAX = 8_192
-#: Handshakes that failed are tried again after this, doubled each time, seconds.
-_RETRY_S, _RETRY_MAX_S = 0.5, 30.0
-#: An inbox with less room than this tells its senders how much it takes; with twice as much it lets them send freely again.
-_TIGHT = 4_096
-_WIDE = 1 << 20
-_aad = struct.Struct(">QQQB").pack
-
-#: Takes messages of its scope instead of the inbox; what it returns is awaited before they are acknowledged.
-Sink = Callable[[list[Waiting]], Awaitable[None] | None]
-
-
-class Tally:
-    """What became of messages so far: sent = delivered + expired + dead + what waits."""
-
-    __slots__ = ("dead", "delivered", "expired", "received", "repeated", "sent")
-
-    def __init__(self) -> None:
-        self.sent = self.delivered = self.expired = self.dead = self.received = self.repeated = 0
-
-    def kept(self) -> dict[str, int]:
-        """Return what is kept across restarts: all but what follows from it."""
-        return {name: getattr(self, name) for name in self.__slots__ if name != "sent"}
-
-    def bring_back(self, kept: dict[str, int]) -> None:
-        """Go on from what was kept."""
-        for name, count in kept.items():
-            if name in self.__slots__:
-                setattr(self, name, getattr(self, name) + count)
-        self.sent += sum(kept.get(name, 0) for name in ("delivered", "expired", "dead"))
+#: Rows that are brought back at the start: what may wait at most.
+_BACK_MAX = 100_000
 
 
 class Mailroom:
@@ -116,43 +89,37 @@ class Mailroom:
         unix_ms: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
         self.node_id = NodeId(key.did)
-        self._links, self._contact_of = links, contact_of
         self._key_of, self._place_of, self._refusal_of = key_of, place_of, refusal_of
         self._any_refused = any_refused
         self._refuse, self._is_abroad, self._on_misbehaved = refuse, is_abroad, on_misbehaved
         self.mono_s, self.unix_ms = mono_s, unix_ms
-        self._rng = random.Random(os.urandom(16))  # noqa: S311 jitter, not secrets
         self._scope = TaskScope("mail")
         self.tally = Tally()
         self.commits = Commits(path, self._scope, self.tally.kept)
-        self.outgoing = Outgoing()
-        self.inboxes: dict[bytes, Inbox] = {}
-        #: How often messages that came could not be stored.
-        self.refused_writes = 0
         #: How many messages of others, and how many bytes, this node keeps sealed.
         self.carried = (0, 0)
         self._here: dict[bytes, OutRow] = {}
-        self._sinks: list[tuple[str, Sink]] = []
-        self._seen: Seen = Seen(mono_s())
-        self._number = 0
-        self._begun = False
-        self._closed = False
-        self._courier: Any = None
-        self._out = Outbox()
-        self._timers: set[asyncio.TimerHandle] = set()
-        self._feeding = False
-        self._fed: list[Any] = []
-        self._parcels: dict[NodeId, deque[Parcel]] = {}
+        self._begun = self._closed = False
+        rng = random.Random(os.urandom(16))  # noqa: S311 jitter, not secrets
+        now_s, now_ms = (lambda: self.mono_s()), (lambda: self.unix_ms())
+        self._carriage: Carriage = Carriage(lambda node, frame: self._ways.push(node, frame), self._on_event, now_s)
+        feed = self._carriage.feed
+        self._departures = Departures(
+            self.commits, self.tally, rng, feed=feed, place_of=place_of, mono_s=now_s, unix_ms=now_ms
+        )
+        self.arrivals = Arrivals(
+            self.commits, self.tally, self._scope, feed=feed, on_misbehaved=on_misbehaved, mono_s=now_s, unix_ms=now_ms
+        )
         self._ways: Ways = Ways(
             links,
             contact_of,
             self._scope,
-            self._rng,
-            on_open=self._on_way,
+            rng,
+            on_open=self._departures.on_way,
             on_lost=self._on_no_way,
-            fill=self._fill,
-            on_frame=self._on_frame,
-            is_wanted=self._is_wanted,
+            fill=self._carriage.fill,
+            on_frame=self._carriage.on_frame,
+            is_wanted=self._departures.is_wanted,
         )
         self.sessions = Handshakes(
             self.node_id,
@@ -161,10 +128,26 @@ class Mailroom:
             push=self._ways.push,
             on_up=self._on_session,
             on_down=self._on_session_down,
-            on_failed=self._on_failed,
+            on_failed=self._departures.on_failed,
             on_misbehaved=on_misbehaved,
             clock=lambda: (self.mono_s(), self.unix_ms()),
         )
+        self._carriage.handshakes = self.arrivals.handshakes = self._departures.handshakes = self.sessions
+        self._departures.ways = self._ways
+
+    @property
+    def outgoing(self) -> Outgoing:
+        """What waits to go out, and what became of it."""
+        return self._departures.outgoing
+
+    @property
+    def inboxes(self) -> dict[bytes, Inbox]:
+        """What waits to be read, by the raw key of the agent."""
+        return self.arrivals.inboxes
+
+    def inbox_of(self, agent: bytes) -> Inbox:
+        """Return the inbox of an agent (or of the node), made if need be."""
+        return self.arrivals.inbox_of(agent)
 
     # Beginning and end
 
@@ -177,14 +160,21 @@ class Mailroom:
         if not self.commits.exists:
             return
         self._begin()
-        waiting = await self.commits.read(lambda store: store.waiting(100_000))
-        arrived = await self.commits.read(lambda store: store.arrived(100_000))
+        waiting = await self.commits.read(lambda store: store.waiting(_BACK_MAX))
+        arrived = await self.commits.read(lambda store: store.arrived(_BACK_MAX))
         high = await self.commits.read(lambda store: store.highest())
         self.tally.bring_back(await self.commits.read(lambda store: store.tally()))
-        self._number = max(self._number, high)
+        self.commits.number = max(self.commits.number, high)
         for row in arrived:
             with contextlib.suppress(DecodeError, LimitError):
-                one = Waiting(row.cursor, decode(row.body), row.received_ms, encrypted=bool(row.encrypted), stored=True, tries=row.tries)
+                one = Waiting(
+                    row.cursor,
+                    decode(row.body),
+                    row.received_ms,
+                    encrypted=bool(row.encrypted),
+                    stored=True,
+                    tries=row.tries,
+                )
                 self.inbox_of(row.agent).put([one])
         now_s, now_ms = self.mono_s(), self.unix_ms()
         pairs: dict[Pair, None] = {}
@@ -202,32 +192,27 @@ class Mailroom:
             self.outgoing.queue(pair, [out])
             pairs[pair] = None
         for pair in pairs:
-            self._push(pair)
+            self._departures.push(pair)
 
     def _begin(self) -> None:
         """Make what works, with the first message."""
         if self._begun:
             return
-        from agentmesh.core.courier.config import CourierConfig
-        from agentmesh.core.courier.machine import Courier
-
         self._begun = True
-        self._courier = Courier(CourierConfig())
-        self._number = max(self._number, self.unix_ms() * 1000)
+        self._carriage.begin()
+        self.commits.number = max(self.commits.number, self.unix_ms() * 1000)
         self._scope.spawn(self._turn(), "turn")
 
     def on_message(self, scope_prefix: str, sink: Sink) -> None:
         """Have a part of the node take the messages whose scope begins so, before they reach any inbox."""
-        self._sinks.append((scope_prefix, sink))
+        self.arrivals.on_message(scope_prefix, sink)
 
     async def aclose(self) -> None:
         """Stop; what is durable waits on disk for the next start. Idempotent."""
         if self._closed:
             return
         self._closed = True
-        for handle in self._timers:
-            handle.cancel()
-        self._timers.clear()
+        self._carriage.close()
         await self.commits.aclose()
         await self._scope.aclose()
 
@@ -254,7 +239,7 @@ class Mailroom:
         local: list[tuple[int, Message]] = []
         rows: list[OutRow] = []
         kept: list[tuple[int, Out]] = []
-        outgoing, number = self.outgoing, self._number
+        outgoing, number = self.outgoing, self.commits.number
         pair: Pair | None = None
         for index, message in enumerate(messages):
             try:
@@ -273,13 +258,15 @@ class Mailroom:
                 results[index] = error
                 continue
             if out.durable:
-                rows.append(OutRow(number, out.id, asked, pair.theirs, body, 0, "", message.sent_ms, out.expires_ms, 0, 0))
+                rows.append(
+                    OutRow(number, out.id, asked, pair.theirs, body, 0, "", message.sent_ms, out.expires_ms, 0, 0)
+                )
                 kept.append((index, out))
             if pair in ready:
                 ready[pair].append(out)
             else:
                 ready[pair] = [out]
-        self._number = number
+        self.commits.number = number
         if rows:
             try:
                 await self.commits.add(rows, [])
@@ -292,7 +279,7 @@ class Mailroom:
             taken = [out for out in outs if out.tag in outgoing.by_tag] if rows else outs
             self.tally.sent += len(taken)
             outgoing.queue(pair, taken)
-            self._push(pair)
+            self._departures.push(pair)
         if local:
             await self._post_here(local, results, asked)
         return results
@@ -329,23 +316,26 @@ class Mailroom:
                 )
         return pair or self.outgoing.pair(sender, recipient)
 
-    async def _post_here(
-        self, local: list[tuple[int, Message]], results: list[MeshError | None], asked: str
-    ) -> None:
+    async def _post_here(self, local: list[tuple[int, Message]], results: list[MeshError | None], asked: str) -> None:
         """Put messages to agents of this node into their inboxes, without a courier."""
         now_ms = self.unix_ms()
         fitting: list[tuple[int, Message]] = []
         counts: dict[bytes, int] = {}
         for index, message in local:
             counts[message.recipient] = counts.get(message.recipient, 0) + 1
-            if self._sink_of(message) is None and self.inbox_of(message.recipient).room < counts[message.recipient]:
+            if (
+                self.arrivals.sink_of(message) is None
+                and self.inbox_of(message.recipient).room < counts[message.recipient]
+            ):
                 results[index] = Busy("the inbox of that agent is full", code="mail.full")
             elif message.expires_ms <= now_ms:
                 results[index] = UsageError("its time to live is over already", code="message.ttl")
             else:
                 fitting.append((index, message))
         try:
-            await self._keep([(message, encode(message) if message.durable else b"") for _, message in fitting], encrypted=False)
+            await self.arrivals.keep(
+                [(message, encode(message) if message.durable else b"") for _, message in fitting], encrypted=False
+            )
         except MeshError as error:
             for index, _ in fitting:
                 results[index] = error
@@ -371,89 +361,7 @@ class Mailroom:
         await self.commits.read(lambda store: store.revive(taken))
         return next((error for error in results if error is not None), None)
 
-    # What comes
-
-    def _sink_of(self, message: Message) -> Sink | None:
-        scope = message.scope
-        if scope:
-            for prefix, sink in self._sinks:
-                if scope.startswith(prefix):
-                    return sink
-        return None
-
-    async def _keep(self, pieces: list[tuple[Message, bytes]], *, encrypted: bool) -> None:
-        """Store and hand over messages that came. Raises StoreError: none was kept."""
-        now_ms = self.unix_ms()
-        rows: list[InRow] = []
-        entries: list[Waiting] = []
-        for message, body in pieces:
-            self._number += 1
-            stored = bool(body) and self._sink_of(message) is None
-            entries.append(Waiting(self._number, message, now_ms, encrypted=encrypted, stored=stored))
-            if stored:
-                mark = message.sender + message.id if message.delivery != Delivery.AT_MOST_ONCE else b""
-                rows.append(InRow(self._number, message.recipient, body, now_ms, encrypted, 0, mark, message.expires_ms + AHEAD_MS_MAX))
-        if rows:
-            again = await self.commits.add([], rows)
-            if again:
-                self.tally.repeated += len(again)
-                entries = [one for one in entries if one.cursor not in again]
-        await self._hand_over(entries)
-
-    async def _hand_over(self, entries: list[Waiting]) -> None:
-        wait = self._sort(entries)
-        for awaitable in wait:
-            await awaitable
-
-    def _sort(self, entries: list[Waiting]) -> list[Awaitable[None]]:
-        """Give messages to inboxes and sinks; return what must be awaited before they count as taken."""
-        waits: list[Awaitable[None]] = []
-        self.tally.received += len(entries)
-        boxes: dict[bytes, list[Waiting]] = {}
-        sinks: dict[Sink, list[Waiting]] = {}
-        for one in entries:
-            message = one.message
-            if message.scope and (sink := self._sink_of(message)) is not None:
-                sinks.setdefault(sink, []).append(one)
-            elif (box := boxes.get(message.recipient)) is not None:
-                box.append(one)
-            else:
-                boxes[message.recipient] = [one]
-        for agent, ones in boxes.items():
-            self.inbox_of(agent).put(ones)
-        for sink, ones in sinks.items():
-            if (wait := sink(ones)) is not None:
-                waits.append(wait)
-        return waits
-
-    def inbox_of(self, agent: bytes) -> Inbox:
-        """Return the inbox of an agent (or of the node), made if need be."""
-        inbox = self.inboxes.get(agent)
-        if inbox is None:
-            inbox = self.inboxes[agent] = Inbox(self._on_unread)
-        return inbox
-
-    def _on_unread(self, one: Waiting, reason: str) -> None:
-        message = one.message
-        self.commits.note(
-            taken=[(one.cursor,)] if one.stored else None,
-            dead=[DeadRow(1, message.id, encode(message), "", reason, self.unix_ms())],
-        )
-
-    def taken(self, agent: bytes, ones: Sequence[Waiting]) -> None:
-        """Hear that an agent is done with messages that were in its inbox."""
-        if stored := [(one.cursor,) for one in ones if one.stored]:
-            self.commits.note(taken=stored)
-        inbox = self.inboxes[agent]
-        if inbox.closed_to and inbox.room > 0:
-            self._open_windows(inbox)
-
-    def handed_out(self, ones: Sequence[Waiting]) -> None:
-        """Hear that messages were handed out."""
-        if tries := [(one.tries, one.cursor) for one in ones if one.stored]:
-            self.commits.note(tries=tries)
-
-    # Streams
+    # What the parts tell each other
 
     async def serve(self, peer: Peer, stream: Stream) -> None:
         """Read the mail stream of a peer (``MailOpen``)."""
@@ -464,413 +372,53 @@ class Mailroom:
     def on_up(self, node: NodeId) -> None:
         """Hear that a link to a node is up."""
         if self._begun and not self._closed:
-            for pair in self.outgoing.pairs.values():
-                if pair.waiting and not pair.session and self._place_of(pair.theirs) == node:
-                    pair.tries, pair.retry_s = 0, 0.0
-                    self._push(pair)
-            self._ways.on_up(node)
+            self._departures.on_up(node)
 
     def on_changed(self, did: str) -> None:
         """Hear that an agent appeared or moved."""
         if self._begun and not self._closed:
-            for pair in [p for p in self.outgoing.pairs.values() if p.waiting and not p.session]:
-                if did_of(pair.theirs) == did:
-                    pair.tries, pair.retry_s = 0, 0.0
-                    self._push(pair)
+            self._departures.on_changed(did)
 
     def withdrawn(self, agent: bytes) -> None:
         """Hear that an agent of this node is gone for good: what it has to read or to send is dead."""
-        now_ms = self.unix_ms()
-        if (inbox := self.inboxes.pop(agent, None)) is not None:
-            gone = inbox.drain()
-            self.commits.note(
-                taken=[(one.cursor,) for one in gone if one.stored],
-                dead=[DeadRow(1, one.message.id, encode(one.message), "", "mail.withdrawn", now_ms) for one in gone],
-            )
-        if not self._begun:
-            return
-        self.sessions.end_of(did_of(agent), "session.no_agent")
-        for pair in [p for p in self.outgoing.pairs.values() if p.mine == agent]:
-            while pair.queue:
-                self._give_up(pair.queue.popleft(), DEAD, "mail.withdrawn")
-            pair.next_expiry_s = float("inf")
-
-    def _is_wanted(self, node: NodeId) -> bool:
-        return any(p.waiting and p.node == node for p in self.outgoing.pairs.values())
-
-    def _on_way(self, node: NodeId) -> None:
-        self._feed(inputs.PathUp(node))
-        for pair in self.outgoing.pairs.values():
-            if pair.node == node and pair.queue:
-                pair.retry_s = 0.0
-                self._push(pair)
+        self.arrivals.withdrawn(agent)
+        if self._begun:
+            self._departures.withdrawn(agent)
 
     def _on_no_way(self, node: NodeId) -> None:
-        self._parcels.pop(node, None)
-        self._feed(inputs.PathDown(node))
-        self.sessions.lost(node)
-
-    def _fill(self, node: NodeId, room: int) -> bytes | None:
-        """Ask the courier for the next parcel for a peer, seal and encode it."""
-        parcels = self._parcels.get(node)
-        if parcels is None:
-            parcels = self._parcels[node] = deque()
-        if not parcels:
-            self._feed(inputs.Room(node, room))
-        return self._sealed(parcels.popleft()) if parcels else None
-
-    def _sealed(self, parcel: Parcel) -> bytes:
-        session = self.sessions.sessions.get(parcel.session)
-        if session is None:
-            parcel.letters = []
-        elif parcel.letters:
-            seal, number = session.channel.seal, parcel.session
-            for letter in parcel.letters:
-                letter.body = seal(letter.seq, _aad(number, letter.seq, letter.after, letter.lane), letter.body)
-            session.used_s = self.mono_s()
-        return encode_frame(parcel)
-
-    def _on_frame(self, peer: NodeId, raw: bytes) -> None:
-        frame = decode_frame(raw)
-        if isinstance(frame, Parcel):
-            self._on_parcel(peer, frame)
-        elif isinstance(frame, Open):
-            self.sessions.on_open(peer, frame)
-        elif isinstance(frame, Accept):
-            self.sessions.on_accept(peer, frame)
-        elif isinstance(frame, Refuse):
-            self.sessions.on_refuse(peer, frame)
-        else:
-            self.sessions.on_close(peer, frame)
-
-    def _on_parcel(self, peer: NodeId, parcel: Parcel) -> None:
-        session = self.sessions.sessions.get(parcel.session)
-        if session is None:
-            self.sessions.unknown(peer, parcel.session)
-            return
-        if session.node != peer:
-            raise DecodeError("a parcel of a session with another node", code="session.foreign")
-        if parcel.letters:
-            opened, number = session.channel.open, parcel.session
-            for letter in parcel.letters:
-                letter.body = opened(letter.seq, _aad(number, letter.seq, letter.after, letter.lane), letter.body)
-            session.used_s = self.mono_s()
-        self._feed(inputs.Arrived(peer, parcel))
-
-    # The courier
-
-    def _feed(self, incoming: Any) -> None:
-        """Give the courier an input and carry out the effects before returning; inputs made by effects follow in order."""
-        if self._courier is None or self._closed:
-            return
-        self._fed.append(incoming)
-        if self._feeding:
-            return
-        self._feeding = True
-        out, fed = self._out, self._fed
-        try:
-            while fed:
-                one = fed.pop(0)
-                try:
-                    self._courier.handle(one, self.mono_s(), out)
-                except Exception:  # noqa: BLE001 as in ``node.driver``: one bad input, one lost step
-                    _log.exception("courier failed on %s", type(one).__name__)
-                if out.sends:
-                    answers = type(one) is inputs.Room
-                    for send in out.sends:
-                        if answers:
-                            self._parcels[send.to].append(send.message)
-                        else:  # an acknowledgement, which the courier says at once
-                            self._ways.push(send.to, self._sealed(send.message))
-                    out.sends.clear()
-                if out.timers:
-                    for delay_s, timer in out.timers:
-                        self._arm(delay_s, timer)
-                    out.timers.clear()
-                if out.events:
-                    events, out.events = out.events, []
-                    for event in events:
-                        self._on_event(event)
-        finally:
-            self._feeding = False
-
-    def _arm(self, delay_s: float, timer: Timer) -> None:
-        due_s = self.mono_s() + delay_s
-
-        def fire() -> None:
-            self._timers.discard(handle)
-            if self.mono_s() < due_s and not self._closed:
-                self._arm(due_s - self.mono_s(), timer)
-                return
-            self._feed(timer)
-
-        handle = asyncio.get_running_loop().call_later(max(0.0, delay_s), fire)
-        self._timers.add(handle)
-
-    def _on_event(self, event: Any) -> None:
-        kind = type(event)
-        if kind is inputs.Deliver:
-            self._on_deliver(event.session, event.letters)
-        elif kind is inputs.Delivered:
-            self._on_delivered(event.tags)
-        elif kind is inputs.Ready:
-            self._ways.ready(event.peer)
-        elif kind is inputs.Expired:
-            for tag in event.tags:
-                if (out := self.outgoing.by_tag.get(tag)) is not None:
-                    out.pair.under_way -= 1
-                    self._give_up(out, EXPIRED, out.pair.reason or "mail.expired")
-        elif kind is inputs.Returned:
-            self._on_returned(event.tags, event.reason)
-        elif kind is inputs.Blocked:
-            self._note_block(event.session, "mail.blocked")
-        elif kind is inputs.Unblocked:
-            self._note_block(event.session, "")
-        elif kind is inputs.Refused:
-            self.sessions.end(event.session, "session.busy")
-        elif kind is inputs.Idle:
-            pass  # sessions end by ``Handshakes.tidy``
-        else:
-            self._on_misbehaved(event.peer, event.code, event.detail)
-
-    def _note_block(self, number: int, reason: str) -> None:
-        session = self.sessions.sessions.get(number)
-        if session is not None and (pair := self.outgoing.pairs.get((session.mine, session.theirs))) is not None:
-            pair.reason = reason
-
-    def _on_delivered(self, tags: list[int]) -> None:
-        outgoing = self.outgoing
-        ended: list[Ended] = []
-        pair: Pair | None = None
-        for tag in tags:
-            out = outgoing.by_tag.get(tag)
-            if out is None:
-                continue
-            pair = out.pair
-            pair.under_way -= 1
-            outgoing.end(out, DELIVERED)
-            self.tally.delivered += 1
-            if out.durable:
-                ended.append(Ended(DELIVERED, "", self.unix_ms(), out.tries + 1, tag))
-        if ended:
-            self.commits.note(ended=ended)
-        if pair is not None:
-            pair.since_s, pair.tries = 0.0, 0
-            if pair.queue:
-                self._push(pair)
-
-    def _on_returned(self, tags: list[int], reason: str) -> None:
-        back: dict[Pair, list[Out]] = {}
-        for tag in tags:
-            out = self.outgoing.by_tag.get(tag)
-            if out is None:
-                continue
-            out.pair.under_way -= 1
-            if not out.acked and reason != "full":
-                self._give_up(out, DEAD, "mail.no_path" if reason == "no_path" else "mail.lost")
-                continue
-            if reason not in ("full", "no_session", "no_path"):
-                out.again = True
-                out.tries += 1
-            back.setdefault(out.pair, []).append(out)
-        for pair, outs in back.items():
-            self.outgoing.queue(pair, outs, first=True)
-            if reason != "full":
-                self._push(pair)
-
-    def _give_up(self, out: Out, state: int, reason: str) -> None:
-        """End a message that was not delivered, and put it on the list of dead letters."""
-        now_ms, body = self.unix_ms(), out.body
-        self.outgoing.end(out, state, reason)
-        out.body = b""
-        if state == EXPIRED:
-            self.tally.expired += 1
-        else:
-            self.tally.dead += 1
-        if out.acked:
-            self.commits.note(
-                ended=[Ended(state, reason, now_ms, out.tries, out.tag)] if out.durable else None,
-                dead=[DeadRow(0, out.id, body, out.asked, reason, now_ms)],
-            )
-
-    # Sessions and pairs
-
-    def _push(self, pair: Pair) -> None:
-        """Let what waits between two agents go as far as it can."""
-        if not pair.queue or self._closed:
-            return
-        if pair.session:
-            room = SUBMIT_MAX - pair.under_way
-            if room <= 0:
-                return
-            queue = pair.queue
-            if len(queue) <= room:
-                items = [out.item() for out in queue]
-                queue.clear()
-                pair.next_expiry_s = float("inf")
-            else:
-                items = [queue.popleft().item() for _ in range(room)]
-            pair.under_way += len(items)
-            self._feed(inputs.Submit(pair.session, items))
-            return
-        now_s = self.mono_s()
-        pair.since_s = pair.since_s or now_s
-        node = self._place_of(pair.theirs)
-        if node is None:
-            pair.reason = "mail.no_agent"
-            return
-        pair.node = node
-        if not self._ways.is_open(node):
-            pair.reason = "mail.no_route"
-            self._ways.need(node)
-            return
-        if now_s < pair.retry_s or self.sessions.is_begun(pair.mine, pair.theirs):
-            return
-        try:
-            if not self.sessions.begin(pair.mine, pair.theirs, node):
-                pair.retry_s = now_s + _RETRY_S
-        except MeshError as error:
-            pair.reason, pair.retry_s = error.code, now_s + _RETRY_MAX_S
+        self._carriage.drop(node)
+        self._departures.on_no_way(node)
 
     def _on_session(self, session: Session) -> None:
-        self._feed(inputs.SessionUp(session.id, session.node))
-        inbox = self.inboxes.get(session.mine)
-        if inbox is not None and inbox.closed_to:
-            inbox.closed_to[session.id] = None
-            self._open_windows(inbox)
-        try:
-            pair = self.outgoing.pair(session.mine, session.theirs)
-        except Busy:
-            return
-        if not pair.session:
-            pair.session, pair.node = session.id, session.node
-            pair.tries, pair.retry_s, pair.reason = 0, 0.0, ""
-            self._push(pair)
+        self._departures.on_session(session)
+        self.arrivals.on_session(session)
 
     def _on_session_down(self, session: Session, reason: str) -> None:
-        pair = self.outgoing.pairs.get((session.mine, session.theirs))
-        if pair is not None and pair.session == session.id:
-            pair.session = next(
-                (s.id for s in self.sessions.sessions.values() if s.mine == pair.mine and s.theirs == pair.theirs), 0
-            )
-        inbox = self.inboxes.get(session.mine)
-        if inbox is not None:
-            inbox.closed_to.pop(session.id, None)
-        self._feed(inputs.SessionDown(session.id, reason))
+        self.arrivals.on_session_down(session)
+        self._departures.on_session_down(session, reason)
 
-    def _on_failed(self, mine: bytes, theirs: bytes, code: str) -> None:
-        pair = self.outgoing.pairs.get((mine, theirs))
-        if pair is None or pair.session:
-            return
-        pair.tries += 1
-        pair.reason = code
-        delay_s = min(_RETRY_S * 2 ** min(pair.tries, 8), _RETRY_MAX_S) * self._rng.uniform(0.5, 1.0)
-        pair.retry_s = self.mono_s() + delay_s
-        if code == "session.refused":
-            while pair.queue:
-                self._give_up(pair.queue.popleft(), DEAD, "mail.refused")
-
-    # Arrival
-
-    def _on_deliver(self, number: int, letters: list[Letter]) -> None:
-        session = self.sessions.sessions.get(number)
-        if session is None:
-            return
-        mine, theirs = session.mine, session.theirs
-        now_ms = self.unix_ms()
-        seen, seqs = self._seen, []
-        entries: list[Waiting] = []
-        slow: list[tuple[Message, bytes]] = []
-        slow_seqs: list[int] = []
-        number_now = self._number
-        has_sinks = bool(self._sinks)
-        for letter in letters:
-            body = letter.body
-            try:
-                message = decode(body)
-            except MeshError as error:
-                self._on_misbehaved(session.node, error.code, error.detail)
-                seqs.append(letter.seq)
-                continue
-            if message.sender != theirs or message.recipient != mine:
-                self._on_misbehaved(session.node, "message.forged", "a message of or for another agent in this session")
-                seqs.append(letter.seq)
-                continue
-            if message.sent_ms + message.ttl_ms <= now_ms - AHEAD_MS_MAX or message.sent_ms > now_ms + AHEAD_MS_MAX:
-                self._on_stale(message, now_ms)
-                seqs.append(letter.seq)
-                continue
-            if message.durable and message.delivery:
-                slow.append((message, body))
-                slow_seqs.append(letter.seq)
-                continue
-            seqs.append(letter.seq)
-            if message.delivery and not seen.fresh(theirs, message.id):
-                self.tally.repeated += 1
-                continue
-            number_now += 1
-            entries.append(Waiting(number_now, message, now_ms, encrypted=True, stored=False))
-        self._number = number_now
-        waits: list[Awaitable[None]] = []
-        if entries:
-            if has_sinks:
-                waits = self._sort(entries)
-            else:
-                self.tally.received += len(entries)
-                inbox = self.inbox_of(mine)
-                inbox.put(entries)
-                if inbox.room < _TIGHT:
-                    inbox.closed_to[number] = None
-                    self._open_windows(inbox)
-        seen.tidy(self.mono_s())
-        if slow:
-            self._scope.spawn(self._keep_then_take(number, mine, slow, slow_seqs), "keep")
-        if waits:
-            self._scope.spawn(self._wait_then_take(number, waits, seqs), "sink")
-        elif seqs:
-            self._feed(inputs.Taken(number, seqs))
-
-    def _on_stale(self, message: Message, now_ms: int) -> None:
-        reason = "mail.expired" if message.sent_ms <= now_ms else "mail.clock"
-        self.commits.note(dead=[DeadRow(1, message.id, encode(message), "", reason, now_ms)])
-
-    async def _keep_then_take(self, number: int, mine: bytes, pieces: list[tuple[Message, bytes]], seqs: list[int]) -> None:
-        """Put durable messages on disk, hand them over, and acknowledge them; on a full disk their sender keeps them."""
-        delay_s = _RETRY_S
-        while True:
-            try:
-                await self._keep(pieces, encrypted=True)
-                break
-            except StoreError as error:
-                self.refused_writes += 1
-                _log.error("messages that came cannot be stored, their senders keep them: %s", error)
-                session = self.sessions.sessions.get(number)
-                if session is None:
-                    return
-                await asyncio.sleep(delay_s)
-                delay_s = min(2 * delay_s, _RETRY_MAX_S)
-        inbox = self.inbox_of(mine)
-        if inbox.room < _TIGHT:
-            inbox.closed_to[number] = None
-            self._open_windows(inbox)
-        self._feed(inputs.Taken(number, seqs))
-
-    async def _wait_then_take(self, number: int, waits: list[Awaitable[None]], seqs: list[int]) -> None:
-        for wait in waits:
-            await wait
-        self._feed(inputs.Taken(number, seqs))
-
-    def _open_windows(self, inbox: Inbox) -> None:
-        """Tell the senders of an inbox how much more it takes."""
-        room = inbox.room
-        numbers = list(inbox.closed_to)
-        if room >= 2 * _TIGHT:
-            inbox.closed_to.clear()
-            share = _WIDE
-        else:
-            share = room // max(1, len(numbers))
-        for number in numbers:
-            self._feed(inputs.Window(number, share, share * _WIDE if room else 0))
+    def _on_event(self, event: Any) -> None:
+        match event:
+            case inputs.Deliver():
+                self.arrivals.on_deliver(event.session, event.letters)
+            case inputs.Delivered():
+                self._departures.on_delivered(event.tags)
+            case inputs.Ready():
+                self._ways.ready(event.peer)
+            case inputs.Expired():
+                self._departures.on_expired(event.tags)
+            case inputs.Returned():
+                self._departures.on_returned(event.tags, event.reason)
+            case inputs.Blocked():
+                self._departures.note_block(event.session, "mail.blocked")
+            case inputs.Unblocked():
+                self._departures.note_block(event.session, "")
+            case inputs.Refused():
+                self.sessions.end(event.session, "session.busy")
+            case PeerMisbehaved():
+                self._on_misbehaved(event.peer, event.code, event.detail)
+            case _:  # ``Idle``: sessions end by ``Handshakes.tidy``
+                pass
 
     # Now and then
 
@@ -879,17 +427,11 @@ class Mailroom:
         while True:
             await asyncio.sleep(_TURN_S)
             now_s, now_ms = self.mono_s(), self.unix_ms()
-            self.sessions.tidy(self._is_busy)
+            self.sessions.tidy(self._departures.is_busy)
             if self._any_refused():
                 self._part()
-            self._seen.tidy(now_s)
-            for pair in list(self.outgoing.pairs.values()):
-                for out in self.outgoing.expired(pair, now_s):
-                    self._give_up(out, EXPIRED, pair.reason or "mail.expired")
-                if pair.queue and not pair.session:
-                    self._push(pair)
-            for inbox in self.inboxes.values():
-                inbox.expire(now_s, now_ms)
+            self._departures.turn(now_s)
+            self.arrivals.turn(now_s, now_ms)
             if now_s - tidied_s > _TIDY_S and self.commits.exists:
                 tidied_s = now_s
                 with contextlib.suppress(MeshError):
@@ -902,7 +444,3 @@ class Mailroom:
                 if self._refusal_of(did) is not None:
                     self.sessions.end(session.id, "session.refused")
                     break
-
-    def _is_busy(self, session: Session) -> bool:
-        pair = self.outgoing.pairs.get((session.mine, session.theirs))
-        return pair is not None and pair.session == session.id and pair.waiting > 0

@@ -117,7 +117,9 @@ class Outgoing:
             pair = self.pairs[mine, theirs] = Pair(mine, theirs)
         return pair
 
-    def add(self, message: Message, body: bytes, pair: Pair, tag: int, expires_s: float, asked: str, *, again: bool = False) -> Out:
+    def add(
+        self, message: Message, body: bytes, pair: Pair, tag: int, expires_s: float, asked: str, *, again: bool = False
+    ) -> Out:
         """Take a message for a pair.
 
         Raises:

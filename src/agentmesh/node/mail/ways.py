@@ -1,7 +1,7 @@
-"""Mail streams: one that this node opened to each peer it sends frames to, and one that the peer opened to us (docs/spec/mail.md §3).
+"""Mail streams: one that this node opened to each peer it sends frames to, and one that each peer opened (mail.md §3).
 
-A way is opened when there is something to send, kept while it is used, and tried again and again, ever less often, while something
-waits and the peer cannot be reached. A link that comes up ends the waiting.
+A way is opened when there is something to send, kept while it is used, and tried again and again, ever less often, while
+something waits and the peer cannot be reached. A link that comes up ends the waiting.
 """
 
 from __future__ import annotations
@@ -168,7 +168,9 @@ class Ways:
     async def _pause(self, way: Way, delay_s: float) -> None:
         """Wait, but no longer than until a link is up."""
         until_s = time.monotonic() + delay_s
-        while (left_s := until_s - time.monotonic()) > 0 and not (way.tries <= 1 and self._links.is_connected(way.node)):
+        while (left_s := until_s - time.monotonic()) > 0 and not (
+            way.tries <= 1 and self._links.is_connected(way.node)
+        ):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await way.wake.wait()
