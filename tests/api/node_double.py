@@ -69,7 +69,6 @@ from agentmesh.wire.event import EventV1, digest, order_key
 from agentmesh.wire.policy import PartyView, PolicyView, RulingView
 from agentmesh.wire.rows import RowQuery, RunQuery
 from tests.api.locks_double import LocksDouble
-
 from tests.api.mail_double import MailDouble
 
 NODE = "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK"

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Protocol
 
-from agentmesh.api.messaging import Locks
-from agentmesh.api.messaging import Mail
+from agentmesh.api.messaging import Locks, Mail
 from agentmesh.node.presented import Presented
 from agentmesh.sdk.types import (
     AgentDetail,
@@ -325,6 +324,9 @@ class Backend(View, Protocol):
     @property
     def locks(self) -> Locks:
         """Locks, leases and leaders."""
+        ...
+
+    @property
     def mail(self) -> Mail:
         """Messages between agents."""
         ...

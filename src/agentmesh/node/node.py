@@ -152,15 +152,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         self.switch = KillSwitch()
         self.orders = orders_at(home, self.mesh, self.switch, self.audit)
         self._belong(key)
-        self.trust: Trust = Trust(
-            self.node_id,
-            trust_config or TrustConfig(),
-            config.trust_roots,
-            trust_store,
-            directory=self.sights,
-            cut_off=self._brain.cut_off,
-            name_of=self.name_of,
-        )
+        self.trust: Trust = self._trusting(trust_store, trust_config or TrustConfig())
         self.registry = Registry(
             self.node_id,
             config,
@@ -209,6 +201,17 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         proofs = Proofs(key, self.config, self.registry, call_store)
         self._token_checks = proofs.checks
         return proofs
+
+    def _trusting(self, store: TrustStore, config: TrustConfig) -> Trust:
+        return Trust(
+            self.node_id,
+            config,
+            self.config.trust_roots,
+            store,
+            directory=self.sights,
+            cut_off=self._brain.cut_off,
+            name_of=self.name_of,
+        )
 
     def _mailing(self, home: Path, key: KeyPair) -> MailDesk:
         return mail_at(
