@@ -2157,6 +2157,23 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_message_that_is_submitted_arrives_on_every_lane",
         ),
     ),
+    "courier.rules": Requirement(
+        "RQ3 flow control and priorities, issue 7.2, bad input, docs/spec/courier.md §4–§9",
+        "A bad peer is blamed and changes nothing; no lane or session starves; acknowledgements, windows, time and bounds hold.",
+        _in(
+            "unit/core/test_courier_rules.py",
+            "a_peer_that_breaks_a_rule_is_blamed_by_code_and_changes_nothing",
+            "whatever_a_peer_says_the_courier_stands_and_delivers_no_letter_twice",
+            "what_breaks_a_bound_of_the_wire_form_is_no_frame",
+            "a_letter_waits_a_bounded_time_on_every_lane_of_every_session",
+            "sessions_of_one_path_get_equal_shares",
+            "a_closed_window_stops_the_sender_and_an_opened_one_lets_it_go_on_though_word_of_it_is_lost",
+            "at_most_once_is_never_repeated_and_comes_back_when_it_was_lost",
+            "what_waits_for_a_lost_letter_is_bounded_and_the_lost_letter_always_finds_room",
+            "an_idle_session_holds_less_than_four_kilobytes",
+            "ten_thousand_queued_messages_hold_less_than_ten_megabytes",
+        ),
+    ),
     "courier.world": Requirement(
         "RQ3 chaos tests, issue 7.2, docs/spec/simulator.md §5, §8",
         "In worlds with loss, partitions and dying nodes sent = delivered + expired + returned + waiting, per message; in order; once.",

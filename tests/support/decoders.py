@@ -16,6 +16,9 @@ from msgspec import inspect as shapes
 from agentmesh.codec.canonical import canonical
 from agentmesh.codec.frame import ShortReader, encode_frame, encode_short
 from agentmesh.codec.merkle import EMPTY_ROOT
+from agentmesh.core.courier.messages import Accept, Close, Letter, Open, Parcel, Refuse
+from agentmesh.core.courier.messages import decode_frame as decode_mail
+from agentmesh.core.courier.messages import encode_frame as encode_mail
 from agentmesh.errors import PeerError
 from agentmesh.identity.audit_record import body_of, write_record
 from agentmesh.identity.audit_record import read_record as read_audit_record
@@ -122,6 +125,21 @@ def _short(raw: bytes) -> None:
         pass
 
 
+#: Frames of a mail stream; made by hand, because most numbers in them are bounded.
+MAIL_FRAMES = tuple(
+    encode_mail(frame)
+    for frame in (
+        Open(2**64 - 1, b"offer"),
+        Accept(1, b"answer"),
+        Refuse(1, "session.unknown"),
+        Close(0, "idle"),
+        Parcel(7, [], [], 256, 1, []),
+        Parcel(7, [Letter(9, 3, 3, 1, True, b"x" * 300), Letter(10, 0, 0, 60_000, False, b"")], [1, 4, 7, 7], 0, 9, []),
+        Parcel(2**63, [], [3, 2**53 - 1], 2**53 - 1, 2**53 - 1, [5, 0, 6, 5], ask=True),
+    )
+)
+
+
 def targets() -> list[Target]:
     """Return every decoder."""
     own = NodeId(FAR.did)
@@ -185,6 +203,7 @@ def targets() -> list[Target]:
         Target("manifest", lambda raw: read_record(raw, now=EPOCH, require_signed=False), manifests),
         Target("event", event.decode_json, (event.encode_json(told),)),
         Target("multiplexer", _mux, (frames,)),
+        Target("mail frame", decode_mail, MAIL_FRAMES),
         Target("short frame", _short, (encode_short(b"payload") * 3,)),
     ]
 

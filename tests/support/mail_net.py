@@ -148,6 +148,7 @@ class MailNet:
         self._agenda: list[tuple[float, int, Callable[[], object]]] = []
         self._count = 0
         self.carried = 0
+        self._letters: dict[tuple[NodeId, NodeId, int, int], tuple[int, int, bytes]] = {}
         self.tap: Callable[[NodeId, NodeId, Any], bool] | None = None
 
     def node(self, name: str, config: CourierConfig | None = None) -> MailNode:
@@ -197,6 +198,9 @@ class MailNet:
         """Send a parcel through the weather."""
         pair, weather, rng = (sender.name, to), self.weather, self.rng
         assert pair in self.up, "a parcel was sent where there is no path"
+        for letter in parcel.letters:
+            what = letter.after, letter.lane, letter.body
+            assert self._letters.setdefault((*pair, parcel.session, letter.seq), what) == what, "a nonce was used twice"
         raw = encode_frame(parcel)
         self.carried += len(raw)
         if self.tap is not None and not self.tap(sender.name, to, parcel):

@@ -227,7 +227,6 @@ class Courier:
             if turn is None:
                 break
             lane, session = turn
-            sending = session.sending
             around = PARCEL_BYTES + _RANGE_BYTES * (1 + len(session.receiving.taken.more) // 2)
             letters, gone, used, expired = self._fill(session, lane, left - around, alone_max, now_s, out)
             if letters or gone:
@@ -236,7 +235,7 @@ class Courier:
                 path.spend(lane, session, around + used)
                 session.busy_s = now_s
                 out.send(session.peer, session.parcel(letters, gone), link=True)
-            elif sending.open_lanes() >> lane & 1:
+            elif session.sending.open_lanes() >> lane & 1:
                 path.put_back(lane, session)
                 if not expired:
                     break
@@ -250,7 +249,7 @@ class Courier:
     ) -> tuple[list[Letter], list[int], int, bool]:
         """Take what goes into one parcel from a lane: letters, letters given up, bytes; and whether some had expired."""
         sending = session.sending
-        bytes_max, expired, gone = min(room, self.config.quantum_bytes), list[int](), list[int]()
+        bytes_max, expired, gone = min(room, session.allowance), list[int](), list[int]()
         before, held = sending.letters, sending.bytes
         if lane == REPEATS:
             letters, gone, used = sending.repeats(now_s, bytes_max, max(room, alone_max), expired)

@@ -61,11 +61,15 @@ class Path:
             queue = queues[turn]
             if queue and left[turn] > 0:
                 session = queue.pop(0)
-                if session.debt > 0 and queue:
-                    session.debt -= quantum
-                    queue.append(session)
-                    continue
-                session.debt = max(0, session.debt)
+                allowance = -session.debt  # of a turn that it has begun
+                if allowance <= 0:
+                    allowance += quantum
+                    if allowance <= 0 and queue:
+                        session.debt -= quantum
+                        queue.append(session)
+                        continue
+                session.allowance = allowance if allowance > 0 else quantum
+                session.debt = 0
                 session.listed &= ~(1 << turn)
                 return turn, session
             if not queue:
@@ -74,15 +78,23 @@ class Path:
             if queues[turn]:
                 left[turn] += quantum * self._config.weights[turn]
 
-    def put_back(self, lane: int, session: Session) -> None:
-        """Put a session that could not send to the head of its queue."""
-        self._queues[lane].insert(0, session)
-        session.listed |= 1 << lane
-
     def spend(self, lane: int, session: Session, size: int) -> None:
-        """Note what a session sent."""
+        """Note what a session sent; it keeps its turn while it has not used it up and has more."""
         self._left[lane] -= size
-        session.debt += max(0, size - self._config.quantum_bytes)
+        session.debt = size - session.allowance
+        if session.debt < 0:
+            session.debt = 0
+            if session.sending.open_lanes() >> lane & 1:
+                self._keep(lane, session, session.allowance - size)
+
+    def put_back(self, lane: int, session: Session) -> None:
+        """Let a session that could not send begin with its turn again."""
+        self._keep(lane, session, session.allowance)
+
+    def _keep(self, lane: int, session: Session, allowance: int) -> None:
+        session.debt = -allowance
+        session.listed |= 1 << lane
+        self._queues[lane].insert(0, session)
 
     def assert_invariants(self) -> None:
         """Raise AssertionError if a rule or bound is broken."""

@@ -20,7 +20,8 @@ class Session:
         id, peer: Which, and the node at its other end.
         sending, receiving: Its halves.
         listed: Bits of the queues of its path in which it stands.
-        debt: Bytes that it was given beyond its turns.
+        allowance: Bytes that it may send in its turn.
+        debt: Bytes that it sent beyond its turns; below 0: what is left of a turn that it has begun.
         returning: The path is new; what was on its way is repeated when the peer has said what it has.
         up_s: When the path came up last.
         ack_s: When what is owed must be acknowledged; infinity if nothing is.
@@ -35,6 +36,7 @@ class Session:
     __slots__ = (
         "_config",
         "ack_s",
+        "allowance",
         "ask_s",
         "asks",
         "busy_s",
@@ -55,7 +57,7 @@ class Session:
         self._config = config
         self.id, self.peer = session, peer
         self.sending, self.receiving = Sending(config), Receiving(config)
-        self.listed = self.debt = self.asks = 0
+        self.listed = self.allowance = self.debt = self.asks = 0
         self.returning = self.idle = False
         self.up_s = self.busy_s = now_s
         self.looked_s = -inf
