@@ -3143,6 +3143,11 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_store_broken_on_purpose_is_caught",
             "a_right_store_is_never_accused",
             "what_cannot_be_judged_is_said_and_not_passed",
+            "a_thousand_histories_break_no_rule",
+            "whatever_is_broken_on_purpose_is_caught_and_can_be_played_again",
+            "each_guarantee_of_a_session_has_its_name",
+            "a_quorum_read_must_show_what_was_answered_before_it_began",
+            "the_end_is_judged_replica_by_replica_and_write_by_write",
         ),
     ),
     "house.make": Requirement(

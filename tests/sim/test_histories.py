@@ -8,9 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentmesh.core.state import types
+from agentmesh.core.state.causality import Dot, of_dots
+from agentmesh.core.state.cell import Cell, Entry
 from agentmesh.errors import LimitError
-from agentmesh.sim.histories import critical, linear
+from agentmesh.sim.__main__ import main
+from agentmesh.sim.histories import critical, linear, locking, replicas, suite
 from agentmesh.sim.histories.linear import Call
+from agentmesh.sim.histories.sessions import Act, check_causal, check_end, check_regular
 
 
 def put(start: float, end: float, value: object, answer: linear.Answer = "ok", **more: object) -> Call:
@@ -160,3 +165,95 @@ def test_what_cannot_be_judged_is_said_and_not_passed(monkeypatch: pytest.Monkey
     with pytest.raises(LimitError) as caught:
         linear.check([*history, get(2, 3, "x")])
     assert caught.value.code == "history.undecided"
+
+
+def test_a_thousand_histories_break_no_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["histories", "--count", "1000", "--seed", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "1000 histories" in printed
+    assert "no violation" in printed
+    assert all(kind in printed for kind in suite.KINDS)
+
+
+@pytest.mark.parametrize(("kind", "flaw"), [(kind, flaw) for kind in suite.KINDS for flaw in suite.KINDS[kind].flaws])
+def test_whatever_is_broken_on_purpose_is_caught_and_can_be_played_again(kind: str, flaw: str) -> None:
+    summary = suite.run(30, kinds=(kind,), flaw=flaw)
+    assert summary.broken >= 8
+    _, seed, what = summary.wrong[0]
+    again = suite.run(1, seed, (kind,), flaw)
+    assert again.wrong[0] == (kind, seed, what)
+
+
+def test_sessions_were_refused_waited_and_met_partitions() -> None:
+    plays = [replicas.record(seed) for seed in range(20)]
+    assert sum(play.refused for play in plays) > 0  # a token that was not met in time
+    assert all(len(play.acts) > 30 for play in plays)
+    siblings = sum(len(types.siblings(cell)) > 1 for play in plays for cell in play.ends[0].values())
+    assert siblings > 5  # writes did happen at the same time
+
+
+def test_locks_changed_hands_and_old_holders_were_turned_away() -> None:
+    plays = [locking.record(seed) for seed in range(1, 40, 2)]
+    assert all(len({hold.token for hold in play.holds}) > 2 for play in plays)
+    beliefs = [(one, two) for play in plays for one in play.holds for two in play.holds if one.token < two.token]
+    assert any(one.to_s > two.from_s for one, two in beliefs)  # two did believe it, and only the fence kept them apart
+
+
+def act(
+    session: str, start: float, dot: Dot | None = None, cell: Cell | None = None, key: str = "k", level: str = "causal"
+) -> Act:
+    return Act(session, key, start, start + 1, level, dot, cell=cell)
+
+
+A, B = Dot(b"a" * 16, 1), Dot(b"b" * 16, 1)
+
+
+def cell(*dots: Dot) -> Cell:
+    live = {dot: Entry(1, b"1") for dot in dots}
+    return Cell(of_dots(dots), {"register": {b"": live}}, 1)
+
+
+@pytest.mark.parametrize(
+    ("rule", "acts"),
+    [
+        ("read your writes", [act("one", 0, A), act("one", 2)]),
+        ("monotonic reads", [act("one", 0, A), act("two", 2, cell=cell(A)), act("two", 4)]),
+        (
+            "monotonic writes",
+            [act("one", 0, A, key="j"), act("one", 2, B), act("two", 4, cell=cell(B)), act("two", 6, key="j")],
+        ),
+        (
+            "writes follow reads",
+            [
+                act("one", 0, A, key="j"),
+                act("two", 2, cell=cell(A), key="j"),
+                act("two", 4, B),
+                act("six", 6, cell=cell(B)),
+                act("six", 8, key="j"),
+            ],
+        ),
+    ],
+)
+def test_each_guarantee_of_a_session_has_its_name(rule: str, acts: list[Act]) -> None:
+    assert [breach.rule for breach in check_causal(acts)] == [rule]
+    last = acts[-1]
+    assert check_causal([*acts[:-1], last._replace(level="local")]) == []  # LOCAL promises none of it
+    assert check_causal([*acts[:-1], last._replace(cell=cell(A, B))]) == []
+
+
+def test_a_quorum_read_must_show_what_was_answered_before_it_began() -> None:
+    write = act("one", 0, A, level="quorum")
+    assert [breach.rule for breach in check_regular([write, act("two", 2, level="quorum")])] == ["regular"]
+    assert check_regular([write, act("two", 0.5, level="quorum")]) == []  # it overlaps: old and new are both right
+    assert check_regular([write._replace(end_s=float("inf")), act("two", 9, level="quorum")]) == []  # never answered
+    assert [breach.rule for breach in check_regular([act("two", 2, cell=cell(B))])] == ["out of thin air"]
+
+
+def test_the_end_is_judged_replica_by_replica_and_write_by_write() -> None:
+    write = act("one", 0, A)
+    assert check_end([write], [{"k": cell(A)}, {"k": cell(A)}]) == []
+    assert [one.rule for one in check_end([write], [{"k": cell(A)}, {}])] == ["converged"]
+    assert [one.rule for one in check_end([write], [{}, {}])] == ["kept"]
+    assert check_end([write._replace(end_s=float("inf"))], [{}]) == []
+    replaced = act("one", 2, B)._replace(covered=(A,))
+    assert [one.rule for one in check_end([write, replaced], [{"k": cell(A, B)}])] == ["value"]

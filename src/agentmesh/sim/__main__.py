@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.verb == "list":
             return _list()
+        if arguments.verb == "histories":
+            return _histories(arguments)
         scenario = load(arguments.scenario, arguments.set)
         if arguments.verb == "replay":
             return _replay(scenario, arguments)
@@ -39,6 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m agentmesh.sim", description=(__doc__ or "").partition("\n")[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("list", help="show the scenarios")
+    histories = verbs.add_parser("histories", help="play clients of shared state and judge what they heard")
+    histories.add_argument("--count", type=int, default=1000, help="how many histories (default 1000)")
+    histories.add_argument("--seed", type=int, default=1, help="of the first; each has its own (default 1)")
+    histories.add_argument("--kind", action="append", default=[], help="only of this kind; repeatable")
+    histories.add_argument("--flaw", default="", help="break what is played on purpose, to see the judges at work")
+    histories.add_argument("--json", action="store_true", help="print the summary as JSON")
     run = verbs.add_parser("run", help="run a scenario and print its figures")
     replay = verbs.add_parser("replay", help="run it again and tell the story of some nodes, or of a violation")
     for verb in (run, replay):
@@ -66,6 +74,27 @@ def _list() -> int:
         scenario = load(name)
         print(f"{name:18} {scenario.nodes:>6} nodes  {scenario.title}")
     return 0
+
+
+def _histories(arguments: argparse.Namespace) -> int:
+    from agentmesh.sim.histories.suite import KINDS, run
+
+    begun_s = default_timer()
+    summary = run(arguments.count, arguments.seed, tuple(arguments.kind), arguments.flaw)
+    if arguments.json:
+        print(msgspec.json.encode(summary._asdict()).decode())
+        return 1 if summary.broken else 0
+    for name, count in summary.histories.items():
+        print(f"{name:10} {count:>6} histories, {summary.calls[name]:>8,} calls   {KINDS[name].title}")
+    for name, seed, what in summary.wrong:
+        print(f"  VIOLATION in {name}, seed {seed}: {what}")
+    verdict = f"{summary.broken} with a violation" if summary.broken else "no violation"
+    print(f"{sum(summary.histories.values())} histories in {default_timer() - begun_s:.1f} s: {verdict}")
+    if summary.wrong:
+        name, seed, _ = summary.wrong[0]
+        flaw = f" --flaw {arguments.flaw!r}" if arguments.flaw else ""
+        print(f"replay: python -m agentmesh.sim histories --count 1 --kind {name} --seed {seed}{flaw}")
+    return 1 if summary.broken else 0
 
 
 def _run(scenario: Scenario, arguments: argparse.Namespace) -> int:

@@ -68,7 +68,8 @@ class Violation(NamedTuple):
 
 #: What the copy holds: (value, revision), revision 0 where nobody was told it yet; None for nothing.
 _Held = tuple[object, int] | None
-_World = tuple[int, _Held]
+#: A possible world: which open calls took place, what the copy holds, and the highest revision that was told.
+_World = tuple[int, _Held, int]
 
 
 def check(history: Iterable[Call]) -> list[Violation]:
@@ -99,7 +100,7 @@ def _check_key(key: str, calls: list[Call]) -> Violation | None:
     events.sort()
     places: dict[int, int] = {}  # open call → its bit
     free: list[int] = []
-    worlds: set[_World] = {(0, None)}
+    worlds: set[_World] = {(0, None, 0)}
     for _, is_end, at in events:
         if not is_end:
             places[at] = 1 << (free.pop() if free else len(places))
@@ -119,10 +120,11 @@ def _after(worlds: set[_World], at: int, bit: int, calls: list[Call], places: di
     seen = set(worlds)
     stack = list(worlds)
     order = sorted(places.items())
+    doubtful = [(place, calls[other].expect or 0) for other, place in order if calls[other].answer == "unknown"]
     while stack:
-        mask, held = stack.pop()
+        mask, held, last = stack.pop()
         if mask & bit:
-            done.add((mask & ~bit, held))
+            done.add(_settled((mask & ~bit, held, last), doubtful))
             continue
         for other, place in order:
             if mask & place:
@@ -130,15 +132,26 @@ def _after(worlds: set[_World], at: int, bit: int, calls: list[Call], places: di
             step = _step(calls[other], held)
             if step is None:
                 continue
-            world = (mask | place, step[0])
+            now = step[0]
+            world = (mask | place, now, last if now is None else max(last, now[1]))
             if other == at:
-                done.add((world[0] & ~bit, world[1]))
+                done.add(_settled((world[0] & ~bit, now, world[2]), doubtful))
             elif world not in seen:
                 if len(seen) >= WORLDS_MAX:
                     raise LimitError("too many calls were open at once", code="history.undecided")
                 seen.add(world)
                 stack.append(world)
     return done
+
+
+def _settled(world: _World, doubtful: list[tuple[int, int]]) -> _World:
+    """Count unknown writes that can never take place any more, because revisions only rise, as done: it is all the same."""
+    mask, held, last = world
+    there = held[1] if held else 0
+    for place, expect in doubtful:
+        if 0 < expect <= last and expect != there:
+            mask |= place
+    return mask, held, last
 
 
 def _step(call: Call, held: _Held) -> tuple[_Held] | None:
@@ -159,7 +172,7 @@ def _step(call: Call, held: _Held) -> tuple[_Held] | None:
     if not fits:
         return None  # of an unknown write this is the world in which it never took place, which is there already
     if call.verb == "put":
-        if call.answer == "ok" and call.revision and call.revision <= there:
+        if call.revision and call.revision <= there:
             return None  # revisions only rise
         return ((call.value, call.revision),)
     if call.answer == "ok" and call.found != (held is not None):

@@ -86,7 +86,7 @@ def check_causal(acts: Sequence[Act]) -> list[Breach]:
     """Judge sessions whose reads are CAUSAL.
 
     A read must show every write to its key that lies in the session's past: its own, those that it has read before, and what
-    came before these in the sessions that wrote them.
+    came before these, if they were CAUSAL or above, in the sessions that wrote them.
 
     Args:
         acts: Of all sessions, by the time at which they ended.
@@ -101,13 +101,16 @@ def check_causal(acts: Sequence[Act]) -> list[Breach]:
     for act in acts:
         past = pasts.setdefault(act.session, _Past())
         if act.dot is not None:
-            before[act.dot] = act.session, {key: frozenset(dots) for key, dots in past.of.items()}
+            if act.level != "local":  # such a write waited for what its session had seen; a LOCAL one promises no order
+                before[act.dot] = act.session, {key: frozenset(dots) for key, dots in past.of.items()}
             past.add(act.key, act.dot, "read your writes")
             continue
         saw = [dot for dot in by_key.get(act.key, ()) if act.cell is not None and act.cell.seen.covers(dot)]
         if act.level != "local":
-            missing = [(dot, rule) for dot, rule in past.of.get(act.key, {}).items() if dot not in saw]
-            found += [Breach(rule, act.session, act.key, f"{_name(dot)} is not there") for dot, rule in missing]
+            due: dict[Dot, Rule] = past.of.get(act.key, {})
+            for dot in due:
+                if dot not in saw:
+                    found.append(Breach(due[dot], act.session, act.key, f"{_name(dot)} is not there"))
         for dot in saw:
             past.add(act.key, dot, "monotonic reads")
             writer, earlier = before.get(dot, ("", {}))
