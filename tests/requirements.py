@@ -2176,7 +2176,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "courier.world": Requirement(
         "RQ3 chaos tests, issue 7.2, docs/spec/simulator.md §5, §8",
-        "In worlds with loss, partitions and dying nodes sent = delivered + expired + returned + waiting, per message; in order; once.",
+        "In worlds with loss, cuts and dying nodes sent = delivered + expired + returned + waiting, per message; in order; once.",
         _in(
             "sim/test_mail.py",
             "every_message_is_delivered_once_and_in_order_or_accounted_for",
