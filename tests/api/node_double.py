@@ -70,6 +70,7 @@ from agentmesh.wire.policy import PartyView, PolicyView, RulingView
 from agentmesh.wire.rows import RowQuery, RunQuery
 from tests.api.locks_double import LocksDouble
 from tests.api.mail_double import MailDouble
+from tests.api.topics_double import FakeTopics
 
 NODE = "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK"
 AGENT = "did:key:z6MkjchhfUsD6mmvni8mCdXHw216Xrm9bQe2mBH1P5RDjVJG"
@@ -143,6 +144,7 @@ class FakeBackend:
         self.tenants: dict[str, FakeBackend] = {}
         self.owners: dict[str, str] = {}
         self.noted: list[tuple[str, str, dict[str, Any]]] = []
+        self.topics = FakeTopics(self._ask)
         self.known = {"echo": AgentView(agent_id=AGENT, name="echo", node_id=NODE, status="healthy", trust="own")}
 
     def _ask(self, *what: Any) -> None:

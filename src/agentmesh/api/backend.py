@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Protocol
 
-from agentmesh.api.messaging import Locks, Mail
+from agentmesh.api.messaging import Locks, Mail, Topics
 from agentmesh.node.presented import Presented
 from agentmesh.sdk.types import (
     AgentDetail,
@@ -329,6 +329,11 @@ class Backend(View, Protocol):
     @property
     def mail(self) -> Mail:
         """Messages between agents."""
+        ...
+
+    @property
+    def topics(self) -> Topics:
+        """Publish and subscribe."""
         ...
 
     async def admit(self, presented: Presented, request: CallRequest) -> Admitted:

@@ -5,7 +5,7 @@
                               └──► the other machines (table ``_facts``), until nobody has more to say
 
 Inputs and facts are in ``core.messages``; effects in ``core.machine.Outbox``. This is the only module of ``core`` that knows
-more than one machine; what each does is in docs/spec/{swim,overlay,plumtree,dht,directory,contacts,orders}.md.
+more than one machine; what each does is in docs/spec/{swim,overlay,plumtree,dht,directory,contacts,orders,topics}.md.
 """
 
 from __future__ import annotations
@@ -74,9 +74,12 @@ from agentmesh.core.overlay.machine import Overlay
 from agentmesh.core.plumtree import messages as plumtree_messages
 from agentmesh.core.plumtree.config import PlumtreeConfig
 from agentmesh.core.plumtree.machine import Plumtree
+from agentmesh.core.plumtree.messages import Verdict
 from agentmesh.core.swim import messages as swim_messages
 from agentmesh.core.swim.config import SwimConfig
 from agentmesh.core.swim.machine import Swim
+from agentmesh.core.topics.config import TopicsConfig
+from agentmesh.core.topics.intake import TOPIC, TopicIntake
 from agentmesh.identity.node_record import NodeRecord
 from agentmesh.identity.reader import Reader
 from agentmesh.ids import NodeId
@@ -109,6 +112,7 @@ class BrainConfig:
     dht: DhtConfig = field(default_factory=DhtConfig)
     directory: DirectoryConfig = field(default_factory=DirectoryConfig)
     orders: OrdersConfig = field(default_factory=OrdersConfig)
+    topics: TopicsConfig = field(default_factory=TopicsConfig)
 
 
 class Brain:
@@ -133,7 +137,8 @@ class Brain:
         self.swim = Swim(node_id, config.swim, rng, reader, wall)
         self.overlay = Overlay(node_id, config.overlay, rng, reader, wall)
         self.directory = Directory(node_id, config.directory, rng, reader, wall)
-        self.plumtree = Plumtree(node_id, config.plumtree, rng, self.directory.judge)
+        self.topics = TopicIntake(config.topics, wall)
+        self.plumtree = Plumtree(node_id, config.plumtree, rng, self._judge)
         self.dht = Dht(node_id, config.dht, rng, reader, wall)
         self.orders = OrderSpread(node_id, config.orders, rng)
         self._guard = self.contacts_machine.guard
@@ -172,7 +177,7 @@ class Brain:
             NeighbourDown: (contacts, plumtree, directory),
             ZoneChanged: (directory,),
             Publish: (plumtree,),
-            Delivered: (directory,),
+            Delivered: (self._deliver,),
             NeighbourBad: (overlay,),
             PeerMisbehaved: (plumtree,),
             Advertise: (dht,),
@@ -182,6 +187,13 @@ class Brain:
             Obey: (orders,),
             LocalOrder: (orders,),
         }
+
+    def _judge(self, kind: str, payload: bytes, now_s: float) -> Verdict:
+        """Ask whose kind a broadcast is of."""
+        return self.topics.judge(payload, now_s) if kind == TOPIC else self.directory.judge(kind, payload, now_s)
+
+    def _deliver(self, delivered: Delivered, now_s: float, out: Outbox) -> None:
+        (self.topics if delivered.kind == TOPIC else self.directory).handle(delivered, now_s, out)
 
     def _receiving(self) -> dict[type, _Handle]:
         """Say which machine takes which message."""
@@ -306,6 +318,7 @@ class Brain:
         self.dht.assert_invariants()
         self.directory.assert_invariants()
         self.orders.assert_invariants()
+        self.topics.assert_invariants()
 
 
 def messages_of(module: object) -> list[type[Any]]:

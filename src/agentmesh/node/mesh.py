@@ -183,6 +183,8 @@ class Mesh:
         self.config = config
         self._key, self._state, self._callbacks = key, state, callbacks
         self._scope = TaskScope("mesh")
+        #: Who else wants to hear of events of the brain, by type; told before anything else is done.
+        self.hears: dict[type, Callable[[Any], None]] = {}
         self._obedience: Obedience | None = None
         self._borders: Borders = NoBorders()
         self.brain = Brain(self.node_id, brain_config, random.Random(os.urandom(16)))  # noqa: S311 jitter, not secrets
@@ -216,7 +218,9 @@ class Mesh:
         self._sick: tuple[bytes, ...] = ()
         self._signed_addresses: tuple[str, ...] = ()
         self._signed_s = 0.0
-        self._finds = Finds(self._driver.feed)
+        #: Gives the brain an input (``core.messages``), such as a broadcast to make.
+        self.feed = self._driver.feed
+        self._finds = Finds(self.feed)
 
     @property
     def now_s(self) -> float:
@@ -386,6 +390,8 @@ class Mesh:
             self._state.delete_contact(record.node_id)
 
     def _emit(self, event: Any) -> None:
+        if (hear := self.hears.get(type(event))) is not None:
+            hear(event)
         match event:
             case DialWanted():
                 self.links.dial(Contact(event.node_id, event.addresses))

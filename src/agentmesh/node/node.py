@@ -60,6 +60,7 @@ from agentmesh.node.sights import Sights
 from agentmesh.node.spans import SpanKit, Spans
 from agentmesh.node.standing import site_of, survey_at
 from agentmesh.node.tenancy import TenantHost
+from agentmesh.node.topics.compose import TopicParts
 from agentmesh.node.topology import TopologyHost
 from agentmesh.node.traces import Traces
 from agentmesh.node.traffic import TrafficWatch
@@ -127,9 +128,8 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
     ) -> None:
         self.node_id: NodeId = node_id(key.public)
         self.config = config
-        self._log, self._state, self._home, self._http_port = log, state, home, http_port
-        self._call_store = call_store
-        self.bus = bus
+        self._log, self._state, self._call_store = log, state, call_store
+        self._home, self._http_port, self.bus = home, http_port, bus
         self.critical, self.locks = locks_at(self.node_id, home, critical)
         self.audit = Audit(self.node_id, audit_log)
         TenantHost.__init__(self, tenant_store)
@@ -167,8 +167,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         self.policy = self._ruling()
         self._grants = Grants(key, self.registry, config.grant_roots, lambda ref: id_of(ref, self.sights, self.name_of))
         self.traffic = TrafficWatch(self.node_id, self.registry, self.links)
-        limits = GuardFile(home / "guard.toml", lambda: self.audit.note_soon("config", "guard.toml"))
-        self._guard = Guard(config, self.registry, ledger, limits)
+        self._guard = self._guarding(ledger)
         exporting = self._exporting(spans)
         self._incoming, self._calls, self._token_calls = assemble(
             self._proving(key, call_store),
@@ -195,7 +194,32 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         )
         self.mail: MailDesk = self._mailing(home, key)
         self._hearsay = Hearsay(key, self.trust, trust_store, self.links, on_misbehaved=self.mesh.note_misbehaviour)
-        self._ask_others(audit_log)
+        self._ask_others(audit_log, key)
+
+    def _speak(self, key: KeyPair) -> None:
+        """Compose what agents tell each other beside calls."""
+        self._topics = TopicParts(
+            key,
+            self._home,
+            self.mesh,
+            self.registry,
+            self.switch,
+            directory=lambda: self.sights,
+            belonging=self.organisations,
+            is_node=lambda did: did in self.mesh.names or self._is_ours(NodeId(did)),
+            refusal_of=self.orders.refusal_of,
+            note=self._note_rules,
+            bus=self.bus,
+        )
+        self.topics = self._topics.topics
+        self.measures.append(self._topics.read)
+
+    async def _note_rules(self, file: str, what: str) -> None:
+        await self.audit.note("config", file, change=what)
+
+    def _guarding(self, ledger: Ledger) -> Guard:
+        limits = GuardFile(self._home / "guard.toml", lambda: self.audit.note_soon("config", "guard.toml"))
+        return Guard(self.config, self.registry, ledger, limits)
 
     def _proving(self, key: KeyPair, call_store: CallStore) -> Proofs:
         proofs = Proofs(key, self.config, self.registry, call_store)
@@ -255,6 +279,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         await self.mesh.open()
         await self.registry.open()
         await self.mail.room.open()
+        await self._topics.open()
         self._audit_peers.open()
         if self.federation is not None:
             self.federation.open()
@@ -274,9 +299,11 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
     def _on_up(self, peer: Peer) -> None:
         self._hearsay.on_up(peer)
         self.mail.room.on_up(peer.link.peer)
+        self._topics.on_up(peer)
 
-    def _ask_others(self, audit_log: AuditLog) -> None:
+    def _ask_others(self, audit_log: AuditLog, key: KeyPair) -> None:
         """Compose what asks other nodes, and answers them."""
+        self._speak(key)
         self._survey = survey_at(self.mesh, self.switch)
         self._audit_peers = self._watching(audit_log)
         self._traces = Traces(self.node_id, self.config, self._log, self.links, name_of=self.name_of)
@@ -339,6 +366,8 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
             await self._discovery.serve(peer, stream, message)
         elif isinstance(message, v1.MailOpen):
             await self.mail.room.serve(peer, stream)
+        elif isinstance(message, v1.TopicQuery):
+            await self._topics.serve(peer.link.peer, stream, message)
         else:
             await self._traces.serve(peer, stream, message)
 
@@ -436,6 +465,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         if self.federation is not None:
             await self.federation.aclose()
         await self._survey.aclose()
+        await self._topics.aclose()
         await self._audit_peers.aclose()
         await self._hearsay.aclose()
         await self._calls.aclose()

@@ -35,6 +35,8 @@ from agentmesh.node.registry import Registry
 from agentmesh.node.sights import Sights
 from agentmesh.node.spans import SpanKit
 from agentmesh.node.survey import Survey
+from agentmesh.node.topics.compose import TopicParts
+from agentmesh.node.topics.topics import Topics
 from agentmesh.node.traces import Traces
 from agentmesh.node.traffic import TrafficWatch
 from agentmesh.node.trust import Trust
@@ -67,6 +69,8 @@ class Parts:
     bus: Callable[[], TopicStore] | None
     locks: Locks
     mail: MailDesk
+    topics: Topics
+    _topics: TopicParts
     _brain: Brain
     _calls: Calls
     _token_calls: TokenCalls

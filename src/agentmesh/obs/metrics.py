@@ -119,6 +119,37 @@ GROUPS: tuple[tuple[str, tuple[Metric, ...]], ...] = (
         ),
     ),
     (
+        "Topics",
+        (
+            Metric(
+                "agentmesh_topic_publications_total",
+                "counter",
+                "Publications made here, and those of other nodes that were taken.",
+                ("direction",),
+                "direction: `out` made here, `in` of others",
+            ),
+            Metric(
+                "agentmesh_topic_refused_total",
+                "counter",
+                "Publications of other nodes that were dropped.",
+                ("why",),
+                "why: `rules` of this node or a revoked key, `rate` of the publisher",
+            ),
+            Metric(
+                "agentmesh_topic_unflooded_total",
+                "counter",
+                "Publications to durable topics that were kept but, being too many, not broadcast as well.",
+            ),
+            Metric("agentmesh_topic_deliveries_total", "counter", "Events handed to subscribers here."),
+            Metric(
+                "agentmesh_topic_lost_total", "counter", "Events that subscribers lost because they read too slowly."
+            ),
+            Metric("agentmesh_topic_subscribers", "gauge", "Subscribers here."),
+            Metric("agentmesh_topic_retained", "gauge", "Subjects whose last value is kept here."),
+            Metric("agentmesh_durable_topics", "gauge", "Durable topics that are known here."),
+        ),
+    ),
+    (
         "Directory and federation",
         (
             Metric(

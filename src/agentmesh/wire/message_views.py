@@ -244,6 +244,7 @@ class CloudEventView(msgspec.Struct, kw_only=True):
         offset: Extension: its offset in a durable topic; 0 in others.
         lease: Extension: what a member of a consumer group acknowledges; "" outside of groups.
         lost: Extension: how many this subscriber has lost just before this one, because it was too slow.
+        traceparent: Extension: W3C trace context that the publisher gave in a header of that name; "" for none.
     """
 
     id: str
@@ -259,6 +260,7 @@ class CloudEventView(msgspec.Struct, kw_only=True):
     offset: int = 0
     lease: str = ""
     lost: int = 0
+    traceparent: str = ""
 
 
 class SubscribeRequest(msgspec.Struct, kw_only=True):

@@ -4,7 +4,7 @@ Each message is a MessagePack map with a tag, or for the smallest and most frequ
 decoding is strict about types and sizes. A link carries one control
 stream (opened by the dialler, first message ``Hello`` on both sides) and any number of request streams whose first
 message says what they are (``CallOpen``, ``TraceQuery``, ``NetQuery``, ``AuditQuery``, ``TrustQuery``, ``SearchQuery``,
-``MailOpen``).
+``MailOpen``, ``TopicQuery``).
 Unknown tags close the stream with ``VersionError``; unknown fields are ignored, so that fields can be added. Messages of the
 core machines are defined beside the machine that sends them; this module says under which tags they travel.
 """
@@ -24,6 +24,7 @@ from agentmesh.core.plumtree import messages as plumtree
 from agentmesh.core.swim import messages as swim
 from agentmesh.errors import DecodeError, VersionError
 from agentmesh.wire.budget import has_too_many_containers
+from agentmesh.wire.topics import TopicQuery, TopicReply
 
 WIRE_VERSION = 1
 #: Control messages are small; what is larger is refused before decoding.
@@ -288,7 +289,7 @@ DatagramMessage = SwimMessage | DhtMessage | OverlayMessage | plumtree.IHave | p
 DirectoryMessage = Ranges | Listing | Want | Records | Seek | Sought
 OrdersMessage = OrdersHeld | OrdersWanted | Orders
 ControlMessage = Hello | Bye | DirectoryMessage | OrdersMessage | PlumtreeMessage | DatagramMessage
-RequestMessage = CallOpen | TraceQuery | NetQuery | AuditQuery | TrustQuery | SearchQuery | MailOpen
+RequestMessage = CallOpen | TraceQuery | NetQuery | AuditQuery | TrustQuery | SearchQuery | MailOpen | TopicQuery
 CallReply = CallEvent | CallEnd
 TraceReply = TraceEvents | CallEnd
 AnyMessage = (
@@ -301,6 +302,7 @@ AnyMessage = (
     | AuditReply
     | TrustReply
     | SearchReply
+    | TopicReply
 )
 _DATAGRAMS: frozenset[type] = frozenset((*get_args(SwimMessage | DhtMessage), plumtree.IHave, plumtree.IDontWant))
 _SPARE: frozenset[type] = frozenset(get_args(OverlayMessage))
@@ -334,6 +336,7 @@ _net_reply = msgspec.msgpack.Decoder(NetReply)
 _audit_reply = msgspec.msgpack.Decoder(AuditReply)
 _trust_reply = msgspec.msgpack.Decoder(TrustReply)
 _search_reply = msgspec.msgpack.Decoder(SearchReply)
+_topic_reply = msgspec.msgpack.Decoder(TopicReply)
 
 
 def encode(message: AnyMessage) -> bytes:
@@ -425,6 +428,11 @@ def decode_search_reply(payload: bytes) -> SearchReply:
             f"{len(reply.records)} records in one answer, at most {SEARCH_RECORDS_MAX}", code="search.too_many"
         )
     return reply
+
+
+def decode_topic_reply(payload: bytes) -> TopicReply:
+    """Decode an answer to TopicQuery. Raises DecodeError."""
+    return _decode(_topic_reply, payload, CALL_BYTES_MAX)
 
 
 def check_version(v: int) -> None:

@@ -1,0 +1,1 @@
+"""Publish and subscribe at one node (docs/spec/topics.md)."""
