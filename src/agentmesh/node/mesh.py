@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from agentmesh.core.brain import Brain, BrainConfig
 from agentmesh.core.contacts.messages import ClockSkew, CutOff, DialWanted, ForgetContact, HangUp, StoreContact
@@ -390,7 +390,7 @@ class Mesh:
             self._state.delete_contact(record.node_id)
 
     def _emit(self, event: Any) -> None:
-        if (hear := self.hears.get(type(event))) is not None:
+        if (hear := self.hears.get(cast("type[Any]", type(event)))) is not None:
             hear(event)
         match event:
             case DialWanted():

@@ -137,16 +137,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         self._begin_measures(self.node_id, self._read_discovery)
         self._scope = TaskScope("node")
         self.discovery: list[str] = []
-        self.mesh: Mesh = Mesh(
-            key,
-            config,
-            brain_config,
-            transports,
-            udp_listen,
-            state,
-            self._callbacks(),
-            admission,
-        )
+        self.mesh: Mesh = Mesh(key, config, brain_config, transports, udp_listen, state, self._callbacks(), admission)
         self.links: Links = self.mesh.links
         self._brain: Brain = self.mesh.brain
         self.switch = KillSwitch()

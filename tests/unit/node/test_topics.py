@@ -101,8 +101,9 @@ async def refused(error: type[MeshError], code: str, awaitable: Any) -> None:
 
 
 async def test_what_is_published_on_one_node_reaches_who_follows_on_all(tmp_path: Path) -> None:
-    async with meshed(tmp_path, 3) as (a, b, c), following(a, "news.*") as at_a, following(b, "news.>") as at_b:
-        async with following(c, "other") as at_c:
+    async with meshed(tmp_path, 3) as (a, b, c):
+        assert len(parts_of(a).fanout) == 0
+        async with following(a, "news.*") as at_a, following(b, "news.>") as at_b, following(c, "other") as at_c:
             view = await a.node.topics.publish("news.local", PublishRequest(data={"n": 1}))
             assert view.subscribers == 1
             await until(lambda: at_a.events and at_b.events)
