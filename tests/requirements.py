@@ -3081,6 +3081,16 @@ REQUIREMENTS: dict[str, Requirement] = {
             "an_engine_that_is_not_there_is_said_so",
         ),
     ),
+    "engines.server": Requirement(
+        "issue 7.7",
+        "A node runs the NATS server itself from a binary whose hash is known: three with one secret are a cluster.",
+        _in(
+            "unit/engines/test_nats_server.py",
+            "three_servers_with_one_secret_form_a_cluster_and_a_stranger_stays_outside",
+            "a_server_that_died_is_started_again_with_what_it_kept",
+            "a_binary_that_is_not_known_does_not_run",
+        ),
+    ),
     "engines.locks": Requirement(
         "issue 7.6, RQ3 locks and leader election",
         "One holds a lock at a time; the token rises with each holder; a vanished holder is followed by a clock of one's own.",

@@ -122,7 +122,7 @@ class NatsServers(Servers):
         self._sync, self._extra = sync, extra
 
     def command(self, number: int) -> list[str]:
-        limits = "max_file: 1GB, max_mem: 64MB"
+        limits = "max_file: 1TB, max_mem: 64MB"
         store = f'jetstream {{ store_dir: "{self.root}/data{number}", sync_interval: {self._sync}, {limits} }}'
         cluster = ""
         if self.count > 1:

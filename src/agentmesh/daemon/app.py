@@ -32,6 +32,7 @@ from agentmesh.core.trust.config import TrustConfig
 from agentmesh.daemon.bridging import Bridging
 from agentmesh.daemon.capacity import capacity_tier
 from agentmesh.daemon.changes import note_settings
+from agentmesh.daemon.engines import Engines, open_engines
 from agentmesh.daemon.exporting import open_spans
 from agentmesh.daemon.home import Home, default_home, write_atomic
 from agentmesh.daemon.http import Server, make_partner_server, make_server
@@ -162,7 +163,11 @@ async def serve(loaded: Loaded, profile: str | None = None) -> int:
         stack.callback(trust.close)
         federation = _federation(settings, home, stack)
         spans, unexported = open_spans(settings, key.did, stack)
-        node = _node(settings, home, key, log, state, calls, ledger, audit, trust, tenants, port, ca, federation, spans)
+        engines = await open_engines(settings, key.did, stack)
+        node = _node(
+            settings, home, key, log, state, calls, ledger, audit, trust, tenants, port, ca, federation, spans, engines
+        )
+        node.mesh.watches.append(engines.warnings)
         if unexported:
             node.mesh.warn(unexported)
         stop.on_hup.append(node.mesh.review)
@@ -273,6 +278,7 @@ def _node(
     ca: CaNetwork | None,
     federation: FederationKit,
     spans: SpanKit | None,
+    engines: Engines,
 ) -> Node:
     config = NodeConfig(
         name=settings.name,
@@ -336,6 +342,8 @@ def _node(
         ),
         federation=federation,
         spans=spans,
+        critical=engines.critical,
+        bus=engines.bus,
         trust_store=trust,
         trust_config=TrustConfig(
             weights=trust_weights(settings.trust_weights), half_life_s=settings.trust_half_life_d * 86_400

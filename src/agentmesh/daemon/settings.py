@@ -44,7 +44,7 @@ ENV_OTHERS = frozenset(
 _SEED_SCHEMES = ("iroh", "tls", "ws")
 _PATHS = (
     *("tls_ca", "tls_cert", "tls_key", "root_key", "embedder_key_file", "models_dir"),
-    *("federation_cert", "federation_key", "federation_ca"),
+    *("federation_cert", "federation_key", "federation_ca", "nats_secret"),
 )
 _ORIGIN = re.compile(r"https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(?::\d{1,5})?/?")
 _ENDPOINT = re.compile(_ORIGIN.pattern.removesuffix("/?") + r"(?:/[A-Za-z0-9._~/%-]{0,500})?")
@@ -130,6 +130,23 @@ def parse_listen(text: str) -> tuple[str, int]:
             f"{text[:100]!r} is no listen address", hint="write host:port, for example 0.0.0.0:6374 or [::]:6374"
         )
     return match[1] or match[2], int(match[3])
+
+
+def check_engine(key: str, url: str) -> None:
+    """Refuse the URL of an engine that there is not. Raises ConfigError."""
+    from agentmesh.engines.place import read_place
+
+    if read_place(url).scheme != "nats" and key == "bus":
+        raise ConfigError("durable topics are kept by NATS, or by nodes themselves", hint="write nats://127.0.0.1:4222")
+
+
+def check_nats_server(text: str) -> None:
+    """Refuse an address above whose port there is no other for routes. Raises ConfigError."""
+    _, port = parse_listen(text)
+    if not 0 < port <= 65_535 - 2000:
+        raise ConfigError(
+            "its port is 1 to 63535", why="routes between servers use the port 2000 above", hint="write 4222"
+        )
 
 
 def check_root(text: str) -> str:
@@ -383,6 +400,13 @@ def _convert(row: Row, value: Any, where: str) -> Any:
                 from agentmesh.adapters.bridges.spec import read_specs
 
                 read_specs(result)
+        elif row.key in ("critical", "bus") and result and result != "nats:own":
+            check_engine(row.key, result)
+        elif row.key == "nats_server" and result:
+            check_nats_server(result)
+        elif row.key == "nats_cluster":
+            for one in result:
+                check_nats_server(one)
         elif row.key == "trust_weights":
             trust_weights(result)
         elif row.key == "discover_weights":
@@ -426,6 +450,13 @@ def _settings(values: dict[str, Any]) -> Settings:
 
 
 def _check_together(settings: Settings) -> None:
+    if not settings.nats_server and "nats:own" in (settings.critical, settings.bus):
+        raise ConfigError(
+            "nats:own means the NATS server of this node, but nats_server is not set",
+            code="config.value",
+            hint="agentmesh config set nats_server 127.0.0.1:4222",
+            extra={"key": "nats_server"},
+        )
     if settings.ws_public_url and not settings.ws_public_url.startswith(("ws://", "wss://")):
         raise ConfigError(
             f"ws_public_url = {settings.ws_public_url[:120]!r} is no WebSocket URL",

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import importlib.util
 import json
-from collections.abc import AsyncGenerator
+import uuid
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from agentmesh.engines.base import CALL_TIMEOUT_S
@@ -126,6 +127,84 @@ class NatsLink:
         if not message.data and (message.headers or {}).get("Status") == "503":
             raise unreachable(self.url, "no server leads the stream")
         return message
+
+    async def request_many(
+        self, items: Sequence[tuple[str, bytes, dict[str, str]]], *, timeout_s: float, is_json: bool = True
+    ) -> list[dict[str, Any]]:
+        """Send requests one behind the other without waiting in between, and return the answers in order.
+
+        Args:
+            items: Subject, payload, headers.
+            timeout_s: For all of them.
+            is_json: Answers are objects; else they are not looked at, and given as empty ones.
+
+        Raises:
+            NoRoute: nobody took any of them. Timeout: some were sent, and not all were answered (code "engine.unknown_outcome").
+        """
+        from nats.errors import Error
+
+        wire = await self.wire()
+        wire.users += 1
+        tickets: list[tuple[str, asyncio.Future[Msg]]] = []
+        try:
+            for subject, payload, headers in items:
+                ticket = wire.ticket()
+                tickets.append(ticket)
+                await wire.client.publish(subject, payload, reply=ticket[0], headers=headers or None)
+            async with asyncio.timeout(timeout_s):
+                messages = [await future for _, future in tickets]
+        except (Error, OSError, TimeoutError) as error:
+            self.suspect(wire)
+            raise unknown_outcome(self.url, error or "no answer in time") from error
+        finally:
+            for reply, _ in tickets:
+                wire.drop(reply)
+            self._leave(wire)
+        unheard = sum(not one.data and (one.headers or {}).get("Status") == "503" for one in messages)
+        if unheard and unheard == len(messages):
+            raise unreachable(self.url, "no server leads the stream")
+        if unheard:
+            raise unknown_outcome(self.url, "the stream lost its leader in between")
+        return [read_object(one.data) for one in messages] if is_json else [{} for _ in messages]
+
+    async def pull(self, subject: str, body: dict[str, Any], limit: int, timeout_s: float) -> list[Msg] | None:
+        """Take up to ``limit`` messages from a pull consumer; None: there is no such consumer.
+
+        Raises:
+            NoRoute: the server went away; what it sent meanwhile is handed out again by it.
+        """
+        from nats.errors import Error
+
+        wire = await self.wire()
+        found: list[Msg] = []
+        inbox = wire.client.new_inbox()
+        async with self.listening(wire, inbox) as queue:
+            try:
+                await wire.client.publish(subject, json.dumps(body).encode(), reply=inbox)
+                async with asyncio.timeout(timeout_s):
+                    while len(found) < limit:
+                        message = await queue.get()
+                        if message is None:
+                            raise ConnectionResetError("the connection broke")
+                        status = (message.headers or {}).get("Status")
+                        if status == "503":
+                            return found or None
+                        if status == "100":
+                            continue
+                        if status:  # 404, 408: no more; 409: it was deleted or moved
+                            is_gone = status == "409" and "Deleted" in (message.headers or {}).get("Description", "")
+                            return None if is_gone and not found else found
+                        found.append(message)
+            except (Error, OSError, TimeoutError) as error:
+                self.suspect(wire)
+                if found:
+                    return found
+                raise unreachable(self.url, error or "no answer in time") from error
+        return found
+
+    def fresh_name(self) -> str:
+        """Return a name that nobody has."""
+        return uuid.uuid4().hex
 
     async def ask(self, path: str, body: dict[str, Any] | None = None, *, writes: bool = False) -> dict[str, Any]:
         """Ask JetStream's API, other servers if one does not answer; an "error" in the answer is the caller's.
