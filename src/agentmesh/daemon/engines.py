@@ -15,7 +15,7 @@ from agentmesh.errors import MeshError
 from agentmesh.net.tasks import TaskScope
 
 if TYPE_CHECKING:
-    from agentmesh.engines.nats_server import ServerPlan
+    from agentmesh.engines.nats_server import NatsServer, ServerPlan
 
 _log = logging.getLogger("agentmesh.engines")
 
@@ -46,23 +46,22 @@ async def open_engines(settings: Settings, node_id: str, stack: contextlib.Async
         ConfigError: a setting cannot be met. StoreError: files cannot be written.
     """
     found: list[str] = []
+    server: NatsServer | None = None
     if not (settings.nats_server or settings.critical or settings.bus):
         return Engines(None, None, list)
     plan = plan_of(settings, node_id)
-    served: Callable[[], list[str]] = list
     if plan is not None:
         from agentmesh.engines.nats_server import NatsServer
 
         server = NatsServer(plan)
         await server.open()
         stack.push_async_callback(server.aclose)
-        served = lambda: server.warnings  # noqa: E731
     critical = _critical(settings, plan)
     if critical is not None:
         scope = TaskScope("engines")
         stack.push_async_callback(scope.aclose)
         scope.spawn(_greet(critical, found), "greet")
-    return Engines(critical, _bus(settings, plan), lambda: [*served(), *found])
+    return Engines(critical, _bus(settings, plan), lambda: [*(server.warnings if server is not None else ()), *found])
 
 
 def plan_of(settings: Settings, node_id: str) -> ServerPlan | None:

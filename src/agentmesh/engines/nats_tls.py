@@ -14,10 +14,13 @@ import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from agentmesh.engines.place import read_secret
 from agentmesh.errors import ConfigError, Full
+
+if TYPE_CHECKING:
+    from cryptography.x509 import GeneralName
 
 SECRET_BYTES = 32
 #: Clocks of laptops are wrong at times, and who may connect is decided by the secret, not by dates.
@@ -113,7 +116,7 @@ def write_certificates(directory: Path, secret: bytes, hosts: Sequence[str]) -> 
     return files
 
 
-def _san(host: str) -> object:
+def _san(host: str) -> GeneralName:
     from cryptography import x509
 
     try:
