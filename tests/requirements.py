@@ -2798,6 +2798,32 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_letter_altered_in_any_byte_cut_or_moved_does_not_open",
         ),
     ),
+    "mail.groups": Requirement(
+        "RQ3 multicast and broadcast, issue 7.4 and 7.5 groups",
+        "A message to a group is encrypted once and comes to each member once and in order; the key is new when somebody leaves.",
+        (
+            *_in(
+                "unit/identity/test_group.py",
+                "a_statement_says_who_made_the_group_and_who_is_in_it",
+                "a_statement_altered_in_any_byte_is_refused",
+            ),
+            *_in(
+                "unit/store/test_groups.py",
+                "statements_and_chains_are_there_after_a_restart_as_they_were_kept_last",
+            ),
+            *_in(
+                "unit/node/test_groups.py",
+                "every_member_gets_what_a_member_writes_in_order_and_the_writer_does_not",
+                "members_beside_one_node_each_get_their_copy",
+                "who_left_gets_no_key_and_no_copy_and_can_write_no_more",
+                "the_key_travels_until_a_member_has_it_and_again_when_it_asks",
+                "groups_and_keys_survive_restarts_of_all_sides",
+                "only_the_node_that_made_a_group_changes_it",
+                "who_is_no_member_cannot_write_and_what_it_sends_past_its_own_node_is_refused",
+                "everybody_gets_a_broadcast_once",
+            ),
+        ),
+    ),
     "mail.sealed": Requirement(
         "RQ1 §4, issue 7.4, standards (a) E2E",
         "Mail that others carry is a JWE around a JWS: any JOSE library reads it, one agent opens it, none forges it.",

@@ -29,8 +29,10 @@ SECRET_BYTES = 32
 LETTERS_MAX = 65_536
 #: How far a letter may be ahead of what was opened: what lies between costs one HMAC each.
 AHEAD_MAX = 4_096
-#: Keys behind the newest opened letter that are kept, for letters that come late or again.
-BEHIND_MAX = 256
+#: How far a letter may be behind those that are kept already: one of low priority is overtaken by many.
+BEHIND_MAX = 4_096
+#: Keys at hand; those of older letters are computed again.
+_KEYS_MAX = 256
 _EPOCH_MAX = 0xFFFF_FFFF
 _head = struct.Struct(f">B{GROUP_BYTES}sI{CHAIN_BYTES}sI")
 HEAD_BYTES = _head.size
@@ -179,12 +181,9 @@ class ReceivingChain:
         hidden = raw[HEAD_BYTES + SIGNATURE_BYTES :]
         # The signature first: without the sender's word nobody makes this end run its chain forward.
         verify(self.sender, _covered(raw[:HEAD_BYTES], aad, hidden), raw[HEAD_BYTES : HEAD_BYTES + SIGNATURE_BYTES])
-        while self._next <= index:
-            self._keys[self._next], self._secret = _step(self._secret)
-            self._next += 1
         aesgcm, invalid = aead()
         try:
-            plain = aesgcm(self._keys[index]).decrypt(_NONCE, hidden, raw[:HEAD_BYTES] + aad)
+            plain = aesgcm(self._key(index)).decrypt(_NONCE, hidden, raw[:HEAD_BYTES] + aad)
         except invalid as error:
             raise DecodeError("a letter to the group does not open", code="group.ciphertext") from error
         while self._base + BEHIND_MAX + AHEAD_MAX < self._next:
@@ -192,12 +191,26 @@ class ReceivingChain:
         return plain
 
     def settle(self, index: int) -> None:
-        """Hear that all letters up to an index are kept elsewhere: keys more than ``BEHIND_MAX`` before it are forgotten."""
+        """Hear that a letter is kept elsewhere: what opens letters more than ``BEHIND_MAX`` before it is forgotten."""
         while self._base < min(index, self._next) - BEHIND_MAX:
             self._forget()
 
+    def _key(self, index: int) -> bytes:
+        keys = self._keys
+        while self._next <= index:
+            keys[self._next], self._secret = _step(self._secret)
+            self._next += 1
+            if len(keys) > _KEYS_MAX:
+                del keys[next(iter(keys))]
+        if index in keys:
+            return keys[index]
+        secret = self._tail
+        for _ in range(self._base, index):
+            _, secret = _step(secret)
+        return _step(secret)[0]
+
     def _forget(self) -> None:
-        del self._keys[self._base]
+        self._keys.pop(self._base, None)
         _, self._tail = _step(self._tail)
         self._base += 1
 

@@ -460,7 +460,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         await self._audit_peers.aclose()
         await self._hearsay.aclose()
         await self._calls.aclose()
-        await self.mail.room.aclose()
+        await self.mail.aclose()
         await self.registry.withdraw_ephemeral()
         await self.mesh.aclose()
         await self.registry.aclose()

@@ -84,17 +84,23 @@ class Arrivals:
                     return sink
         return None
 
-    async def keep(self, pieces: list[tuple[Message, bytes]], *, encrypted: bool) -> None:
-        """Store and hand over messages that came. Raises StoreError: none was kept."""
+    async def keep(self, pieces: list[tuple[Message, bytes]], *, encrypted: bool, opened: bool = False) -> None:
+        """Store and hand over messages that came; ``opened``: a part of the node has seen to their scope already.
+
+        Raises:
+            StoreError: none was kept.
+        """
         now_ms = self._unix_ms()
         rows: list[InRow] = []
         entries: list[Waiting] = []
         for message, body in pieces:
             self._commits.number += 1
-            stored = bool(body) and self.sink_of(message) is None
+            stored = bool(body) and (opened or self.sink_of(message) is None)
             entries.append(Waiting(self._commits.number, message, now_ms, encrypted=encrypted, stored=stored))
             if stored:
-                mark = message.sender + message.id if message.delivery != Delivery.AT_MOST_ONCE else b""
+                mark = b""
+                if message.delivery != Delivery.AT_MOST_ONCE:  # two members of a group here get the same id
+                    mark = message.sender + message.recipient + message.id
                 rows.append(
                     InRow(
                         self._commits.number,
@@ -112,22 +118,18 @@ class Arrivals:
             if again:
                 self._tally.repeated += len(again)
                 entries = [one for one in entries if one.cursor not in again]
-        await self._hand_over(entries)
-
-    async def _hand_over(self, entries: list[Waiting]) -> None:
-        wait = self._sort(entries)
-        for awaitable in wait:
+        for awaitable in self._sort(entries, opened=opened):
             await awaitable
 
-    def _sort(self, entries: list[Waiting]) -> list[Awaitable[None]]:
+    def _sort(self, entries: list[Waiting], *, opened: bool = False) -> list[Awaitable[None]]:
         """Give messages to inboxes and sinks; return what must be awaited before they count as taken."""
         waits: list[Awaitable[None]] = []
-        self._tally.received += len(entries)
+        self._tally.received += 0 if opened else len(entries)
         boxes: dict[bytes, list[Waiting]] = {}
         sinks: dict[Sink, list[Waiting]] = {}
         for one in entries:
             message = one.message
-            if message.scope and (sink := self.sink_of(message)) is not None:
+            if message.scope and not opened and (sink := self.sink_of(message)) is not None:
                 sinks.setdefault(sink, []).append(one)
             elif (box := boxes.get(message.recipient)) is not None:
                 box.append(one)
@@ -172,6 +174,7 @@ class Arrivals:
         if session is None:
             return
         mine, theirs = session.mine, session.theirs
+        ends = theirs + mine
         now_ms = self._unix_ms()
         seen = self._seen
         seqs: list[int] = []
@@ -179,7 +182,7 @@ class Arrivals:
         slow: list[tuple[Message, bytes]] = []
         slow_seqs: list[int] = []
         number_now = self._commits.number
-        has_sinks = bool(self._sinks)
+        is_scoped = False
         for letter in letters:
             body = letter.body
             try:
@@ -201,23 +204,25 @@ class Arrivals:
                 slow_seqs.append(letter.seq)
                 continue
             seqs.append(letter.seq)
-            if message.delivery and not seen.fresh(theirs, message.id):
+            if message.delivery and not seen.fresh(ends, message.id):
                 self._tally.repeated += 1
                 continue
             number_now += 1
+            if message.scope:
+                is_scoped = True
             entries.append(Waiting(number_now, message, now_ms, encrypted=True, stored=False))
         self._commits.number = number_now
         waits: list[Awaitable[None]] = []
         if entries:
-            if has_sinks:
+            inbox = self.inbox_of(mine)
+            if is_scoped:
                 waits = self._sort(entries)
             else:
                 self._tally.received += len(entries)
-                inbox = self.inbox_of(mine)
                 inbox.put(entries)
-                if inbox.room < _TIGHT:
-                    inbox.closed_to[number] = None
-                    self._open_windows(inbox)
+            if inbox.room < _TIGHT:
+                inbox.closed_to[number] = None
+                self._open_windows(inbox)
         seen.tidy(self._mono_s())
         if slow:
             self._scope.spawn(self._keep_then_take(number, mine, slow, slow_seqs), "keep")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -9,14 +10,18 @@ from agentmesh.errors import MeshError
 from agentmesh.identity.keys import KeyPair
 from agentmesh.ids import NodeId, did_of
 from agentmesh.node.killswitch import KillSwitch
+from agentmesh.node.mail.broadcasts import EVERYBODY, Broadcasts
+from agentmesh.node.mail.groups import SCOPE, Groups
 from agentmesh.node.mail.host import MailDesk
 from agentmesh.node.mail.mailroom import Mailroom
+from agentmesh.node.mail.rings import Rings
 from agentmesh.node.mesh import Mesh
 from agentmesh.node.registry import Registry
 from agentmesh.node.sights import Sights
 
 #: The store, in the node's home.
 MAIL_FILE = "mail.sqlite"
+GROUPS_FILE = "groups.sqlite"
 
 
 def mail_at(
@@ -78,4 +83,9 @@ def mail_at(
         is_abroad=is_abroad,
         on_misbehaved=mesh.note_misbehaviour,
     )
-    return MailDesk(key, room, registry, sights, name_of_node=name_of, look_for=look_for, is_node=is_node)
+    desk = MailDesk(key, room, registry, sights, name_of_node=name_of, look_for=look_for, is_node=is_node)
+    rings = Rings(home / GROUPS_FILE, key.did, lambda public: registry.get(did_of(public)) is not None, os.urandom)
+    desk.members = groups = Groups(desk, key, key_of, rings)
+    desk.many[SCOPE] = groups.send
+    desk.many[EVERYBODY] = Broadcasts(desk, sights).send
+    return desk

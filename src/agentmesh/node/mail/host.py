@@ -42,6 +42,7 @@ class Groups(Protocol):
     async def groups(self) -> list[GroupView]: ...
     async def set_group(self, name: str, members: Sequence[str]) -> GroupView: ...
     async def remove_group(self, name: str) -> GroupView: ...
+    def close(self) -> None: ...
 
 
 class MailDesk:
@@ -105,16 +106,17 @@ class MailDesk:
                 return await many(request, sender)
         if request.to.startswith(("group:", "topic:")) or request.to == "*":
             raise UsageError(f"this node cannot send to {request.to[:80]!r}", code="message.scope")
-        recipient = await self._recipient(request.to)
+        recipient = await self.recipient(request.to)
         message = views.message_of(request, sender, recipient, self.room.unix_ms())
-        if request.message_id and (known := await self._known(message.id)):
+        if request.message_id and (known := await self.known(message.id)):
             return known
         (error,) = await self.room.post([message], request.to)
         if error is not None:
             raise error
         return await self.sent(views.id_text(message.id))
 
-    async def _recipient(self, ref: str) -> bytes:
+    async def recipient(self, ref: str) -> bytes:
+        """Return the raw key of an agent or node of the mesh, by name or id. Raises AgentNotFound, UsageError."""
         if not ref:
             raise UsageError("a message needs a recipient", code="message.recipient")
         node = NodeId(ref)
@@ -126,7 +128,8 @@ class MailDesk:
             raise AgentNotFound.near(ref, (e.manifest.name for e in self._directory.entries()))
         return public_key_of(did)
 
-    async def _known(self, message_id: bytes) -> SentView | None:
+    async def known(self, message_id: bytes) -> SentView | None:
+        """Return what became of a message that was taken before; None if there is none of that id."""
         try:
             return await self.sent(views.id_text(message_id))
         except MeshError:
@@ -235,6 +238,12 @@ class MailDesk:
         if error is not None:
             raise error
         return await self.sent(message_id)
+
+    async def aclose(self) -> None:
+        """Stop; what is durable waits on disk for the next start. Idempotent."""
+        await self.room.aclose()
+        if self.members is not None:
+            self.members.close()
 
     async def groups(self) -> list[GroupView]:
         """Return the groups that agents of this node are in or made."""
