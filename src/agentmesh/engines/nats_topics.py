@@ -19,6 +19,7 @@ from agentmesh.engines.base import CALL_TIMEOUT_S, RECORD_BYTES_MAX, Lease, Reco
 from agentmesh.engines.nats_link import NatsLink, error_of
 from agentmesh.engines.place import Place
 from agentmesh.engines.refusals import unreachable, unsafe
+from agentmesh.engines.topic_spec import check_spec
 from agentmesh.errors import Full, LimitError, MeshError, NoRoute, RecordNotFound, StateError, UsageError
 from agentmesh.net.tasks import TaskScope
 
@@ -93,6 +94,7 @@ class NatsTopics:
 
     async def create(self, spec: TopicSpec) -> None:
         """See ``TopicStore.create``."""
+        check_spec(spec)
         await self._ready()
         config: dict[str, Any] = {
             "name": self._stream(spec.name),
