@@ -3107,6 +3107,15 @@ REQUIREMENTS: dict[str, Requirement] = {
             "an_engine_that_is_not_there_is_said_so",
         ),
     ),
+    "engines.linearizable": Requirement(
+        "issue 7.8 and tests beyond the usual",
+        "Histories of real three-server clusters under kills, pauses and cuts are linearizable; a minority refuses.",
+        _in(
+            "contract/test_cluster.py",
+            "no_history_under_kills_pauses_and_cuts_is_impossible_for_a_single_copy",
+            "a_minority_refuses_and_a_majority_goes_on",
+        ),
+    ),
     "engines.server": Requirement(
         "issue 7.7",
         "A node runs the NATS server itself from a binary whose hash is known: three with one secret are a cluster.",

