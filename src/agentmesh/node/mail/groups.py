@@ -150,7 +150,7 @@ class Groups:
             raise Unauthorized(
                 f"who writes to the group {ring.group.name!r} is a member of it",
                 code="group.member",
-                hint="agentmesh send group:NAME TEXT --as AGENT   names the member",
+                hint="agentmesh send group:NAME TEXT --from AGENT   names the member",
             )
         scope = f"{SCOPE}{ring.group.name}"
         message = views.message_of(request, sender, sender, self._desk.room.unix_ms(), scope)
