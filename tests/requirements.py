@@ -3177,6 +3177,36 @@ REQUIREMENTS: dict[str, Requirement] = {
             "join_is_commutative_associative_and_idempotent",
         ),
     ),
+    "state.rules": Requirement(
+        "RQ3 CRDT, issue 7.6, docs/spec/state.md §3",
+        "Siblings stay until somebody decides; deletions, types, limits and histories keep their rules; documents are optional.",
+        _in(
+            "unit/core/test_state_types.py",
+            "a_register_keeps_what_was_written_at_the_same_time_until_somebody_decides",
+            "a_later_write_wins_over_an_earlier_one_and_over_a_clock_that_is_behind",
+            "adding_wins_over_a_removal_that_did_not_see_it",
+            "a_counter_counts_every_increment_once",
+            "a_deleted_key_is_remembered_until_its_lease_is_over_and_may_get_another_type",
+            "two_types_for_one_new_key_stand_beside_each_other_until_somebody_decides",
+            "a_key_has_bounds_and_room_is_left_for_what_others_write",
+            "history_says_what_became_of_each_write",
+            "documents_need_their_package_only_where_they_are_read_or_edited",
+        ),
+    ),
+    "state.hostile": Requirement(
+        "issue 7, bad input",
+        "A CRDT update with a broken version vector, or made in malice, is refused or passed over by all replicas alike.",
+        (
+            *_in("unit/core/test_state_types.py", "a_key_that_no_honest_node_sends_is_refused"),
+            *_in(
+                "property/test_state_fuzz.py",
+                "any_bytes_are_a_key_or_an_error",
+                "keys_with_bytes_turned_are_read_or_refused_and_join_in_any_order",
+                "updates_made_in_malice_part_no_replicas_and_hide_nothing",
+                "updates_with_a_right_checksum_and_wrong_contents_part_no_replicas_either",
+            ),
+        ),
+    ),
     "state.judges": Requirement(
         "issue 7, tests beyond the usual",
         "A linearizability checker that agrees with brute force, and catches stores that are broken on purpose.",

@@ -195,6 +195,10 @@ class Seen:
         """Yield the writers, in no order that means anything."""
         return iter(self._runs)
 
+    def by_writer(self) -> Mapping[bytes, Runs]:
+        """Return the runs of each writer, to look up; never walk through them where order shows."""
+        return self._runs
+
     def of(self, writer: bytes) -> Runs:
         """Return the runs of one writer."""
         return self._runs.get(writer, ())
@@ -256,8 +260,10 @@ def of_dots(dots: Iterable[Dot], new: Dot | None = None, previous: int = 0) -> S
 
 def in_runs(runs: Runs, n: int) -> bool:
     """Say whether a number is in one of the runs."""
-    if n > runs[-1]:
+    if n > runs[-1] or n <= runs[0]:
         return False
+    if len(runs) == 2:
+        return True
     return any(runs[at] < n <= runs[at + 1] for at in range(len(runs) - 2, -1, -2))
 
 

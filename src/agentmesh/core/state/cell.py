@@ -24,7 +24,6 @@ from agentmesh.core.state.causality import (
     broken,
     check_runs,
     in_runs,
-    is_dot,
     too_many_writers,
 )
 from agentmesh.core.state.clock import STAMP_MAX
@@ -49,6 +48,7 @@ class Entry(NamedTuple):
 Dots = dict[Dot, Entry]
 Part = dict[bytes, Dots]
 _NOTHING: Part = {}
+_NOBODY: Dots = {}
 
 
 class Cell:
@@ -121,16 +121,26 @@ def merge(cell: Cell | None, other: Cell) -> Cell:
     seen = cell.seen.join(other.seen)
     parts: dict[str, Part] = {}
     changed = seen is not cell.seen
+    cost = cell.cost + (seen_cost(seen) - seen_cost(cell.seen) if changed else 0)
     for kind in TYPES:
         mine, theirs = cell.parts.get(kind, _NOTHING), other.parts.get(kind, _NOTHING)
-        joined = _join(mine, theirs, cell.seen, other.seen)
-        changed = changed or joined is not mine
-        if joined:
-            parts[kind] = joined
+        if not mine and not theirs:
+            continue
+        changes = _changes(mine, theirs, cell.seen, other.seen)
+        if changes:
+            changed = True
+            cost += parts_cost({kind: {path: dots for path, dots in changes.items() if dots}})
+            cost -= parts_cost({kind: {path: mine[path] for path in changes if path in mine}})
+            mine = {**mine, **changes}
+            for path, dots in changes.items():
+                if not dots:
+                    del mine[path]
+        if mine:
+            parts[kind] = mine
     stamp = max(cell.stamp, other.stamp)
     if not changed and stamp == cell.stamp:
         return cell
-    merged = Cell(seen, parts, stamp)
+    merged = Cell(seen, parts, stamp, cost)
     check_bounds(merged)
     return merged
 
@@ -148,20 +158,23 @@ def check_bounds(cell: Cell) -> None:
         raise too_many_writers(len(cell.seen))
 
 
-def _join(mine: Part, theirs: Part, my_seen: Seen, their_seen: Seen) -> Part:
-    """Join two parts of one type; return ``mine`` itself if nothing changes."""
+def _changes(mine: Part, theirs: Part, my_seen: Seen, their_seen: Seen) -> dict[bytes, Dots]:
+    """Return what the join of two parts of one type changes in ``mine``: path → live writes, none for a path that goes."""
     changes: dict[bytes, Dots] = {}
-    for path, dots in mine.items():
-        other = theirs.get(path)
-        gone = [
-            dot
-            for dot in dots
-            if (other is None or dot not in other) and (runs := their_seen.of(dot[0])) and in_runs(runs, dot[1])
-        ]
-        if gone:
-            changes[path] = {dot: entry for dot, entry in dots.items() if dot not in gone}
+    heard = their_seen.by_writer()
+    if not heard.keys().isdisjoint(my_seen.by_writer().keys()):
+        for path, dots in mine.items():
+            for dot in dots:
+                runs = heard.get(dot[0])
+                if runs is None or not runs[0] < dot[1] <= runs[-1] or not in_runs(runs, dot[1]):
+                    continue
+                if dot not in theirs.get(path, _NOBODY):
+                    left = changes.get(path)
+                    if left is None:
+                        left = changes[path] = dict(dots)
+                    del left[dot]
     for path, dots in theirs.items():
-        ours = mine.get(path, {})
+        ours = mine.get(path, _NOBODY)
         for dot, entry in dots.items():
             own = ours.get(dot)
             if own is None:
@@ -173,13 +186,7 @@ def _join(mine: Part, theirs: Part, my_seen: Seen, their_seen: Seen) -> Part:
             if path not in changes:
                 changes[path] = dict(ours)
             changes[path][dot] = entry
-    if not changes:
-        return mine
-    joined = {**mine, **changes}
-    for path, dots in changes.items():
-        if not dots:
-            del joined[path]
-    return joined
+    return changes
 
 
 class _Wire(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -268,17 +275,19 @@ def _read_dots(
 ) -> Dots:
     check_path(kind, path)
     dots: Dots = {}
+    writers, newest = wire.writers, wire.stamp
     for at, n, stamp, value in rows:
-        if not 0 <= at < len(wire.writers) or not is_dot(wire.writers[at], n):
+        if not 0 <= at < len(writers):
             raise broken("a write of nobody")
-        dot = Dot(wire.writers[at], n)
+        dot = Dot(writers[at], n)
         if dot in known:
             raise broken("one write in two places")
-        if not seen.covers(dot):
+        if not seen.covers(dot):  # which covers none with a number that is none
             raise broken("a write is there that was never seen")
-        if not 0 <= stamp <= wire.stamp:
+        if not 0 <= stamp <= newest:
             raise broken("a write newer than the newest")
-        check_value(kind, path, value)
+        if kind != SET or value:
+            check_value(kind, value)
         known.add(dot)
         dots[dot] = Entry(stamp, value)
     if len(known) > DOTS_MAX:
@@ -289,7 +298,7 @@ def _read_dots(
 def check_path(kind: str, path: bytes) -> None:
     """Refuse a path that a type does not have. Raises DecodeError (code "state.malformed")."""
     if kind == SET:
-        if _json_encode(_check_json(path)) != path:
+        if _json_encode(_check_json(path)) != path:  # else one item could stand there twice
             raise _malformed("an item that could be written otherwise")
     elif kind == MAP:
         if not 0 < len(path) <= FIELD_BYTES_MAX:
@@ -302,7 +311,7 @@ def check_path(kind: str, path: bytes) -> None:
         raise _malformed(f"a path in a {kind}")
 
 
-def check_value(kind: str, path: bytes, value: bytes) -> None:
+def check_value(kind: str, value: bytes) -> None:
     """Refuse bytes that are no value of a type. Raises DecodeError (code "state.malformed")."""
     if kind == SET:
         if value:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -28,6 +29,8 @@ CONTENT_BYTES_MAX = 8 * 1024 * 1024
 #: First byte of an update: an edit, or one that emptied the document because its key was deleted.
 _EDIT, _CLEAR = b"u", b"x"
 _NAME = "content"
+#: Updates that make loro panic and are passed over; a panic costs a new start.
+_PANICS_MAX = 16
 
 T = TypeVar("T")
 
@@ -45,8 +48,12 @@ def _loro() -> Any:
     return loro
 
 
+class _Panic(Exception):
+    """loro broke down inside: the document is of no more use."""
+
+
 def _guarded(call: Callable[[], T]) -> T:
-    """Call into loro. Its errors, and a panic in its code, come as BaseException."""
+    """Call into loro, whose errors come as BaseException. Raises ValueError, and _Panic for a panic in its code."""
     try:
         return call()
     except Exception:
@@ -54,6 +61,8 @@ def _guarded(call: Callable[[], T]) -> T:
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
+        if type(error).__name__ == "PanicException":
+            raise _Panic(str(error)[:200]) from error
         raise ValueError(str(error)[:200]) from error
 
 
@@ -62,16 +71,62 @@ def holds(update: bytes) -> bool:
     return update[:1] == _EDIT
 
 
-def _open(updates: Sequence[bytes], peer: int) -> Any:
-    loro = _loro()
-    doc = loro.LoroDoc()
+def _new(peer: int) -> Any:
+    doc = _loro().LoroDoc()
     doc.peer_id = peer
-    for update in updates:
-        try:
-            _guarded(lambda update=update: doc.import_(update[1:]))
-        except ValueError:
-            continue  # bytes made in malice: every replica passes them over
     return doc
+
+
+def _open(updates: Sequence[bytes], kind: str, peer: int) -> Any:
+    """Return the document. Updates made in malice are passed over, by every replica the same ones.
+
+    Raises:
+        StateError: there are too many of them (code "state.document").
+    """
+    left = list(updates)
+    for _ in range(_PANICS_MAX + 1):
+        doc, at = _new(peer), 0
+        try:
+            for at, update in enumerate(left):  # noqa: B007 where it broke
+                _import(doc, update)
+            at = len(left)
+            _read(doc, kind)
+            return doc
+        except _Panic:
+            if at == len(left):  # it broke when it was read: the culprit is found by reading after each
+                at = _culprit(left, kind, peer)
+            del left[at]
+    raise StateError(
+        "somebody wrote updates that break this document",
+        code="state.document",
+        hint="delete the key and write it anew; its history says who wrote",
+    )
+
+
+def _import(doc: Any, update: bytes) -> None:
+    with suppress(ValueError):  # it does not decode: every replica passes it over
+        _guarded(lambda: doc.import_(update[1:]))
+
+
+def _culprit(updates: Sequence[bytes], kind: str, peer: int) -> int:
+    doc = _new(peer)
+    for at, update in enumerate(updates):
+        try:
+            _import(doc, update)
+            _read(doc, kind)
+        except _Panic:
+            return at
+    return len(updates) - 1
+
+
+def _read(doc: Any, kind: str) -> Any:
+    """Return the text, or the list as loro has it."""
+    if kind == TEXT:
+        text = _guarded(lambda: doc.get_text(_NAME))
+        if _guarded(lambda: text.len_utf8) > CONTENT_BYTES_MAX:
+            raise _too_large()
+        return _guarded(text.to_string)
+    return _guarded(lambda: doc.get_list(_NAME).get_deep_value())
 
 
 def _peer_of(dot: Dot) -> int:
@@ -82,29 +137,21 @@ def content(updates: Sequence[bytes], kind: str) -> Any:
     """Return the text, or the items of the list.
 
     Raises:
-        StateError: loro is not installed (code "state.no_docs").
+        StateError: loro is not installed (code "state.no_docs"), or the document is broken (code "state.document").
         LimitError: it is larger than can be shown (code "state.too_large").
     """
-    return _content(_open(updates, 1), kind)
-
-
-def _content(doc: Any, kind: str) -> Any:
+    whole = _read(_open(updates, kind, 1), kind)
     if kind == TEXT:
-        text = doc.get_text(_NAME)
-        if text.len_utf8 > CONTENT_BYTES_MAX:
-            raise _too_large()
-        return _guarded(text.to_string)
+        return whole
     items: list[Any] = []
     size = 0
-    for item in _guarded(doc.get_list(_NAME).get_deep_value):
+    for item in whole:
         if isinstance(item, str):  # another kind was put there by other software: not ours to show
             size += len(item)
             if size > CONTENT_BYTES_MAX:
                 raise _too_large()
-            try:
+            with suppress(msgspec.DecodeError, RecursionError):
                 items.append(msgspec.json.decode(item))
-            except (msgspec.DecodeError, RecursionError):
-                continue
     return items
 
 
@@ -122,11 +169,11 @@ def edit(updates: Sequence[bytes], kind: str, change: Op, dot: Dot) -> tuple[byt
         dot: Of this write.
 
     Raises:
-        StateError: loro is not installed (code "state.no_docs").
+        StateError: as ``content``.
         UsageError: a place that is not there, or a value that is no text (code "state.value").
         LimitError: too large. No state changed.
     """
-    doc = _open(updates, _peer_of(dot))
+    doc = _open(updates, kind, _peer_of(dot))
     loro = _loro()
     before = doc.oplog_vv
     body = doc.get_text(_NAME) if kind == TEXT else doc.get_list(_NAME)
