@@ -41,6 +41,7 @@ NAMES = {
     "audit": "bench.audit",
     "discovery": "bench.discovery.main",
     "federation": "bench.federation",
+    "courier": "bench.courier",
 }
 #: Measurements that also have a command line of their own, if they are named first: ``main(arguments) -> exit code``.
 OWN = {"discovery": "bench.discovery.main", "console": "bench.console.main"}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from agentmesh.core.courier.config import CourierConfig
 from agentmesh.core.courier.inputs import (
+    WINDOW_OPEN,
     Arrived,
     Item,
     PathUp,
@@ -534,6 +535,18 @@ def test_a_window_in_bytes_lets_as_many_letters_come_as_would_fill_it_at_their_m
     b.feed(Window(1, 1_000, 20_000))
     net.run(3)
     assert CREDIT_FIRST + 8 <= len(b.got) <= CREDIT_FIRST + 10
+
+
+def test_a_window_wide_open_is_none_and_need_not_be_renewed() -> None:
+    net, a, b = pair(CourierConfig(window_letters=50))
+    b.feed(Window(1, 3, 1 << 20))
+    a.submit(1, ["c"] * 600)
+    net.run(3)
+    assert len(b.got) == CREDIT_FIRST
+    b.feed(Window(1, WINDOW_OPEN, 1 << 40))
+    net.run(3)
+    assert len(b.got) == 600
+    assert b.courier.sessions[1].receiving.credit == 650
 
 
 def test_a_node_that_takes_nothing_is_not_flooded() -> None:

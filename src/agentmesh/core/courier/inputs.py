@@ -10,6 +10,9 @@ import msgspec
 from agentmesh.core.courier.messages import Letter, Parcel
 from agentmesh.ids import NodeId
 
+#: A window of so many letters is none.
+WINDOW_OPEN = 1 << 20
+
 # Inputs
 
 
@@ -105,8 +108,9 @@ class Taken(msgspec.Struct, frozen=True):
 class Window(msgspec.Struct, frozen=True):
     """Input: of what is delivered from now on, the recipient takes so much and no more, until it says so again; 0 closes.
 
-    Before the first one, the courier itself lets as many come as ``CourierConfig.window_letters`` beyond what was taken. What
-    was allowed once is not taken back: letters that the peer may have sent already still come.
+    Before the first one, and after one for ``WINDOW_OPEN`` letters or more (in bytes, too), only the courier's own window counts:
+    ``CourierConfig.window_letters`` beyond what was taken. What was allowed once is not taken back: letters that the peer may
+    have sent already still come.
     """
 
     session: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agentmesh.core.courier.config import CourierConfig
+from agentmesh.core.courier.inputs import WINDOW_OPEN
 from agentmesh.core.courier.messages import (
     BODY_BYTES_MAX,
     CREDIT_FIRST,
@@ -196,7 +197,7 @@ class Receiving:
     def window(self, letters: int, size: int) -> None:
         """Note how much the recipient takes of what is delivered from now on."""
         letters = min(max(0, letters), max(0, int(size / max(self._mean_bytes, _MEAN_BYTES_MIN))))
-        self._promised = self.settled.count + letters
+        self._promised = self.settled.count + letters if letters < WINDOW_OPEN else -1
 
     def raise_credit(self) -> int:
         """Return how much higher the credit is than it was."""
