@@ -2812,6 +2812,14 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "statements_and_chains_are_there_after_a_restart_as_they_were_kept_last",
             ),
             *_in(
+                "unit/node/test_rings.py",
+                "a_letter_brings_its_key_and_its_group_and_opens_again_also_after_a_restart",
+                "who_left_is_refused_though_it_brings_a_key_of_its_own_and_the_old_statement",
+                "the_chains_of_who_left_are_deleted_and_those_who_stay_are_still_read",
+                "old_statements_and_those_of_strangers_change_nothing",
+                "groups_are_bounded_and_those_that_ended_make_room",
+            ),
+            *_in(
                 "unit/node/test_groups.py",
                 "every_member_gets_what_a_member_writes_in_order_and_the_writer_does_not",
                 "members_beside_one_node_each_get_their_copy",

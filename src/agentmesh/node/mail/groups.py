@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from agentmesh.core.courier.message import PAYLOAD_BYTES_MAX, TTL_MS_MAX, Kind, Message, encode
-from agentmesh.errors import LimitError, MeshError, RecordNotFound, StoreError, Unauthorized, UsageError
+from agentmesh.errors import Busy, LimitError, MeshError, RecordNotFound, StoreError, Unauthorized, UsageError
 from agentmesh.identity.group import sign_group
 from agentmesh.identity.keys import KeyPair
 from agentmesh.ids import did_of
@@ -37,7 +37,6 @@ STATEMENT = "application/vnd.agentmesh.group-members"
 NEED = "application/vnd.agentmesh.group-need"
 #: Room that a copy takes besides what was written: the letter's head, the key, the members.
 _COPY_BYTES = 16 * 1024
-_RETRY_S, _RETRY_MAX_S = 0.5, 30.0
 #: For how many chains keys were asked for lately, and how long nobody asks again, seconds.
 _ASKED_MAX, _ASK_S = 1_024, 30.0
 
@@ -204,21 +203,28 @@ class Groups:
         return self._receive(ones)
 
     async def _receive(self, ones: list[Waiting]) -> None:
-        """Open what came, in order, and keep it. Raises StoreError only for messages from this node itself."""
+        """Open what came, in order, and keep it.
+
+        Raises:
+            StoreError: it cannot be kept; what is durable comes again, and opens again.
+        """
         async with self._order:
             opened: list[Waiting] = []
             needs: list[Message] = []
             for one in ones:
                 try:
-                    plain = self._open(one.message, needs)
+                    plain = self._open(one, needs)
                 except MeshError as error:
+                    if isinstance(error, StoreError) and one.message.durable:
+                        raise
                     self._give_up(one.message, error)
                     continue
                 if plain is not None:
                     one.message = plain
                     opened.append(one)
             if opened:
-                await self._keep(opened)
+                pieces = [(one.message, encode(one.message) if one.message.durable else b"") for one in opened]
+                await self._desk.room.arrivals.keep(pieces, encrypted=opened[0].encrypted, opened=True)
             try:
                 self.rings.settle()
             except StoreError as error:
@@ -226,8 +232,9 @@ class Groups:
         if needs:
             await self._desk.room.post(needs)
 
-    def _open(self, message: Message, needs: list[Message]) -> Message | None:
+    def _open(self, one: Waiting, needs: list[Message]) -> Message | None:
         """Return the message that a copy hides; None for what is not for the agent."""
+        message = one.message
         if message.content_type == STATEMENT:
             self.rings.learn(message.payload)
             return None
@@ -236,6 +243,8 @@ class Groups:
             return None
         if message.content_type != COPY:
             raise Unauthorized("a message to a group that was not encrypted for it", code="group.clear")
+        if not one.encrypted and not self._desk.room.inbox_of(message.recipient).room:
+            raise Busy("the inbox of a member is full", code="mail.full")  # from elsewhere its sender waits
         try:
             inner = self.rings.read(message)
         except Missing:
@@ -262,24 +271,10 @@ class Groups:
             sending.given.pop(message.sender, None)
 
     def _give_up(self, message: Message, error: MeshError) -> None:
-        _log.warning("a message to a group from %s is given up: %s", did_of(message.sender), error)
+        _log.debug("a message to a group from %s is given up: %s", did_of(message.sender), error)
         room = self._desk.room
         row = DeadRow(1, message.id, encode(message), "", error.code, room.unix_ms())
         room.commits.note(dead=[row])
-
-    async def _keep(self, ones: list[Waiting]) -> None:
-        """Put messages into their inboxes; while the disk is full their senders keep them."""
-        arrivals, delay_s = self._desk.room.arrivals, _RETRY_S
-        pieces = [(one.message, encode(one.message) if one.message.durable else b"") for one in ones]
-        while True:
-            try:
-                await arrivals.keep(pieces, encrypted=ones[0].encrypted, opened=True)
-                return
-            except StoreError:
-                if not ones[0].encrypted:
-                    raise  # from an agent beside this node, which hears it
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, _RETRY_MAX_S)
 
     def close(self) -> None:
         """Close the store. Idempotent."""

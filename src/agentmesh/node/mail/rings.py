@@ -206,13 +206,14 @@ class Rings:
             raise Missing("a letter to a group that is not known here", code="group.key_missing")
         if not ring.may_write(message.sender) or message.recipient not in ring.group.members:
             raise Unauthorized("who is not in a group writes to nobody in it", code="group.member")
-        chain = ring.receiving.get((message.sender, head.chain))
-        if chain is None:
-            if copy.share is None:
-                raise Missing("the key of a letter to a group has not come", code="group.key_missing")
+        known = chain = ring.receiving.get((message.sender, head.chain))
+        if copy.share is not None and (known is None or copy.share[0] < known.share[0]):
+            # Also the key of an earlier letter, which later ones have overtaken: it opens those too.
             chain = ReceivingChain(message.sender, head.group, head.epoch, head.chain, *copy.share)
+        if chain is None:
+            raise Missing("the key of a letter to a group has not come", code="group.key_missing")
         plain = chain.open(message.id, copy.letter)
-        if (message.sender, head.chain) not in ring.receiving:  # proven now
+        if chain is not known:  # proven now
             ring.receiving[message.sender, head.chain] = chain
             theirs = [key for key in ring.receiving if key[0] == message.sender]
             for key in theirs[:-CHAINS_MAX]:
