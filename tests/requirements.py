@@ -3115,6 +3115,11 @@ REQUIREMENTS: dict[str, Requirement] = {
             "an_engine_that_is_not_there_is_said_so",
         ),
     ),
+    "engines.howto": Requirement(
+        "issue 7.7",
+        "Three laptops form a cluster with no further install, by the commands of the guide, and outlive one.",
+        _in("e2e/test_several_machines.py", "three_nodes_that_run_nats_themselves_agree_and_outlive_one"),
+    ),
     "engines.linearizable": Requirement(
         "issue 7.8 and tests beyond the usual",
         "Histories of real three-server clusters under kills, pauses and cuts are linearizable; a minority refuses.",

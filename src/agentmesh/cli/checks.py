@@ -60,6 +60,7 @@ def all_checks(out: Output) -> list[Finding]:
     if loaded is not None:
         findings += [*_ports(loaded, status), *_multicast(loaded), *_firewall(loaded, status, peers)]
         findings += _embedder(loaded)
+        findings += _agreement(loaded, status)
     findings += [*_log(home, status, loaded), *peer_findings(status, peers), *_packages()]
     return findings
 
@@ -155,6 +156,29 @@ def _engine(loaded: Loaded | None) -> Iterator[Finding]:
     report = iroh_shim.install(engine)
     mark = "ok" if report.state in ("installed", "unneeded") else "warn"
     yield Finding(mark, "iroh", f"{importlib.metadata.version('iroh')}, memory-copy shim {report.state}: {report.note}")
+
+
+def _agreement(loaded: Loaded, status: StatusView | None) -> Iterator[Finding]:
+    """Ask the engine of critical state, if one is set; a file of this node needs no asking."""
+    settings = loaded.settings
+    if not (settings.critical or settings.bus or settings.nats_server):
+        return
+    if settings.nats_server and status is None:
+        yield Finding(
+            "warn", "engine", f"the NATS server on {settings.nats_server} runs with the daemon only", "agentmesh up"
+        )
+        return
+    import asyncio
+
+    from agentmesh.daemon.engines import try_critical
+
+    url, error = asyncio.run(try_critical(settings, status.node_id if status is not None else ""))
+    if error is None:
+        yield Finding("ok", "engine", f"{url} answers")
+    else:
+        yield Finding(
+            "fail", "engine", f"{error.detail} ({error.code}){f': {error.why}' if error.why else ''}", error.hint or ""
+        )
 
 
 def _ports(loaded: Loaded, status: StatusView | None) -> Iterator[Finding]:

@@ -57,11 +57,14 @@ async def open_engines(settings: Settings, node_id: str, stack: contextlib.Async
         await server.open()
         stack.push_async_callback(server.aclose)
     critical = _critical(settings, plan)
+    scope = TaskScope("engines")
+    stack.push_async_callback(scope.aclose)
     if critical is not None:
-        scope = TaskScope("engines")
-        stack.push_async_callback(scope.aclose)
         scope.spawn(_greet(critical, found), "greet")
-    return Engines(critical, _bus(settings, plan), lambda: [*(server.warnings if server is not None else ()), *found])
+    bus = _bus(settings, plan)
+    if bus is not None and settings.bus != settings.critical:
+        scope.spawn(_greet(bus(), found, is_ours=True), "greet-bus")
+    return Engines(critical, bus, lambda: [*(server.warnings if server is not None else ()), *found])
 
 
 def plan_of(settings: Settings, node_id: str) -> ServerPlan | None:
@@ -100,21 +103,40 @@ def _bus(settings: Settings, plan: ServerPlan | None) -> Callable[[], TopicStore
     return lambda: NatsTopics(place)
 
 
-async def _greet(critical: CriticalStore, found: list[str]) -> None:
-    """Try the engine until it answers, so that what is wrong with it is known before somebody needs it."""
-    pause_s = 2.0
+async def try_critical(settings: Settings, node_id: str) -> tuple[str, MeshError | None]:
+    """Ask the engine that settings name once; return where it is, and what is wrong with it."""
+    critical: CriticalStore | None = None
+    try:
+        critical = _critical(settings, plan_of(settings, node_id))
+        if critical is None:
+            return "sqlite:", None
+        await critical.open()
+        await critical.get("probe")
+    except MeshError as error:
+        return settings.critical, error
+    finally:
+        if critical is not None:
+            await critical.aclose()
+    return critical.url, None
+
+
+async def _greet(engine: CriticalStore | TopicStore, found: list[str], *, is_ours: bool = False) -> None:
+    """Try an engine until it answers, so that what is wrong with it is known before somebody needs it; then close it if ours."""
+    pause_s, told = 2.0, ""
     while True:
         try:
-            await critical.open()
+            await engine.open()
+            break
         except MeshError as error:
             text = f"{error.detail} ({error.code})" + (f"; {error.hint}" if error.hint else "")
-            if text not in found:
+            if text != told:
                 _log.warning("%s", text)
-            found[:] = [text]
+                found[:] = [*(one for one in found if one != told), text]
+                told = text
             if error.code != "engine.unreachable":
                 return
-        else:
-            found.clear()
-            return
-        pause_s = min(60.0, pause_s * 1.5)
+        pause_s = min(10.0, pause_s * 1.5)
         await asyncio.sleep(pause_s)
+    found[:] = [one for one in found if one != told]
+    if is_ours:
+        await engine.aclose()

@@ -22,7 +22,7 @@ from agentmesh.core.topics.intake import Allowance, TopicHeard
 from agentmesh.core.topics.rules import ANYBODY, Rule, may
 from agentmesh.core.topics.subjects import PRESENCE, TOPICS, check_subject
 from agentmesh.engines.base import TopicSpec
-from agentmesh.errors import Busy, MeshError, StateError, StoreError, Unauthorized, UsageError
+from agentmesh.errors import Busy, MeshError, StateError, StoreError, Unauthorized, Unreached, UsageError
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.publication import Publication, check_publication, read_publication, sign_publication
 from agentmesh.net.tasks import TaskScope
@@ -359,7 +359,9 @@ class Topics:
         try:
             await self._durable.open()
         except MeshError as error:
-            self._warn(f"durable topics cannot be used: {error}")
+            # A shared store that is not up yet is asked again soon; the daemon warns for as long as it is not.
+            if not (self._durable.is_shared and isinstance(error, Unreached)):
+                self._warn(f"durable topics cannot be used: {error}")
         self._scope.spawn(self._refresh_loop(), "refresh")
 
     async def _refresh_loop(self) -> None:
