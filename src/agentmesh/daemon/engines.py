@@ -112,12 +112,12 @@ async def try_critical(settings: Settings, node_id: str) -> tuple[str, MeshError
             return "sqlite:", None
         await critical.open()
         await critical.get("probe")
+        return critical.url, None
     except MeshError as error:
         return settings.critical, error
     finally:
         if critical is not None:
             await critical.aclose()
-    return critical.url, None
 
 
 async def _greet(engine: CriticalStore | TopicStore, found: list[str], *, is_ours: bool = False) -> None:
