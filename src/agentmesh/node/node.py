@@ -203,6 +203,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
             bus=self.bus,
         )
         self.topics = self._topics.topics
+        self._topics.write_with(self.mail)
         self.measures.append(self._topics.read)
 
     async def _note_rules(self, file: str, what: str) -> None:

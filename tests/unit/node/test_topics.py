@@ -30,6 +30,7 @@ from agentmesh.net.tasks import TaskScope
 from agentmesh.node.topics.compose import TopicParts
 from agentmesh.wire.message_views import (
     CloudEventView,
+    MessageRequest,
     PublishRequest,
     SubscribeRequest,
     TopicRequest,
@@ -302,6 +303,7 @@ async def test_a_subject_for_named_agents_is_never_broadcast(tmp_path: Path) -> 
         assert parts_of(a).retained.lines(bytes(512)) == b""
         stranger = KeyPair.generate(b"s" * 32).did
         await a.node.topics.set_rules([TopicRules(pattern="secret.>", subscribe=[stranger])])
+        a.node.topics.letters = None  # as where there is no mailroom
         await refused(StateError, "topic.no_mail", a.node.topics.publish("secret.x", PublishRequest(text="x")))
 
 
@@ -517,3 +519,38 @@ async def test_a_node_that_never_publishes_opens_no_file_and_loads_no_store(tmp_
         for member in (a, b):
             files = {path.name for path in (tmp_path / member.node.config.name).iterdir()}
             assert not files & {"topics.sqlite", "durable.sqlite", "topics.toml"}
+
+
+async def test_what_is_for_a_named_agent_elsewhere_goes_to_it_alone_and_encrypted(tmp_path: Path) -> None:
+    async with meshed(tmp_path, 3) as (a, b, c):
+        await b.serve("reader", echo)
+        reader = b.node.agents("reader")[0].agent_id
+        await until(lambda: a.node.agents("reader"), 20)
+        await a.node.topics.set_rules([TopicRules(pattern="secret.>", subscribe=[reader])])
+        async with (
+            following(b, "secret.>", agent="reader") as named,
+            following(b, "secret.>", "end") as beside,
+            following(c, "secret.>", "end") as elsewhere,
+        ):
+            view = await a.node.topics.publish("secret.x", PublishRequest(data={"pin": 1}))
+            await until(lambda: named.events, 20)
+            await a.node.topics.publish("end", PublishRequest(text="end"))
+            await until(lambda: beside.events and elsewhere.events, 20)
+            assert [(event.id, event.data, event.source) for event in named.events] == [
+                (view.message_id, {"pin": 1}, a.node.node_id)
+            ]
+            assert beside.data == elsewhere.data == ["end"]
+        assert (await b.node.mail.figures()).received == 1
+        assert (await a.node.mail.figures()).sent == 1
+
+
+async def test_a_message_to_a_topic_is_a_publication(tmp_path: Path) -> None:
+    async with world(tmp_path, 1) as [a], following(a, "news.>") as follower:
+        sent = await a.node.mail.send(MessageRequest(to="topic:news.x", text="hi"))
+        await until(lambda: follower.events)
+        assert (follower.data, sent.state, sent.copies, follower.events[0].id) == (
+            ["hi"],
+            "delivered",
+            1,
+            sent.message_id,
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +16,12 @@ from agentmesh.engines.base import TopicStore
 from agentmesh.errors import MeshError
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.publication import Publication
-from agentmesh.ids import NodeId
+from agentmesh.ids import NodeId, did_of
 from agentmesh.net.base import Stream
 from agentmesh.net.tasks import TaskScope
 from agentmesh.node.killswitch import KillSwitch
 from agentmesh.node.links import Peer
+from agentmesh.node.mail.host import MailDesk
 from agentmesh.node.mesh import Mesh
 from agentmesh.node.registry import Registry
 from agentmesh.node.resolve import Directory
@@ -27,6 +29,7 @@ from agentmesh.node.topics.asking import Asking
 from agentmesh.node.topics.durable import Durable
 from agentmesh.node.topics.fanout import Fanout
 from agentmesh.node.topics.following import Following
+from agentmesh.node.topics.letters import SCOPE, TopicLetters
 from agentmesh.node.topics.presence import Presence
 from agentmesh.node.topics.rulefile import RuleFile
 from agentmesh.node.topics.serving import Serving
@@ -36,6 +39,7 @@ from agentmesh.node.topics.who import Belonging, Who
 from agentmesh.obs.metrics import Readings
 from agentmesh.store.topics import RetainedStore
 from agentmesh.wire import v1
+from agentmesh.wire.message_views import MessageRequest, PublishRequest, SentView
 
 if TYPE_CHECKING:
     from agentmesh.engines.sqlite_topics import SqliteTopicStore
@@ -146,6 +150,28 @@ class TopicParts:
         """Open what is kept and begin to ask neighbours."""
         await self.topics.open()
         self.sync.open()
+
+    def write_with(self, desk: MailDesk) -> None:
+        """Send what rules keep for named agents as mail, and take messages to ``topic:SUBJECT``."""
+        self.topics.letters = TopicLetters(desk.room, self.topics.take_letter)
+        desk.many[SCOPE] = self._publish_message
+
+    async def _publish_message(self, request: MessageRequest, sender: bytes) -> SentView:
+        """Publish what was sent as a message to a topic. Raises what ``Topics.publish`` does."""
+        publish = PublishRequest(
+            text=request.text,
+            data=request.data,
+            data_base64=request.data_base64,
+            content_type=request.content_type,
+            sender=did_of(sender),
+            message_id=request.message_id,
+            headers=request.headers,
+        )
+        view = await self.topics.publish(request.to.removeprefix(SCOPE), publish)
+        now_us = time.time_ns() // 1_000
+        return SentView(
+            message_id=view.message_id, to=request.to, state="delivered", copies=view.subscribers, ts=now_us, tries=1
+        )
 
     def on_up(self, peer: Peer) -> None:
         """Take note that a link to a peer is up."""

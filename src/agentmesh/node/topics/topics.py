@@ -20,7 +20,7 @@ import msgspec
 from agentmesh.core.topics.config import TopicsConfig
 from agentmesh.core.topics.intake import Allowance, TopicHeard
 from agentmesh.core.topics.rules import ANYBODY, Rule, may
-from agentmesh.core.topics.subjects import PRESENCE, TOPICS, check_subject
+from agentmesh.core.topics.subjects import PRESENCE, TOPICS, check_subject, is_subject
 from agentmesh.engines.base import TopicSpec
 from agentmesh.errors import Busy, MeshError, StateError, StoreError, Unauthorized, Unreached, UsageError
 from agentmesh.identity.keys import KeyPair
@@ -55,12 +55,14 @@ _ANSWERED_MAX = 4_096
 #: A retained value is kept although its clock is ahead of ours by so much.
 _AHEAD_MS = 7_200_000
 _REFRESH_S = 10.0
+#: Tasks that look at a shared store at once.
+_LOOKS_MAX = 8
 
 
 class Letters(Protocol):
     """Sends a publication end to end encrypted to agents that a rule names (the mailroom)."""
 
-    async def __call__(self, one: Publication, recipients: Sequence[str]) -> None:
+    async def send(self, one: Publication, raw: bytes, recipients: Sequence[str]) -> None:
         """Take it for these agents, by id. Raises MeshError: it was not taken for any."""
         ...
 
@@ -166,10 +168,11 @@ class Topics:
                 )
             self.unflooded += 1
             floods = False
-        raw = sign_publication(key, one) if floods or one.retain or keeper is not None else b""
+        is_signed = floods or one.retain or keeper is not None or elsewhere
+        raw = sign_publication(key, one) if is_signed else b""
         offset = 0 if keeper is None else await self._append(keeper, one, raw)
         if elsewhere and self.letters is not None:
-            await self.letters(one, elsewhere)
+            await self.letters.send(one, raw, elsewhere)
         if one.retain:
             self._keep(one, raw, private=named)
         subscribers = self._deliver(one, offset=offset)
@@ -228,17 +231,28 @@ class Topics:
             return False
         return self._take(one, raw, fresh=False)
 
+    def take_letter(self, one: Publication, recipient: str) -> None:
+        """Take a publication that came end to end encrypted for one agent here: nobody else gets it."""
+        if not self._admits(one) or not is_subject(one.subject) or one.subject[0] == "$":
+            return
+        targets = [target for target in self._fanout.targets(one.subject) if recipient in target.who]
+        if targets:
+            self.heard += 1
+            self._fanout.publish(targets, view_of(one), len(one.payload) + 256)
+
+    def _admits(self, one: Publication) -> bool:
+        """Say whether this node's rules let its publisher say that, and count if they do not."""
+        rule, did = self._rules.of(one.subject), one.did
+        if self._refusal_of(did) is None and (rule is None or may(rule.publish, self._who.names(did))):
+            return True
+        self.refused += 1
+        return False
+
     def _take(self, one: Publication, raw: bytes, *, fresh: bool) -> bool:
-        subject, did = one.subject, one.did
-        if self._refusal_of(did) is not None:
-            self.refused += 1
-            return False
-        rule = self._rules.of(subject)
-        if rule is not None and not may(rule.publish, self._who.names(did)):
-            self.refused += 1
+        subject = one.subject
+        if not is_subject(subject) or not self._admits(one):
             return False
         try:
-            check_subject(subject)
             if subject[0] == "$":
                 return self._take_own_subject(one, raw)
             if subject.startswith(PRESENCE):
@@ -247,8 +261,6 @@ class Topics:
         except StoreError as error:
             self._warn(f"a retained value is not kept: {error}")
             kept = False
-        except MeshError:
-            return False
         if fresh or kept:
             self.heard += 1
             self._deliver(one, retained=not fresh)
@@ -256,7 +268,10 @@ class Topics:
 
     def _take_own_subject(self, one: Publication, raw: bytes) -> bool:
         """Take what a node says of a durable topic. Raises StoreError."""
-        if not one.subject.startswith(TOPICS) or not one.retain:
+        if not one.subject.startswith(TOPICS):
+            return False
+        if not one.retain:
+            self._look_again()
             return False
         held = self._retained.get(one.subject)
         if held is not None and not held.empty and held.publisher != one.publisher:
@@ -307,24 +322,34 @@ class Topics:
             request.name, tuple(request.subjects), request.records_max, request.bytes_max, request.age_s_max
         )
         known = await self._durable.create(spec)
-        if not self._durable.is_shared:
-            self._announce(spec.name, self._durable.announcement(spec))
+        self._announce(spec.name, self._durable.announcement(spec))
         return await self._durable.view(known)
 
     async def remove(self, name: str) -> bool:
         """Delete a durable topic of this node; say whether there was one. Raises Unauthorized: another node keeps it."""
         self._refuse()
         removed = await self._durable.remove(name)
-        if removed and not self._durable.is_shared:
+        if removed:
             self._announce(name, b"")
         return removed
 
     def _announce(self, name: str, payload: bytes) -> None:
+        """Tell all nodes of a topic of this one; of one on a bus only that there is something new to be looked at."""
+        shared = self._durable.is_shared
         subject = f"{TOPICS}{name}"
         now_ms = self._after_last(subject, time.time_ns() // 1_000_000)
-        one = Publication(self._ids.randbytes(16), self._key.public, now_ms, subject, payload, JSON_TYPE, True)
+        one = Publication(
+            self._ids.randbytes(16),
+            self._key.public,
+            now_ms,
+            subject,
+            b"" if shared else payload,
+            JSON_TYPE,
+            not shared,
+        )
         raw = sign_publication(self._key, one)
-        self._keep(one, raw)
+        if not shared:
+            self._keep(one, raw)
         self._broadcast(raw)
 
     async def set_rules(self, rules: Sequence[TopicRules]) -> TopicList:
@@ -367,12 +392,20 @@ class Topics:
     async def _refresh_loop(self) -> None:
         while True:
             await asyncio.sleep(_REFRESH_S)
-            try:
-                self._retained.forget_empty(time.time_ns() // 1_000_000)
-                if self._durable.is_shared:
-                    await self._durable.refresh()
-            except MeshError as error:
-                _log.warning("topics were not looked at: %s", error)
+            await self._look()
+
+    def _look_again(self) -> None:
+        """Look at the shared store soon: another node made or removed a topic there."""
+        if self._durable.is_shared and len(self._scope) < _LOOKS_MAX:
+            self._scope.spawn(self._look(), "look")
+
+    async def _look(self) -> None:
+        try:
+            self._retained.forget_empty(time.time_ns() // 1_000_000)
+            if self._durable.is_shared:
+                await self._durable.refresh()
+        except MeshError as error:
+            _log.warning("topics were not looked at: %s", error)
 
     async def aclose(self) -> None:
         """Stop. Idempotent."""
