@@ -30,6 +30,7 @@ NAMES = {
     "failover": "bench.failover",
     "bulk": "bench.transport",
     "events": "bench.events",
+    "topics": "bench.topics",
     "ticks": "bench.ticks",
     "rows": "bench.rows",
     "metrics": "bench.metrics",

@@ -3369,6 +3369,7 @@ REQUIREMENTS: dict[str, Requirement] = {
         (
             *_in(
                 "unit/node/test_topics.py",
+                "a_message_to_a_topic_is_a_publication",
                 "what_is_published_on_one_node_reaches_who_follows_on_all",
                 "an_agent_publishes_in_its_own_name",
                 "a_subscriber_that_never_reads_slows_nobody_and_hears_what_it_lost",
@@ -3392,6 +3393,32 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "the_last_value_outlives_a_restart",
                 "a_forged_or_unasked_retained_value_is_not_taken",
             ),
+        ),
+    ),
+    "topics.cloudevents": Requirement(
+        "issue 7.5, RQ2",
+        "Events at the edge are CloudEvents 1.0, read and written as the CloudEvents SDK does.",
+        _in(
+            "unit/wire/test_cloudevents.py",
+            "the_sdk_reads_what_subscribers_get",
+            "what_the_sdk_writes_is_read",
+            "source_and_id_are_what_an_event_is_known_by",
+            "what_is_no_cloudevent_is_refused",
+            "any_bytes_are_read_or_refused_without_harm",
+            "an_event_for_many_is_spelled_once",
+        ),
+    ),
+    "topics.retained_store": Requirement(
+        "issue 7.5, issue 7 bad input",
+        "The last writer wins in any order; a million tiny topics take bounded room.",
+        _in(
+            "unit/store/test_topics.py",
+            "the_same_values_in_any_order_leave_the_same_last_values_and_sums",
+            "no_file_is_made_before_the_first_value",
+            "a_million_tiny_subjects_take_bounded_room_and_the_longest_unused_go",
+            "a_neighbour_is_told_and_asked_for_what_differs_only",
+            "an_emptied_subject_is_remembered_for_a_week",
+            "a_damaged_file_is_said_to_be_and_left_as_it_is",
         ),
     ),
     "topics.durable": Requirement(
@@ -3437,6 +3464,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "unit/node/test_topics.py",
                 "rules_of_a_node_decide_who_publishes_and_subscribes_there",
                 "a_subject_for_named_agents_is_never_broadcast",
+                "what_is_for_a_named_agent_elsewhere_goes_to_it_alone_and_encrypted",
                 "a_rule_file_that_makes_no_sense_lets_nobody_in_at_the_start_and_changes_nothing_later",
             ),
         ),

@@ -130,7 +130,10 @@ class RetainedStore:
 
     def _make_room(self, db: Database) -> None:
         while self._count > self._values_max or self._bytes > self._bytes_max:
-            oldest = db.read(f"SELECT {_COLUMNS} FROM retained ORDER BY used LIMIT 1")  # noqa: S608 names of our own
+            # What the mesh itself says, whose number is bounded elsewhere, goes only when there is nothing else.
+            oldest = db.read(
+                f"SELECT {_COLUMNS} FROM retained WHERE subject < '$' OR subject >= '%' OR empty ORDER BY used LIMIT 1"  # noqa: S608
+            ) or db.read(f"SELECT {_COLUMNS} FROM retained ORDER BY used LIMIT 1")  # noqa: S608 names of our own
             if not oldest:
                 return
             self.drop(_row(oldest[0]).subject)
