@@ -65,21 +65,12 @@ class Departures:
 
     def on_delivered(self, tags: list[int]) -> None:
         """Hear that the other node has these."""
-        outgoing = self.outgoing
-        ended: list[Ended] = []
-        pair: Pair | None = None
-        for tag in tags:
-            out = outgoing.by_tag.get(tag)
-            if out is None:
-                continue
-            pair = out.pair
-            pair.under_way -= 1
-            outgoing.end(out, DELIVERED)
-            self._tally.delivered += 1
-            if out.durable:
-                ended.append(Ended(DELIVERED, "", self._unix_ms(), out.tries + 1, tag))
-        if ended:
-            self._commits.note(ended=ended)
+        before = len(self.outgoing.by_tag)
+        durable, pair = self.outgoing.delivered(tags)
+        self._tally.delivered += before - len(self.outgoing.by_tag)
+        if durable:
+            now_ms = self._unix_ms()
+            self._commits.note(ended=[Ended(DELIVERED, "", now_ms, out.tries + 1, out.tag) for out in durable])
         if pair is not None:
             pair.since_s, pair.tries = 0.0, 0
             if pair.queue:

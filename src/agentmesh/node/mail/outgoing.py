@@ -148,7 +148,7 @@ class Outgoing:
             expires_s,
             pair,
             acked,
-            message.durable and acked,
+            acked and message.durable,
             again,
             message.sent_ms,
             message.sent_ms + message.ttl_ms,
@@ -158,7 +158,8 @@ class Outgoing:
         pair.waiting += 1
         pair.bytes += size
         self.bytes += size
-        self._remember(out)
+        if asked:  # a person or program may ask what became of it; parts of the node do not
+            self._remember(out)
         return out
 
     def _remember(self, out: Out) -> None:
@@ -175,6 +176,7 @@ class Outgoing:
 
     def end(self, out: Out, state: int, reason: str = "") -> None:
         """Note what became of a message; it waits no more."""
+        # ``delivered`` does the same for many.
         if self.by_tag.pop(out.tag, None) is None:
             return
         size = len(out.body)
@@ -185,6 +187,29 @@ class Outgoing:
         out.state, out.reason = state, reason
         if state == DELIVERED:
             out.body = b""
+
+    def delivered(self, tags: list[int]) -> tuple[list[Out], Pair | None]:
+        """End messages as delivered; return the durable ones, and the pair that they were between (all of one session)."""
+        durable: list[Out] = []
+        pair: Pair | None = None
+        pop, count, size = self.by_tag.pop, 0, 0
+        for tag in tags:
+            out = pop(tag, None)
+            if out is None:
+                continue
+            pair = out.pair
+            count += 1
+            size += len(out.body)
+            out.state = DELIVERED
+            out.body = b""
+            if out.durable:
+                durable.append(out)
+        if pair is not None:
+            pair.waiting -= count
+            pair.under_way -= count
+            pair.bytes -= size
+            self.bytes -= size
+        return durable, pair
 
     def copies(self, message_id: bytes) -> list[Out]:
         """Return the copies of a message that are remembered here."""
