@@ -1,9 +1,9 @@
 """Figures of messages: two mail rooms in two processes on loopback, and what NATS does with the same in the same run.
 
-``acked``: messages of 256 bytes from one agent to another, non-durable, in order, encrypted end to end, counted when the other node
-has acknowledged them and its agent has read them. ``request``: a message and its answer on an open session. ``durable``: on disk
-and synced at both nodes. ``python -m bench.mail serve SCHEME`` is the reading side. Rivals: nats-py publish to a subscriber in another
-process (neither acknowledged nor encrypted), its request/reply, and JetStream with ``sync_interval: always``, 256 publishes under way.
+``acked``: messages of 256 bytes from one agent to another, non-durable, in order, encrypted end to end, counted when the other
+node has acknowledged them. ``request``: a message and its answer on an open session. ``durable``: on disk and synced at both
+nodes. ``python -m bench.mail serve SCHEME`` is the reading side. Rivals: nats-py publish to a subscriber in another process
+(neither acknowledged nor encrypted), its request/reply, and JetStream with ``sync_interval: always``, 256 publishes under way.
 """
 
 from __future__ import annotations
@@ -66,10 +66,15 @@ class Post:
             any_refused=lambda: False,
             refuse=lambda: None,
             is_abroad=lambda _: False,
+            agreement_of=lambda _: None,
+            agreement_keys=lambda _: {},
+            near=lambda _: [],
             on_misbehaved=lambda *what: print(*what, file=sys.stderr),
         )
 
-    def messages(self, count: int, *, durable: bool = False, reply_to: bytes = b"", payload: bytes = PAYLOAD) -> list[Any]:
+    def messages(
+        self, count: int, *, durable: bool = False, reply_to: bytes = b"", payload: bytes = PAYLOAD
+    ) -> list[Any]:
         """Return messages to the other side, each with an id of its own, as an application makes them."""
         from agentmesh.core.courier.message import Delivery, Message
 

@@ -3318,6 +3318,18 @@ REQUIREMENTS: dict[str, Requirement] = {
             "another_url_is_no_mailbox",
         ),
     ),
+    "mail.carried": Requirement(
+        "RQ3 persistence, issue 7.3, mail.md §9",
+        "Two nodes that never meet reach each other through a third, which reads nothing; the sender hears of it.",
+        _in(
+            "unit/node/test_mail_carried.py",
+            "two_that_never_meet_reach_each_other_through_a_third_and_the_sender_hears_of_it",
+            "a_carrier_keeps_the_letter_sealed_over_a_restart_until_its_recipient_is_there",
+            "a_carrier_keeps_no_more_of_one_node_than_its_share_and_nothing_that_makes_no_sense",
+            "a_letter_that_does_not_open_is_refused_and_signed_for_by_nobody",
+            "a_receipt_that_the_recipient_did_not_sign_ends_no_message",
+        ),
+    ),
     "mail.carried_store": Requirement(
         "issue 7.3, mail.md §9",
         "Sealed mail of others is kept once, counted by who left it, and dropped by its mark.",

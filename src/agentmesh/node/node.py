@@ -360,6 +360,8 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
             await self.mail.room.serve(peer, stream)
         elif isinstance(message, v1.TopicQuery):
             await self._topics.serve(peer.link.peer, stream, message)
+        elif isinstance(message, v1.CarryOpen):
+            await self.mail.room.carriers.serve(peer, stream, message)
         else:
             await self._traces.serve(peer, stream, message)
 

@@ -43,6 +43,7 @@ CREATE TABLE carried(
   n INTEGER PRIMARY KEY AUTOINCREMENT, mark BLOB NOT NULL UNIQUE, node BLOB NOT NULL, recipient BLOB NOT NULL,
   depositor BLOB NOT NULL, body BLOB NOT NULL, expires_ms INTEGER NOT NULL);
 CREATE INDEX carried_recipient ON carried(recipient);
+CREATE TABLE receipts(mark BLOB PRIMARY KEY, depositor BLOB NOT NULL, receipt BLOB NOT NULL, expires_ms INTEGER NOT NULL);
 CREATE TABLE tally(name TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
 """
 
@@ -242,17 +243,12 @@ class MailStore:
         with self._db.transaction():
             self._db.execute_many("DELETE FROM dead WHERE n=?", [(number,) for number in numbers])
 
-    def counts(self) -> dict[str, int]:
-        """Return rows by what they are: the words of ``STATES``, and "carried_for", "carried_bytes" of others' mail."""
-        found = dict.fromkeys(STATES, 0)
-        for state, count in self._db.read("SELECT state, count(*) FROM outbox GROUP BY state"):
-            found[STATES[state]] = count
-        ((count, size),) = self._db.read("SELECT count(*), ifnull(sum(length(body)),0) FROM carried")
-        return {**found, "carried_for": count, "carried_bytes": size}
-
-    def note_state(self, tag: int, state: int, reason: str) -> None:
-        """Note that a message that still waits is carried, or why it waits."""
-        self._db.write("UPDATE outbox SET state=?, reason=? WHERE tag=? AND state<=?", state, reason, tag, CARRIED)
+    def note_carried(self, tags: Sequence[int]) -> None:
+        """Note that messages that still wait are carried by a third node."""
+        with self._db.transaction():
+            self._db.execute_many(
+                "UPDATE outbox SET state=? WHERE tag=? AND state=?", [(CARRIED, tag, QUEUED) for tag in tags]
+            )
 
     # Mail of others
 
@@ -286,8 +282,13 @@ class MailStore:
         """Return the agents for whom something is kept."""
         return [row[0] for row in self._db.read("SELECT DISTINCT recipient FROM carried LIMIT ?", limit)]
 
-    def drop_carried(self, marks: Sequence[bytes]) -> list[CarriedRow]:
-        """Forget sealed mail that was handed over; return what was there."""
+    def carried_totals(self) -> tuple[int, int]:
+        """Return how many letters of others are kept, and their bytes."""
+        ((count, size),) = self._db.read("SELECT count(*), ifnull(sum(length(body)),0) FROM carried")
+        return int(count), int(size)
+
+    def drop_carried(self, marks: Sequence[bytes], receipts: dict[bytes, bytes]) -> list[CarriedRow]:
+        """Forget sealed mail that was handed over or refused; keep the receipts for those who left it. Return what was there."""
         gone: list[CarriedRow] = []
         with self._db.transaction():
             for mark in marks:
@@ -296,13 +297,37 @@ class MailStore:
                 )
                 gone.extend(CarriedRow(*row) for row in rows)
                 self._db.write("DELETE FROM carried WHERE mark=?", mark)
+            for row in gone:
+                if row.mark in receipts:
+                    self._db.write(
+                        "INSERT OR REPLACE INTO receipts VALUES(?,?,?,?)",
+                        row.mark,
+                        row.depositor,
+                        receipts[row.mark],
+                        row.expires_ms,
+                    )
         return gone
+
+    def receipts_for(self, depositor: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Return (mark, receipt) of mail that a node left here and that was handed over."""
+        return [
+            (mark, receipt)
+            for mark, receipt in self._db.read(
+                "SELECT mark, receipt FROM receipts WHERE depositor=? LIMIT ?", depositor, limit
+            )
+        ]
+
+    def drop_receipts(self, marks: Sequence[bytes]) -> None:
+        """Forget receipts that were told."""
+        with self._db.transaction():
+            self._db.execute_many("DELETE FROM receipts WHERE mark=?", [(mark,) for mark in marks])
 
     def tidy(self, now_ms: int) -> None:
         """Drop what is past its time or beyond the bounds; called now and then."""
         db = self._db
         with db.transaction():
             db.write("DELETE FROM carried WHERE expires_ms<=?", now_ms)
+            db.write("DELETE FROM receipts WHERE expires_ms<=?", now_ms)
             db.write("DELETE FROM seen WHERE until_ms<=?", now_ms)
             db.write("DELETE FROM seen WHERE n <= (SELECT max(n) FROM seen) - ?", SEEN_MAX)
             db.write("DELETE FROM dead WHERE ended_ms<=?", now_ms - KEEP_MS)

@@ -5,6 +5,7 @@ decoding is strict about types and sizes. A link carries one control
 stream (opened by the dialler, first message ``Hello`` on both sides) and any number of request streams whose first
 message says what they are (``CallOpen``, ``TraceQuery``, ``NetQuery``, ``AuditQuery``, ``TrustQuery``, ``SearchQuery``,
 ``MailOpen``, ``TopicQuery``).
+``MailOpen``, ``CarryOpen``).
 Unknown tags close the stream with ``VersionError``; unknown fields are ignored, so that fields can be added. Messages of the
 core machines are defined beside the machine that sends them; this module says under which tags they travel.
 """
@@ -50,6 +51,9 @@ SEARCH_RECORDS_MAX = 32
 SEARCH_BYTES_MAX = 512 * 1024
 #: Records that an asker may name as known.
 SEARCH_KNOWN_MAX = 64
+#: Letters in one carry message, and their bytes in all.
+CARRIED_MAX = 64
+CARRY_BYTES_MAX = 4 * 1024 * 1024
 
 
 class Hello(msgspec.Struct, tag="hello", kw_only=True, forbid_unknown_fields=False):
@@ -231,6 +235,52 @@ class MailOpen(msgspec.Struct, tag="mail", kw_only=True):
     v: int
 
 
+class Carried(msgspec.Struct, array_like=True):
+    """One letter for somebody who is away, as carriers see it.
+
+    Attributes:
+        mark: By which sender and recipient know it: a hash that says nothing to others.
+        recipient: Raw key of the agent it is for.
+        expires_ms: Unix milliseconds; it is dropped then.
+        sealed: ``identity.sealed``.
+    """
+
+    mark: bytes
+    recipient: bytes
+    expires_ms: int
+    sealed: bytes
+
+
+class CarryOpen(msgspec.Struct, tag="carry", kw_only=True):
+    """First message of a carry stream (docs/spec/mail.md §9).
+
+    Attributes:
+        verb: "deposit": keep these letters · "hand": these letters are for agents of yours · "receipts": your letters arrived ·
+            "ask": have you letters for agents of mine?
+        letters: At most ``CARRIED_MAX`` of ``CARRY_BYTES_MAX`` bytes in all.
+        receipts: (mark, signature of the recipient).
+    """
+
+    v: int
+    verb: str
+    letters: list[Carried] = []
+    receipts: list[tuple[bytes, bytes]] = []
+
+
+class CarryReply(msgspec.Struct, tag="carry_reply", kw_only=True):
+    """Answer to CarryOpen.
+
+    Attributes:
+        taken: Marks of letters that are kept now, or of receipts that were heard.
+        refused: Marks of letters that will never be taken.
+        receipts: (mark, signature) for letters that were handed over.
+    """
+
+    taken: list[bytes] = []
+    refused: list[bytes] = []
+    receipts: list[tuple[bytes, bytes]] = []
+
+
 class SearchQuery(msgspec.Struct, tag="search", kw_only=True):
     """First message of a search stream: which agents that you know fit this text?
 
@@ -290,6 +340,7 @@ DirectoryMessage = Ranges | Listing | Want | Records | Seek | Sought
 OrdersMessage = OrdersHeld | OrdersWanted | Orders
 ControlMessage = Hello | Bye | DirectoryMessage | OrdersMessage | PlumtreeMessage | DatagramMessage
 RequestMessage = CallOpen | TraceQuery | NetQuery | AuditQuery | TrustQuery | SearchQuery | MailOpen | TopicQuery
+RequestMessage = CallOpen | TraceQuery | NetQuery | AuditQuery | TrustQuery | SearchQuery | MailOpen | CarryOpen
 CallReply = CallEvent | CallEnd
 TraceReply = TraceEvents | CallEnd
 AnyMessage = (
@@ -303,6 +354,7 @@ AnyMessage = (
     | TrustReply
     | SearchReply
     | TopicReply
+    | CarryReply
 )
 _DATAGRAMS: frozenset[type] = frozenset((*get_args(SwimMessage | DhtMessage), plumtree.IHave, plumtree.IDontWant))
 _SPARE: frozenset[type] = frozenset(get_args(OverlayMessage))
@@ -337,6 +389,7 @@ _audit_reply = msgspec.msgpack.Decoder(AuditReply)
 _trust_reply = msgspec.msgpack.Decoder(TrustReply)
 _search_reply = msgspec.msgpack.Decoder(SearchReply)
 _topic_reply = msgspec.msgpack.Decoder(TopicReply)
+_carry_reply = msgspec.msgpack.Decoder(CarryReply)
 
 
 def encode(message: AnyMessage) -> bytes:
@@ -442,3 +495,11 @@ def check_version(v: int) -> None:
             f"the peer speaks wire version {v}, this node version {WIRE_VERSION}",
             hint="upgrade agentmesh on the machine with the older version",
         )
+
+
+def decode_carry_reply(payload: bytes) -> CarryReply:
+    """Decode an answer to CarryOpen. Raises DecodeError."""
+    reply: CarryReply = _decode(_carry_reply, payload, CONTROL_BYTES_MAX)
+    if len(reply.taken) > CARRIED_MAX or len(reply.refused) > CARRIED_MAX or len(reply.receipts) > CARRIED_MAX:
+        raise DecodeError("more marks than letters", code="wire.too_many")
+    return reply

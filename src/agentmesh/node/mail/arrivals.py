@@ -195,7 +195,7 @@ class Arrivals:
                 self._on_misbehaved(session.node, "message.forged", "a message of or for another agent in this session")
                 seqs.append(letter.seq)
                 continue
-            if message.sent_ms + message.ttl_ms <= now_ms - AHEAD_MS_MAX or message.sent_ms > now_ms + AHEAD_MS_MAX:
+            if self.is_stale(message, now_ms):
                 self._on_stale(message, now_ms)
                 seqs.append(letter.seq)
                 continue
@@ -230,6 +230,11 @@ class Arrivals:
             self._scope.spawn(self._wait_then_take(number, waits, seqs), "sink")
         elif seqs:
             self._feed(inputs.Taken(number, seqs))
+
+    def is_stale(self, message: Message, now_ms: int) -> bool:
+        """Say whether a message is past its end, or from the future, beyond what clocks may differ by."""
+        sent_ms = message.sent_ms
+        return sent_ms + message.ttl_ms <= now_ms - AHEAD_MS_MAX or sent_ms > now_ms + AHEAD_MS_MAX
 
     def _on_stale(self, message: Message, now_ms: int) -> None:
         reason = "mail.expired" if message.sent_ms <= now_ms else "mail.clock"

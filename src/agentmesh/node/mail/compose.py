@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from agentmesh.errors import MeshError
+from agentmesh.identity.agreement import Agreement, read_agreement
 from agentmesh.identity.keys import KeyPair
-from agentmesh.ids import NodeId, did_of
+from agentmesh.ids import NodeId, dht_key, did_of, public_key_of
 from agentmesh.node.killswitch import KillSwitch
 from agentmesh.node.mail.broadcasts import EVERYBODY, Broadcasts
 from agentmesh.node.mail.groups import SCOPE, Groups
@@ -19,6 +20,8 @@ from agentmesh.node.mesh import Mesh
 from agentmesh.node.registry import Registry
 from agentmesh.node.sights import Sights
 
+#: Nodes near an agent's key that are asked to carry its mail, until enough of them do.
+NEAR_MAX = 8
 #: The store, in the node's home.
 MAIL_FILE = "mail.sqlite"
 GROUPS_FILE = "groups.sqlite"
@@ -70,6 +73,18 @@ def mail_at(
             return NodeId(entry.manifest.node_id)
         return NodeId(did) if is_node(NodeId(did)) else None
 
+    def agreement_of(public: bytes) -> Agreement | None:
+        entry = sights.entry(did_of(public))
+        return None if entry is None else read_agreement(entry.manifest.params)
+
+    def near(public: bytes) -> list[NodeId]:
+        """Return the nodes that keep what concerns an agent: both ends must come to the same ones."""
+        place = int.from_bytes(dht_key(public), "big")
+        known = {peer.link.peer: None for peer in mesh.links.peers()}
+        for contact in mesh.brain.dht.roster.table.nearest(place, NEAR_MAX):
+            known[contact.place.node] = None
+        return sorted(known, key=lambda node: int.from_bytes(dht_key(public_key_of(node)), "big") ^ place)[:NEAR_MAX]
+
     room = Mailroom(
         key,
         mesh.links,
@@ -81,6 +96,9 @@ def mail_at(
         any_refused=any_refused,
         refuse=switch.refuse,
         is_abroad=is_abroad,
+        agreement_of=agreement_of,
+        agreement_keys=lambda public: registry.agreement_keys(did_of(public)),
+        near=near,
         on_misbehaved=mesh.note_misbehaviour,
     )
     desk = MailDesk(key, room, registry, sights, name_of_node=name_of, look_for=look_for, is_node=is_node)

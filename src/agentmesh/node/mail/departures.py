@@ -57,6 +57,17 @@ class Departures:
         self._mono_s, self._unix_ms = mono_s, unix_ms
         self.outgoing = Outgoing()
 
+    def on_receipt(self, out: Out) -> None:
+        """Hear that a third node handed a message over, and that its recipient signed for it."""
+        queue = out.pair.queue
+        if (
+            out.tag in self.outgoing.by_tag and out in queue
+        ):  # else it is on its direct way, and will be acknowledged there
+            queue.remove(out)
+            self.outgoing.end(out, DELIVERED)
+            self._tally.delivered += 1
+            self._commits.note(ended=[Ended(DELIVERED, "", self._unix_ms(), out.tries, out.tag)])
+
     def note_block(self, number: int, reason: str) -> None:
         """Note why what goes over a session waits; "" = it does not."""
         session = self.handshakes.sessions.get(number)

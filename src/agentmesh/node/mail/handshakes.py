@@ -83,7 +83,7 @@ class Handshakes:
         on_misbehaved: Callable[[NodeId, str, str], None],
         clock: Callable[[], tuple[float, int]],
     ) -> None:
-        self._node_id, self._key_of, self._refusal_of, self._push = node_id, key_of, refusal_of, push
+        self.node_id, self._key_of, self._refusal_of, self._push = node_id, key_of, refusal_of, push
         self._on_up, self._on_down, self._on_failed = on_up, on_down, on_failed
         self._on_misbehaved, self._clock = on_misbehaved, clock
         self.sessions: dict[int, Session] = {}
@@ -99,7 +99,7 @@ class Handshakes:
 
         now_s, now_ms = self._clock()
         number = int.from_bytes(os.urandom(8), "big") >> 1 or 1
-        initiator = Initiator(key, theirs, os.urandom(32), now_ms, self._context(self._node_id, node))
+        initiator = Initiator(key, theirs, os.urandom(32), now_ms, self._context(self.node_id, node))
         self._begun[number] = _Begun(initiator, mine, theirs, node, now_s + ANSWER_S)
         self._push(node, encode_frame(Open(number, initiator.offer)))
         return True
@@ -136,7 +136,7 @@ class Handshakes:
         if key is None:
             self._push(peer, encode_frame(Refuse(frame.session, "session.no_agent")))
             return
-        answer, channel, sender = respond(key, frame.offer, os.urandom(32), now_ms, self._context(peer, self._node_id))
+        answer, channel, sender = respond(key, frame.offer, os.urandom(32), now_ms, self._context(peer, self.node_id))
         for did in (peer, did_of(sender), did_of(key.public)):
             if self._refusal_of(did) is not None:
                 self._push(peer, encode_frame(Refuse(frame.session, "session.refused")))

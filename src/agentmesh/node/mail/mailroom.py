@@ -26,6 +26,7 @@ from agentmesh.core.courier import inputs
 from agentmesh.core.courier.message import Message, check, decode, encode
 from agentmesh.core.machine import PeerMisbehaved
 from agentmesh.errors import Busy, DecodeError, LimitError, MeshError, Unauthorized, UsageError
+from agentmesh.identity.agreement import Agreement
 from agentmesh.identity.keys import KeyPair
 from agentmesh.ids import NodeId, did_of
 from agentmesh.net.base import Contact, Stream
@@ -33,6 +34,7 @@ from agentmesh.net.tasks import TaskScope
 from agentmesh.node.links import Links, Peer
 from agentmesh.node.mail.arrivals import Arrivals, Sink
 from agentmesh.node.mail.carriage import Carriage
+from agentmesh.node.mail.carriers import Carriers
 from agentmesh.node.mail.commits import Commits
 from agentmesh.node.mail.departures import Departures
 from agentmesh.node.mail.handshakes import Handshakes, Session
@@ -67,6 +69,7 @@ class Mailroom:
         any_refused: Whether there is any such key.
         refuse: Raises ReadOnly while this node is stopped.
         is_abroad: Whether a node is of another mesh.
+        agreement_of, agreement_keys, near: See ``Carriers``.
         on_misbehaved: (peer, code, detail).
         mono_s, unix_ms: The clocks.
     """
@@ -84,6 +87,9 @@ class Mailroom:
         any_refused: Callable[[], bool],
         refuse: Callable[[], None],
         is_abroad: Callable[[str], bool],
+        agreement_of: Callable[[bytes], Agreement | None],
+        agreement_keys: Callable[[bytes], dict[str, bytes]],
+        near: Callable[[bytes], Sequence[NodeId]],
         on_misbehaved: Callable[[NodeId, str, str], None],
         mono_s: Callable[[], float] = time.monotonic,
         unix_ms: Callable[[], int] = lambda: int(time.time() * 1000),
@@ -132,6 +138,23 @@ class Mailroom:
             on_misbehaved=on_misbehaved,
             clock=lambda: (self.mono_s(), self.unix_ms()),
         )
+        self.carriers = Carriers(
+            self.commits,
+            self._departures,
+            self.arrivals,
+            links,
+            self._scope,
+            contact_of=contact_of,
+            key_of=key_of,
+            place_of=place_of,
+            agreement_of=agreement_of,
+            agreement_keys=agreement_keys,
+            near=near,
+            refusal_of=refusal_of,
+            on_change=self._on_carried,
+            mono_s=now_s,
+            unix_ms=now_ms,
+        )
         self._carriage.handshakes = self.arrivals.handshakes = self._departures.handshakes = self.sessions
         self._departures.ways = self._ways
 
@@ -177,6 +200,7 @@ class Mailroom:
                 )
                 self.inbox_of(row.agent).put([one])
         now_s, now_ms = self.mono_s(), self.unix_ms()
+        await self.carriers.open()
         pairs: dict[Pair, None] = {}
         for row in waiting:
             try:
@@ -187,7 +211,7 @@ class Mailroom:
             except MeshError as error:
                 _log.error("a message that waited cannot be sent: %s", error)
                 continue
-            out.tries = row.tries
+            out.tries, out.state = row.tries, row.state
             self.tally.sent += 1
             self.outgoing.queue(pair, [out])
             pairs[pair] = None
@@ -371,19 +395,26 @@ class Mailroom:
 
     def on_up(self, node: NodeId) -> None:
         """Hear that a link to a node is up."""
-        if self._begun and not self._closed:
-            self._departures.on_up(node)
+        if not self._closed:
+            if self._begun:
+                self._departures.on_up(node)
+            self.carriers.on_up(node)
 
     def on_changed(self, did: str) -> None:
         """Hear that an agent appeared or moved."""
-        if self._begun and not self._closed:
-            self._departures.on_changed(did)
+        if not self._closed:
+            if self._begun:
+                self._departures.on_changed(did)
+            self.carriers.on_changed(did)
 
     def withdrawn(self, agent: bytes) -> None:
         """Hear that an agent of this node is gone for good: what it has to read or to send is dead."""
         self.arrivals.withdrawn(agent)
         if self._begun:
             self._departures.withdrawn(agent)
+
+    def _on_carried(self, load: tuple[int, int]) -> None:
+        self.carried = load
 
     def _on_no_way(self, node: NodeId) -> None:
         self._carriage.drop(node)
@@ -432,6 +463,7 @@ class Mailroom:
                 self._part()
             self._departures.turn(now_s)
             self.arrivals.turn(now_s, now_ms)
+            await self.carriers.turn()
             if now_s - tidied_s > _TIDY_S and self.commits.exists:
                 tidied_s = now_s
                 with contextlib.suppress(MeshError):

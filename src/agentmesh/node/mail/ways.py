@@ -40,7 +40,7 @@ _IDLE_S = 60.0
 class Way:
     """The stream to one peer."""
 
-    __slots__ = ("frames", "is_open", "is_ready", "is_running", "node", "tries", "wake")
+    __slots__ = ("away_s", "frames", "is_open", "is_ready", "is_running", "node", "tries", "wake")
 
     def __init__(self, node: NodeId) -> None:
         self.node = node
@@ -48,6 +48,8 @@ class Way:
         self.wake = asyncio.Event()
         self.is_open = self.is_ready = self.is_running = False
         self.tries = 0
+        #: Since when it is wanted and not open, monotonic seconds; 0 = it is open, or nobody wants it.
+        self.away_s = 0.0
 
 
 class Ways:
@@ -92,6 +94,11 @@ class Ways:
         """Return how often in a row a node could not be reached."""
         way = self._ways.get(node)
         return 0 if way is None else way.tries
+
+    def away_s(self, node: NodeId, now_s: float) -> float:
+        """Return for how long a node could not be reached although there was something for it; 0 if it can."""
+        way = self._ways.get(node)
+        return now_s - way.away_s if way is not None and way.away_s else 0.0
 
     def push(self, node: NodeId, frame: bytes) -> None:
         """Send a frame as soon as there is a way. What is too much for a slow peer is dropped; its sender asks again."""
@@ -141,6 +148,7 @@ class Ways:
         with contextlib.suppress(MeshError):  # closed: the node shuts down
             self._scope.spawn(self._run(way), f"way-{short(way.node)}")
             way.is_running = True
+            way.away_s = way.away_s or time.monotonic()
 
     async def _run(self, way: Way) -> None:
         try:
@@ -162,8 +170,8 @@ class Ways:
                 if not self._links.is_connected(way.node) or way.tries > 1:
                     await self._pause(way, delay_s)
         finally:
-            way.is_running = False
-            way.is_ready = False
+            way.is_running = way.is_ready = False
+            way.away_s = 0.0
 
     async def _pause(self, way: Way, delay_s: float) -> None:
         """Wait, but no longer than until a link is up."""
@@ -188,6 +196,7 @@ class Ways:
         try:
             await stream.send(v1.encode(v1.MailOpen(v=v1.WIRE_VERSION)))
             way.is_open = True
+            way.away_s = 0.0
             self._on_open(way.node)
             way.tries = 0
             await self._feed(way, peer, stream)
@@ -196,6 +205,7 @@ class Ways:
             watcher.cancel()
             if way.is_open:
                 way.is_open = False
+                way.away_s = time.monotonic()
                 self._on_lost(way.node)
 
     async def _feed(self, way: Way, peer: Peer, stream: Stream) -> None:
