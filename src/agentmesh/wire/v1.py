@@ -4,8 +4,7 @@ Each message is a MessagePack map with a tag, or for the smallest and most frequ
 decoding is strict about types and sizes. A link carries one control
 stream (opened by the dialler, first message ``Hello`` on both sides) and any number of request streams whose first
 message says what they are (``CallOpen``, ``TraceQuery``, ``NetQuery``, ``AuditQuery``, ``TrustQuery``, ``SearchQuery``,
-``MailOpen``, ``TopicQuery``).
-``MailOpen``, ``CarryOpen``).
+``MailOpen``, ``CarryOpen``, ``TopicQuery``).
 Unknown tags close the stream with ``VersionError``; unknown fields are ignored, so that fields can be added. Messages of the
 core machines are defined beside the machine that sends them; this module says under which tags they travel.
 """
@@ -339,8 +338,9 @@ DatagramMessage = SwimMessage | DhtMessage | OverlayMessage | plumtree.IHave | p
 DirectoryMessage = Ranges | Listing | Want | Records | Seek | Sought
 OrdersMessage = OrdersHeld | OrdersWanted | Orders
 ControlMessage = Hello | Bye | DirectoryMessage | OrdersMessage | PlumtreeMessage | DatagramMessage
-RequestMessage = CallOpen | TraceQuery | NetQuery | AuditQuery | TrustQuery | SearchQuery | MailOpen | TopicQuery
-RequestMessage = CallOpen | TraceQuery | NetQuery | AuditQuery | TrustQuery | SearchQuery | MailOpen | CarryOpen
+RequestMessage = (
+    CallOpen | TraceQuery | NetQuery | AuditQuery | TrustQuery | SearchQuery | MailOpen | CarryOpen | TopicQuery
+)
 CallReply = CallEvent | CallEnd
 TraceReply = TraceEvents | CallEnd
 AnyMessage = (
