@@ -3155,6 +3155,67 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "state.spaces": Requirement(
+        "RQ3 shared state, issue 7.6",
+        "Keys in named spaces are read, changed, watched and explained at any node; holders are placed by the DHT and replaced.",
+        (
+            *_in(
+                "unit/core/test_replica.py",
+                "a_write_at_one_node_is_soon_at_all_that_use_the_space",
+                "another_node_takes_the_place_of_a_dead_holder_and_holds_what_was_acknowledged",
+                "holders_are_never_changed_without_a_majority_of_them",
+                "nobody_can_write_in_the_name_of_another",
+                "a_clock_an_hour_ahead_is_not_let_in_and_drags_nobody_along",
+                "what_no_honest_node_says_is_held_against_the_peer_and_changes_nothing",
+                "limits_refuse_and_change_nothing",
+            ),
+            *_in(
+                "unit/node/test_state.py",
+                "what_one_node_writes_the_others_read_watch_and_find_in_the_history",
+                "everything_is_back_after_a_restart",
+                "a_slow_watcher_sees_the_latest_only",
+                "a_full_disk_is_an_error_and_the_write_is_neither_shown_nor_sent",
+                "a_node_that_never_shares_anything_loads_and_writes_nothing_of_it",
+            ),
+            *_in(
+                "unit/store/test_spaces.py",
+                "writes_histories_and_numbers_come_back_after_a_restart",
+                "a_full_disk_keeps_none_of_the_rows_and_says_so",
+            ),
+        ),
+    ),
+    "state.levels": Requirement(
+        "RQ3 ConsistencyLevel, issue 7.6",
+        "LOCAL, CAUSAL, QUORUM and LINEARIZABLE give what they promise; a level that cannot be given is an error.",
+        (
+            *_in(
+                "unit/core/test_replica.py",
+                "quorum_is_refused_in_a_mesh_of_two",
+                "a_quorum_read_sees_what_was_acknowledged_before_at_any_node",
+                "a_causal_read_waits_for_what_its_token_names_and_no_longer",
+                "a_write_that_too_few_acknowledged_is_of_unknown_outcome_and_spreads_later",
+            ),
+            *_in(
+                "unit/node/test_state.py",
+                "levels_give_what_they_promise_or_say_why_not",
+                "a_node_alone_has_linearizable_keys_in_spaces_of_its_own",
+            ),
+        ),
+    ),
+    "state.partition": Requirement(
+        "RQ3 partition handling, issue 7.8",
+        "A minority keeps LOCAL and CAUSAL and refuses the rest within 2 s; after the heal nothing acknowledged is lost.",
+        (
+            *_in(
+                "unit/core/test_replica.py",
+                "a_minority_keeps_local_and_causal_and_refuses_quorum_within_two_seconds",
+                "after_a_heal_all_agree_siblings_are_listed_and_nothing_acknowledged_is_lost",
+                "whatever_is_cut_killed_and_written_all_nodes_agree_in_the_end",
+                "what_a_power_cut_took_was_never_seen_by_others",
+            ),
+            *_in("unit/node/test_state.py", "a_node_that_is_cut_off_goes_on_and_all_agree_after_the_heal"),
+        ),
+    ),
     "house.floors": Requirement(
         "issue 2.1",
         "Imports go down only; the core has no clock, socket or chance of its own.",

@@ -70,6 +70,7 @@ from agentmesh.wire.policy import PartyView, PolicyView, RulingView
 from agentmesh.wire.rows import RowQuery, RunQuery
 from tests.api.locks_double import LocksDouble
 from tests.api.mail_double import MailDouble
+from tests.api.state_double import StateDouble
 from tests.api.topics_double import FakeTopics
 
 NODE = "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK"
@@ -130,6 +131,7 @@ class FakeBackend:
     def __init__(self) -> None:
         self.locks = LocksDouble()
         self.mail = MailDouble()
+        self.state = StateDouble()
         self.asked: list[tuple[Any, ...]] = []
         self.failure: BaseException | None = None
         self.log: list[EventV1] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Protocol
 
-from agentmesh.api.messaging import Locks, Mail, Topics
+from agentmesh.api.messaging import Locks, Mail, State, Topics
 from agentmesh.node.presented import Presented
 from agentmesh.sdk.types import (
     AgentDetail,
@@ -334,6 +334,11 @@ class Backend(View, Protocol):
     @property
     def topics(self) -> Topics:
         """Publish and subscribe."""
+        ...
+
+    @property
+    def state(self) -> State:
+        """Shared state."""
         ...
 
     async def admit(self, presented: Presented, request: CallRequest) -> Admitted:

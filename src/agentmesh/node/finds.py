@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from agentmesh.core.messages import Find, FindDone, Found
-from agentmesh.ids import AgentId, Key
+from agentmesh.core.messages import Find, FindDone, Found, Lookup, LookupDone
+from agentmesh.ids import AgentId, Key, NodeId
 
 #: How long after its own end the directory may take to say that a search ended, seconds.
 _MARGIN_S = 1.0
+#: Numbers of look-ups begin above all that the directory gives to its own.
+_LOOKUPS_FROM = 1 << 48
+_LOOKUP_S = 10.0
 
 
 class _Running(NamedTuple):
@@ -29,6 +32,22 @@ class Finds:
         self._feed = feed
         self._running: dict[int, _Running] = {}
         self._next = 0
+        self._lookups: dict[int, asyncio.Future[tuple[NodeId, ...]]] = {}
+
+    async def nearest(self, key: Key) -> tuple[NodeId, ...]:
+        """Return the nodes nearest to a key that answered in the DHT, nearest first; none if it takes too long."""
+        self._next += 1
+        query = _LOOKUPS_FROM + self._next
+        done: asyncio.Future[tuple[NodeId, ...]] = asyncio.get_running_loop().create_future()
+        self._lookups[query] = done
+        try:
+            self._feed(Lookup(query, key, 0))
+            async with asyncio.timeout(_LOOKUP_S):
+                return await done
+        except TimeoutError:
+            return ()
+        finally:
+            del self._lookups[query]
 
     async def find(self, key: Key, agents_max: int, timeout_s: float, on_found: Callable[[AgentId], None]) -> int:
         """Look for agents under a key; they are in the directory afterwards.
@@ -55,8 +74,13 @@ class Finds:
         finally:
             del self._running[query]
 
-    def hear(self, event: Found | FindDone) -> None:
-        """Take what the directory says of a search."""
+    def hear(self, event: Found | FindDone | LookupDone) -> None:
+        """Take what the directory or the DHT says of a search."""
+        if isinstance(event, LookupDone):
+            done = self._lookups.get(event.query)
+            if done is not None and not done.done():
+                done.set_result(event.nearest)
+            return
         running = self._running.get(event.query)
         if running is None:
             return

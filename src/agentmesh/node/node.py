@@ -59,6 +59,7 @@ from agentmesh.node.rulings import RulingHost
 from agentmesh.node.sights import Sights
 from agentmesh.node.spans import SpanKit, Spans
 from agentmesh.node.standing import site_of, survey_at
+from agentmesh.node.state.shared import SharedState
 from agentmesh.node.tenancy import TenantHost
 from agentmesh.node.topics.compose import TopicParts
 from agentmesh.node.topology import TopologyHost
@@ -142,6 +143,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         self._brain: Brain = self.mesh.brain
         self.switch = KillSwitch()
         self.orders = orders_at(home, self.mesh, self.switch, self.audit)
+        self.state = SharedState(key, home, self.mesh, self.critical, self.switch.refuse)
         self._belong(key)
         self.trust: Trust = self._trusting(trust_store, trust_config or TrustConfig())
         self.registry = Registry(
@@ -268,6 +270,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         self.trust.open()
         self._hearsay.open()
         self._scope.spawn(watch_loop(self.loop_lag), "loop-lag")
+        self.state.open()
         await self.mesh.open()
         await self.registry.open()
         await self.mail.room.open()
@@ -292,6 +295,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         self._hearsay.on_up(peer)
         self.mail.room.on_up(peer.link.peer)
         self._topics.on_up(peer)
+        self.state.on_up(peer)
 
     def _ask_others(self, audit_log: AuditLog, key: KeyPair) -> None:
         """Compose what asks other nodes, and answers them."""
@@ -362,6 +366,8 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
             await self._topics.serve(peer.link.peer, stream, message)
         elif isinstance(message, v1.CarryOpen):
             await self.mail.room.carriers.serve(peer, stream, message)
+        elif isinstance(message, v1.StateOpen):
+            await self.state.serve(peer, stream)
         else:
             await self._traces.serve(peer, stream, message)
 
@@ -465,6 +471,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         await self._calls.aclose()
         await self.mail.aclose()
         await self.registry.withdraw_ephemeral()
+        await self.state.aclose()
         await self.mesh.aclose()
         await self.registry.aclose()
         await self.critical.aclose()

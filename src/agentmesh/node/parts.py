@@ -34,6 +34,7 @@ from agentmesh.node.presented import TokenCalls
 from agentmesh.node.registry import Registry
 from agentmesh.node.sights import Sights
 from agentmesh.node.spans import SpanKit
+from agentmesh.node.state.shared import SharedState
 from agentmesh.node.survey import Survey
 from agentmesh.node.topics.compose import TopicParts
 from agentmesh.node.topics.topics import Topics
@@ -71,6 +72,7 @@ class Parts:
     mail: MailDesk
     topics: Topics
     _topics: TopicParts
+    state: SharedState
     _brain: Brain
     _calls: Calls
     _token_calls: TokenCalls

@@ -4,7 +4,7 @@ Each message is a MessagePack map with a tag, or for the smallest and most frequ
 decoding is strict about types and sizes. A link carries one control
 stream (opened by the dialler, first message ``Hello`` on both sides) and any number of request streams whose first
 message says what they are (``CallOpen``, ``TraceQuery``, ``NetQuery``, ``AuditQuery``, ``TrustQuery``, ``SearchQuery``,
-``MailOpen``, ``CarryOpen``, ``TopicQuery``).
+``MailOpen``, ``CarryOpen``, ``TopicQuery``, ``StateOpen``).
 Unknown tags close the stream with ``VersionError``; unknown fields are ignored, so that fields can be added. Messages of the
 core machines are defined beside the machine that sends them; this module says under which tags they travel.
 """
@@ -308,6 +308,12 @@ class SearchReply(msgspec.Struct, tag="search_reply", kw_only=True):
     refused: str = ""
 
 
+class StateOpen(msgspec.Struct, tag="state", kw_only=True):
+    """First message of the long stream on which two nodes speak about shared state; frames follow (``wire.state``)."""
+
+    v: int
+
+
 SwimMessage = swim.Ping | swim.Ack | swim.PingReq | swim.Vouch | swim.Tell
 DhtMessage = dht.FindNode | dht.FindValue | dht.FindReply | dht.Store | dht.Stored | dht.Check | dht.Checked
 OverlayMessage = (
@@ -340,6 +346,7 @@ OrdersMessage = OrdersHeld | OrdersWanted | Orders
 ControlMessage = Hello | Bye | DirectoryMessage | OrdersMessage | PlumtreeMessage | DatagramMessage
 RequestMessage = (
     CallOpen | TraceQuery | NetQuery | AuditQuery | TrustQuery | SearchQuery | MailOpen | CarryOpen | TopicQuery
+    | StateOpen
 )
 CallReply = CallEvent | CallEnd
 TraceReply = TraceEvents | CallEnd

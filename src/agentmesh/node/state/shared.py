@@ -1,0 +1,145 @@
+"""Shared state at a node, opened by its first use: an idle node loads and writes nothing of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentmesh.engines.base import CriticalStore
+from agentmesh.errors import MeshError
+from agentmesh.identity.keys import KeyPair
+from agentmesh.ids import NodeId
+from agentmesh.net.base import Stream
+from agentmesh.node.links import Peer
+from agentmesh.node.mesh import Mesh
+from agentmesh.wire.state_views import KeyList, LevelName, SpaceList, StateChange, StateHistory, StateView
+
+if TYPE_CHECKING:
+    from agentmesh.node.state.replicas import Replicas
+    from agentmesh.node.state.spaces import Spaces
+
+SPACES_FILE = "spaces.sqlite"
+
+
+class SharedState:
+    """The spaces of a node (``api.messaging.State``).
+
+    Args:
+        key: The node's key.
+        home: Where the file is.
+        mesh: The node's part in the network.
+        critical: The engine for level LINEARIZABLE.
+        refuse: Raises ReadOnly while nothing may be changed here.
+    """
+
+    def __init__(
+        self, key: KeyPair, home: Path, mesh: Mesh, critical: CriticalStore, refuse: Callable[[], None]
+    ) -> None:
+        self._key, self._path, self._mesh, self._critical, self._refuse = (
+            key,
+            home / SPACES_FILE,
+            mesh,
+            critical,
+            refuse,
+        )
+        self._spaces: Spaces | None = None
+        self._is_closed = False
+
+    def open(self) -> None:
+        """Bring back the spaces of earlier runs, if there are any. Raises StoreError, ConfigError."""
+        if self._path.exists():
+            self._use()
+
+    def _use(self) -> Spaces:
+        if self._spaces is None:
+            if self._is_closed:
+                from agentmesh.errors import StateError
+
+                raise StateError("the node has stopped", code="state.closed")
+            from agentmesh.node.state.linear import Linear
+            from agentmesh.node.state.spaces import Spaces
+
+            linear = Linear(self._mesh.node_id, self._critical)
+            self._spaces = Spaces(self._mesh.node_id, self._open_replicas, linear, lambda: len(self._members()[0]) + 1)
+            self._spaces.replicas.open()
+        return self._spaces
+
+    def _open_replicas(self, on_changed: Callable[[str, str], None]) -> Replicas:
+        from agentmesh.core.state.config import StateConfig
+        from agentmesh.node.state.replicas import Replicas
+        from agentmesh.node.state.wires import Wires
+
+        mesh = self._mesh
+        return Replicas(
+            self._key,
+            self._path,
+            StateConfig(),
+            lambda feed: Wires(mesh.links, contact_of=mesh.contact_of, feed=feed, on_misbehaved=mesh.note_misbehaviour),
+            members=self._members,
+            nearest=mesh.nearest,
+            on_changed=on_changed,
+            on_misbehaved=mesh.note_misbehaviour,
+        )
+
+    def _members(self) -> tuple[tuple[NodeId, ...], bool]:
+        """Return the nodes that are there, and whether this part of the mesh is not the smaller one."""
+        brain = self._mesh.brain
+        watched = [view.node for view in brain.swim.members() if view.state == "alive"]
+        linked = [peer.link.peer for peer in self._mesh.links.peers()]
+        cut = brain.cut_off()
+        return tuple(dict.fromkeys((*linked, *watched))), cut is None or 2 * cut.lost < cut.known
+
+    # Other nodes
+
+    async def serve(self, peer: Peer, stream: Stream) -> None:
+        """Speak with a peer about shared state on a stream that it opened."""
+        try:
+            spaces = self._use()
+        except MeshError:
+            stream.reset(4)
+            return
+        await spaces.replicas.wires.serve(peer, stream)
+
+    def on_up(self, peer: Peer) -> None:
+        """Take note of a link that is up."""
+        if self._spaces is not None:
+            self._spaces.replicas.on_up(peer)
+
+    # Programs
+
+    async def get(self, space: str, key: str, *, level: LevelName, token: str) -> StateView:
+        """Read a key (see ``api.messaging.State``, as for all below)."""
+        return await self._use().get(space, key, level=level, token=token)
+
+    async def change(self, space: str, key: str, change: StateChange) -> StateView:
+        """Do one operation. Raises ReadOnly too."""
+        self._refuse()
+        return await self._use().change(space, key, change)
+
+    async def history(self, space: str, key: str) -> StateHistory:
+        """Return what was done to a key."""
+        return await self._use().history(space, key)
+
+    async def watch(self, space: str, prefix: str, *, initial: bool) -> AsyncGenerator[StateView, None]:
+        """Yield keys that change."""
+        changes = self._use().watch(space, prefix, initial=initial)
+        try:
+            async for view in changes:
+                yield view
+        finally:
+            await changes.aclose()
+
+    async def spaces(self) -> SpaceList:
+        """Return the spaces of which this node has a replica."""
+        return await self._use().spaces()
+
+    async def keys(self, space: str, prefix: str, limit: int) -> KeyList:
+        """Return keys of a space."""
+        return await self._use().keys(space, prefix, limit)
+
+    async def aclose(self) -> None:
+        """Stop. Idempotent."""
+        self._is_closed = True
+        if self._spaces is not None:
+            await self._spaces.aclose()
