@@ -74,17 +74,14 @@ class Finds:
         finally:
             del self._running[query]
 
-    def hear(self, event: Found | FindDone | LookupDone) -> None:
-        """Take what the directory or the DHT says of a search."""
+    def hear(self, event: object) -> None:
+        """Take what the directory or the DHT says of a search; other events are none of it."""
         if isinstance(event, LookupDone):
-            done = self._lookups.get(event.query)
-            if done is not None and not done.done():
-                done.set_result(event.nearest)
-            return
-        running = self._running.get(event.query)
-        if running is None:
-            return
-        if isinstance(event, Found):
-            running.on_found(event.agent_id)
-        elif not running.done.done():
-            running.done.set_result(event.agents)
+            lookup = self._lookups.get(event.query)
+            if lookup is not None and not lookup.done():
+                lookup.set_result(event.nearest)
+        elif isinstance(event, Found | FindDone) and (running := self._running.get(event.query)) is not None:
+            if isinstance(event, Found):
+                running.on_found(event.agent_id)
+            elif not running.done.done():
+                running.done.set_result(event.agents)

@@ -21,14 +21,11 @@ from agentmesh.core.directory.messages import AgentChanged, AgentGone, RecordRef
 from agentmesh.core.machine import PeerMisbehaved
 from agentmesh.core.messages import (
     AddressHint,
-    FindDone,
-    Found,
     Leaving,
     LocalGone,
     LocalNode,
     LocalRecord,
     LocalStatus,
-    LookupDone,
     MemberDead,
     NodeRecordWanted,
     PeerDown,
@@ -379,10 +376,6 @@ class Mesh:
         """Look for agents under a key: here, at neighbours, in the DHT (see ``Finds.find``); return how many were found."""
         return await self._finds.find(key, agents_max, timeout_s, on_found)
 
-    async def nearest(self, key: Key) -> tuple[NodeId, ...]:
-        """Return the nodes nearest to a key in the DHT, nearest first (see ``Finds.nearest``)."""
-        return await self._finds.nearest(key)
-
     # What the brain asks for
 
     def _send(self, send: Any) -> None:
@@ -438,10 +431,8 @@ class Mesh:
                 self.agents_changed += 1
                 self._callbacks.on_changed(event.agent_id)
                 _log.info("agent %s left the directory (%s)", event.name, event.why)
-            case Found() | FindDone() | LookupDone():
-                self._finds.hear(event)
             case _:
-                pass
+                self._finds.hear(event)
 
     # Signing
 

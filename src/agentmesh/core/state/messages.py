@@ -178,8 +178,8 @@ class Writes(msgspec.Struct, tag=1, array_like=True):
 class Acked(msgspec.Struct, tag=2, array_like=True):
     """Answer to ``Writes``.
 
-    ``status``: 0 = they are on disk here, and the sender of this holds the space by that placement · 1 = another placement · 2 = not
-    yet caught up after a change of holders · 3 = they could not be kept.
+    ``status``: 0 = they are on disk here, and the sender of this holds the space by that placement · 1 = another placement ·
+    2 = not yet caught up after a change of holders · 3 = they could not be kept.
     """
 
     space: str

@@ -122,17 +122,17 @@ class Spaces:
         return self._view(space, key, change.level, done, vector)
 
     async def _do(self, make: Callable[[int], LocalRead | LocalWrite]) -> Done:
-        result = self.replicas.do(make)
-        if not isinstance(result, Done):
+        done = self.replicas.do(make)
+        if not isinstance(done, Done):
+            waiting = done
             try:
-                result = await result
+                done = await waiting
             except asyncio.CancelledError:
-                if isinstance(result, asyncio.Future):
-                    self.replicas.abandon(result)
+                self.replicas.abandon(waiting)
                 raise
-        if result.error is not None:
-            raise result.error
-        return result
+        if done.error is not None:
+            raise done.error
+        return done
 
     def _check_world(self, space: str, key: str, *, linear: bool) -> None:
         """Refuse to mix levels: a key lives in the engine or in replicas, as far as this node knows."""
