@@ -219,6 +219,7 @@ class Mesh:
         #: Gives the brain an input (``core.messages``), such as a broadcast to make.
         self.feed = self._driver.feed
         self._finds = Finds(self.feed)
+        self.nearest = self._finds.nearest
 
     @property
     def now_s(self) -> float:
