@@ -345,7 +345,15 @@ DirectoryMessage = Ranges | Listing | Want | Records | Seek | Sought
 OrdersMessage = OrdersHeld | OrdersWanted | Orders
 ControlMessage = Hello | Bye | DirectoryMessage | OrdersMessage | PlumtreeMessage | DatagramMessage
 RequestMessage = (
-    CallOpen | TraceQuery | NetQuery | AuditQuery | TrustQuery | SearchQuery | MailOpen | CarryOpen | TopicQuery
+    CallOpen
+    | TraceQuery
+    | NetQuery
+    | AuditQuery
+    | TrustQuery
+    | SearchQuery
+    | MailOpen
+    | CarryOpen
+    | TopicQuery
     | StateOpen
 )
 CallReply = CallEvent | CallEnd
