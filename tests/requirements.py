@@ -3120,6 +3120,24 @@ REQUIREMENTS: dict[str, Requirement] = {
         "Three laptops form a cluster with no further install, by the commands of the guide, and outlive one.",
         _in("e2e/test_several_machines.py", "three_nodes_that_run_nats_themselves_agree_and_outlive_one"),
     ),
+    "engines.safety": Requirement(
+        "issue 7.7, research p2p-reliability 1.3",
+        "An engine that cannot promise enough is refused; credentials stand in files and are never shown; no setting loads no library.",
+        (
+            *_in(
+                "contract/test_engine_safety.py",
+                "a_single_nats_server_is_used_only_if_that_is_meant",
+                "a_bucket_that_lets_any_replica_answer_reads_is_refused",
+                "wrong_credentials_of_nats_are_said_so_and_not_shown",
+                "etcd_takes_a_user_and_a_password",
+            ),
+            *_in(
+                "unit/engines/test_place.py",
+                "what_is_no_url_of_an_engine_is_refused_without_repeating_it",
+                "a_node_without_engines_loads_none_of_their_libraries",
+            ),
+        ),
+    ),
     "engines.linearizable": Requirement(
         "issue 7.8 and tests beyond the usual",
         "Histories of real three-server clusters under kills, pauses and cuts are linearizable; a minority refuses.",

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import logging
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -34,6 +35,11 @@ _CLOSE_S = 1.0
 #: JetStream says that nothing was done: not now (8, 9, 23, 74), wrong last sequence (71, 164), too large (54), full (47, 77), not
 #: allowed or not there (39, 59, 60).
 NOTHING_DONE = frozenset({10008, 10009, 10023, 10039, 10047, 10054, 10059, 10060, 10071, 10074, 10077, 10164})
+
+
+def _is_no_noise(record: logging.LogRecord) -> bool:
+    # nats-py's readers say at each end of a TLS connection that they would keep it half open; asyncio warns that it cannot.
+    return "eof_received() has no effect when using ssl" not in str(record.msg)
 
 
 class Wire:
@@ -305,6 +311,8 @@ class NatsLink:
             wire.fail()
 
         tls = tls_of(self.place)
+        if tls is not None:
+            logging.getLogger("asyncio").addFilter(_is_no_noise)  # adding it again changes nothing
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await client.connect(
