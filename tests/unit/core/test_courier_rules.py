@@ -580,6 +580,35 @@ def test_what_waits_for_a_lost_letter_is_bounded_and_the_lost_letter_always_find
 # Bounds
 
 
+def test_a_node_whose_disk_stands_still_holds_a_bounded_amount_of_all_sessions_together() -> None:
+    courier, out = Courier(CourierConfig(held_bytes_max=100_000)), Outbox()
+    for session in range(50):
+        courier.handle(SessionUp(session, B), 0.0, out)
+        for at in range(3):
+            body = parcel(letter(at + 1, at, body=bytes(10_000)), session=session)
+            courier.handle(Arrived(B, body), 0.0, out)
+    assert 100_000 <= courier.untaken_bytes <= 110_000
+    first = told(out.events, "Deliver")[0]
+    for event in told(out.events, "Deliver"):
+        courier.handle(Taken(event.session, [each.seq for each in event.letters]), 0.0, out)
+    assert abs(courier.untaken_bytes) < 1
+    late = parcel(letter(1, body=bytes(200_000)), session=49)
+    assert first.session == 0
+    out = Outbox()
+    courier.handle(Arrived(B, late), 0.0, out)
+    assert len(told(out.events, "Deliver")) == 1
+
+
+def test_a_peer_that_asks_all_the_time_is_answered_every_ten_milliseconds() -> None:
+    one, answers = One(), 0
+    question = Parcel(1, [], [], 300, 1, [], ask=True)
+    for at in range(100):
+        one.now_s = 0.001 * at
+        one.feed(Arrived(B, question))
+        answers += len(one.out.sends)
+    assert 10 <= answers <= 12
+
+
 def test_what_finds_no_room_comes_back_at_once_from_the_first_that_does_not_fit() -> None:
     one = One(CourierConfig(queue_letters_max=10, queue_bytes_max=100))
     (full,) = told(one.feed(Submit(1, items(12, start=10))), "Returned")

@@ -82,6 +82,24 @@ async def test_messages_arrive_in_order_encrypted_and_are_delivered_once_the_oth
         assert (figures.sent, figures.delivered, figures.queued, figures.sessions) == (5, 5, 0, 1)
 
 
+async def test_a_node_whose_own_stream_was_idle_and_closed_still_acknowledges_what_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, 2) as members:
+        a, b = await two(members)
+        await a.node.mail.send(MessageRequest(to="bob", sender="alice", text="one", durable=False))
+        await until(lambda: a.node.mail.room.tally.delivered == 1)
+        here, there = a.node.mail.room._ways, b.node.mail.room._ways
+        monkeypatch.setattr(here, "_is_wanted", lambda _node: True)  # alice's stays
+        monkeypatch.setattr("agentmesh.node.mail.ways._IDLE_S", 0.01)
+        there._ways[a.node.node_id].wake.set()
+        await until(lambda: not there.is_open(a.node.node_id))
+        assert here.is_open(b.node.node_id)
+        monkeypatch.setattr("agentmesh.node.mail.ways._IDLE_S", 60.0)
+        await a.node.mail.send(MessageRequest(to="bob", sender="alice", text="two", durable=False))
+        await until(lambda: a.node.mail.room.tally.delivered == 2)
+
+
 async def test_a_message_to_an_agent_of_the_same_node_needs_no_network_and_says_so(tmp_path: Path) -> None:
     async with world(tmp_path, 1) as (a,):
         await a.serve("alice", echo)

@@ -8,10 +8,10 @@ grow (``sent`` …) are for people; the rules are in ``sending``, ``receiving`` 
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Any
 
+from agentmesh.core.courier.agenda import Agenda
 from agentmesh.core.courier.config import CourierConfig
 from agentmesh.core.courier.inputs import (
     Arrived,
@@ -42,7 +42,6 @@ from agentmesh.core.courier.session import Session
 from agentmesh.core.machine import Outbox, PeerMisbehaved, Timer
 from agentmesh.ids import NodeId
 
-WAKE = "courier.wake"
 #: An acknowledged range costs so many bytes at most, as one letter given up does.
 _RANGE_BYTES = 18
 
@@ -70,9 +69,8 @@ class Courier:
         self.untaken_bytes = 0.0
         self.sent = self.repeats = self.delivered = self.expired = self.returned = 0
         self.received = self.repeated = self.dropped = self.strays = 0
-        self._agenda: list[tuple[float, int]] = []
-        self._armed_s = inf
-        self._token = 0
+        self._agenda = Agenda(self.sessions)
+        self._wake = self._agenda.wake
         self._inputs: dict[type, Callable[[Any, float, Outbox], None]] = {
             Arrived: self._on_arrived,
             Room: self._on_room,
@@ -92,18 +90,14 @@ class Courier:
         if handle is None:
             return
         handle(incoming, now_s, out)
-        agenda = self._agenda
-        if agenda and agenda[0][0] < self._armed_s:
-            self._armed_s = agenda[0][0]
-            self._token += 1
-            out.after(max(0.0, self._armed_s - now_s), Timer(WAKE, self._token))
+        self._agenda.arm(now_s, out)
 
     def unreached(self) -> list[NodeId]:
-        """Return the nodes to which there is no path though something waits for them: a driver dials these now and then."""
+        """Return the nodes to which there is no path though something waits for them, letters or acknowledgements."""
         return [
             peer
             for peer, path in self.paths.items()
-            if not path.up and any(session.sending.letters for session in path.sessions.values())
+            if not path.up and any(each.sending.letters or each.receiving.owed for each in path.sessions.values())
         ]
 
     # Sessions and paths
@@ -292,7 +286,10 @@ class Courier:
         if parcel.letters or parcel.gone:
             self._take_in(session, arrived, out)
         if parcel.ask:
-            receiving.asked = True
+            receiving.owed += 1
+            if now_s >= session.answered_s + self.config.ack_delay_s:
+                session.answered_s = now_s
+                receiving.asked = True
         path = self.paths[session.peer]
         if session.returning:
             session.returning = False
@@ -372,30 +369,8 @@ class Courier:
         if sending.expires_s < session.wake_s:
             self._wake(session, max(sending.expires_s, session.looked_s + config.expiry_s))
 
-    def _wake(self, session: Session, at_s: float) -> None:
-        """Look at a session at that time, if not before."""
-        if at_s >= session.wake_s:
-            return
-        session.wake_s = at_s
-        agenda = self._agenda
-        heappush(agenda, (at_s, session.id))
-        if len(agenda) > 4 * len(self.sessions) + 64:
-            agenda[:] = [(each.wake_s, each.id) for each in self.sessions.values() if each.wake_s < inf]
-            heapify(agenda)
-
     def _on_timer(self, timer: Timer, now_s: float, out: Outbox) -> None:
-        if timer.token != self._token:
-            return
-        self._armed_s = inf
-        agenda = self._agenda
-        due: list[Session] = []
-        while agenda and agenda[0][0] <= now_s:
-            at_s, number = heappop(agenda)
-            session = self.sessions.get(number)
-            if session is not None and session.wake_s == at_s:
-                session.wake_s = inf
-                due.append(session)
-        for session in due:
+        for session in self._agenda.due(timer, now_s):
             self._look(session, now_s, out)
 
     def _look(self, session: Session, now_s: float, out: Outbox) -> None:
@@ -447,7 +422,7 @@ class Courier:
         config, sessions = self.config, self.sessions
         assert len(sessions) <= config.sessions_max
         assert len(self.paths) <= config.paths_max
-        assert len(self._agenda) <= 4 * len(sessions) + 65
+        self._agenda.assert_invariants()
         assert sum(len(path.sessions) for path in self.paths.values()) == len(sessions)
         for path in self.paths.values():
             path.assert_invariants()

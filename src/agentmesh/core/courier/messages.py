@@ -102,7 +102,7 @@ class Parcel(msgspec.Struct, tag=5, array_like=True):
         floor: The lowest seq of its own that it has not seen acknowledged.
         gone: [seq, after, seq, after, …]: letters that it gave up, and what they came after. They count as delivered once
             that is, so that what comes after them can go on.
-        ask: Answer at once: what have you got, what do you take?
+        ask: Answer at once, but no more often than each 10 ms: what have you got, what do you take?
     """
 
     session: SessionId

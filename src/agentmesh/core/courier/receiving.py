@@ -102,8 +102,8 @@ class Receiving:
     def accept(self, parcel: Parcel, untaken_room: int, held_room: int) -> list[Letter]:
         """Take in a parcel that ``judge`` found right; return what can be delivered, in order.
 
-        What finds no room is dropped, for the sender to repeat. A session of which everything was taken always finds room for
-        a parcel, and a letter whose turn it is never waits for room among the held: so it goes on.
+        What finds no room is dropped, for the sender to repeat. A session of which everything was taken finds room for a parcel
+        whatever its size, and a letter whose turn it is never waits for room among the held: so it goes on.
 
         Args:
             parcel: The parcel.
@@ -122,7 +122,7 @@ class Receiving:
                     plain = False
                 seq += 1
             span = 2 * self._config.window_bytes
-            if self.untaken and (size > untaken_room or self.untaken_bytes + size > span):
+            if untaken_room <= 0 or (self.untaken and (size > untaken_room or self.untaken_bytes + size > span)):
                 self.dropped += len(letters)
                 return []
             self._mean_bytes += 0.125 * (size / len(letters) - self._mean_bytes)

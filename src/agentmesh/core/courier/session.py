@@ -27,6 +27,7 @@ class Session:
         ack_s: When what is owed must be acknowledged; infinity if nothing is.
         ask_s: When the peer is asked whether it takes more.
         asks: How often in a row it was.
+        answered_s: When a question of the peer was last answered at once.
         looked_s: When expiry was last looked for.
         busy_s: When something was last sent, received or submitted.
         wake_s: Its valid entry in the agenda.
@@ -37,6 +38,7 @@ class Session:
         "_config",
         "ack_s",
         "allowance",
+        "answered_s",
         "ask_s",
         "asks",
         "busy_s",
@@ -60,7 +62,7 @@ class Session:
         self.listed = self.allowance = self.debt = self.asks = 0
         self.returning = self.idle = False
         self.up_s = self.busy_s = now_s
-        self.looked_s = -inf
+        self.looked_s = self.answered_s = -inf
         self.ack_s = self.ask_s = self.wake_s = inf
 
     def parcel(self, letters: list[Letter], gone: list[int], *, ask: bool = False) -> Parcel:

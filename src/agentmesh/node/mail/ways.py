@@ -243,6 +243,8 @@ class Ways:
             count = 0
             while (raw := await stream.recv()) is not None:
                 self._on_frame(node, raw)
+                if not self.is_open(node):
+                    self.need(node)  # ours was quiet for longer and is closed: without one nothing is acknowledged
                 peer.used_s = time.monotonic()
                 count += 1
                 if count % _FRAMES_AT_ONCE == 0:
