@@ -3461,6 +3461,8 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in(
                 "unit/node/test_topics.py",
                 "a_message_to_a_topic_is_a_publication",
+                "many_publishers_of_one_node_bring_their_records_to_the_keeper_together",
+                "nodes_on_one_bus_share_its_topics_and_the_work_of_their_groups",
                 "what_is_published_on_one_node_reaches_who_follows_on_all",
                 "an_agent_publishes_in_its_own_name",
                 "a_subscriber_that_never_reads_slows_nobody_and_hears_what_it_lost",
@@ -3567,6 +3569,13 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in(
                 "unit/node/test_topics.py",
                 "presence_tells_who_came_left_and_was_lost",
+            ),
+            *_in(
+                "unit/node/test_presence.py",
+                "an_agent_whose_node_does_not_answer_is_lost_and_joins_again",
+                "a_goodbye_is_no_loss",
+                "one_that_only_made_room_for_another_left_nobody",
+                "the_newest_change_comes_first_and_what_is_remembered_is_bounded",
             ),
         ),
     ),

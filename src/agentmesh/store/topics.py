@@ -1,7 +1,7 @@
 """The retained values of this node: the last publication of each subject, in one SQLite file (docs/spec/topics.md §5).
 
 Calls must not overlap. Of two values of a subject the one with the higher time, then id, stays, in whatever order they come. When
-there are too many, the one that was written or read longest ago goes.
+there are too many, the one that was written, or asked for by its own name, longest ago goes.
 """
 
 from __future__ import annotations

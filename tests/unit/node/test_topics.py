@@ -27,7 +27,7 @@ from agentmesh.errors import (
 from agentmesh.identity.keys import KeyPair
 from agentmesh.identity.publication import Publication, read_publication, sign_publication
 from agentmesh.net.tasks import TaskScope
-from agentmesh.node.topics.compose import TopicParts
+from agentmesh.node.topics.compose import TopicParts, sqlite_store
 from agentmesh.wire.message_views import (
     CloudEventView,
     MessageRequest,
@@ -554,3 +554,67 @@ async def test_a_message_to_a_topic_is_a_publication(tmp_path: Path) -> None:
             1,
             sent.message_id,
         )
+
+
+async def test_many_publishers_of_one_node_bring_their_records_to_the_keeper_together(tmp_path: Path) -> None:
+    async with meshed(tmp_path, 2) as (a, b):
+        await a.node.topics.create(TopicRequest(name="jobs", subjects=["jobs.>"]))
+        await a.node.topics.set_rules([TopicRules(pattern="jobs.no", publish=[])])
+        await until(lambda: parts_of(b).durable.keeper_of("jobs.x"), 20)
+        asked = 0
+        ask = parts_of(b).asking.ask
+
+        async def counted(*given: Any, **more: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            return await ask(*given, **more)
+
+        parts_of(b).asking.ask = counted  # type: ignore[method-assign]
+        scope = TaskScope("publishers")
+        tasks = [scope.spawn(b.node.topics.publish("jobs.x", PublishRequest(data=i))) for i in range(100)]
+        bad = scope.spawn(b.node.topics.publish("jobs.no", PublishRequest(data="no")), quiet=True)
+        tasks += [scope.spawn(b.node.topics.publish("jobs.x", PublishRequest(data=i))) for i in range(100, 103)]
+        await asyncio.sleep(0)
+        tasks.pop(50).cancel()
+        views = await asyncio.gather(*tasks)
+        await refused(Unauthorized, "topic.publish", bad)
+        offsets = [view.offset for view in views]
+        assert len(set(offsets)) == 102
+        assert asked < 120
+        kept = await parts_of(a).durable.store.read("jobs", 0, limit=1_000)
+        assert {one.subject for one in kept} == {"jobs.x"}
+        assert {read_publication(one.body).payload for one in kept} >= {b"%d" % i for i in range(103) if i != 50}
+        assert (await b.node.topics.publish("jobs.x", PublishRequest(data="after"))).offset >= 103
+
+
+async def test_nodes_on_one_bus_share_its_topics_and_the_work_of_their_groups(tmp_path: Path) -> None:
+    shared = sqlite_store(tmp_path / "bus.sqlite")
+
+    class OnBus:
+        """The one store, as each node sees it: closing it is closing the way to it."""
+
+        url = "nats://bus"
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(shared, name)
+
+        async def open(self) -> None:
+            await shared.open()
+
+        async def aclose(self) -> None:
+            return None
+
+    async with meshed(tmp_path, 2, bus=lambda: OnBus()) as (a, b):
+        view = await a.node.topics.create(TopicRequest(name="jobs", subjects=["jobs.>"]))
+        assert (view.engine, view.node_id) == ("nats", "")
+        await until(lambda: parts_of(b).durable.keeper_of("jobs.x"), 20)
+        assert (await b.node.topics.publish("jobs.x", PublishRequest(data=1))).offset == 1
+        assert (await a.node.topics.publish("jobs.x", PublishRequest(data=2))).offset == 2
+        one = a.node.topics.subscribe(SubscribeRequest(subjects=[], topic="jobs", group="g"))
+        [event, other] = await nexts(one, 2)
+        assert [event.data, other.data] == [1, 2]
+        assert (await b.node.topics.acknowledge("jobs", "g", [event.lease, other.lease], back=False)).done == 2
+        await one.aclose()
+        assert await b.node.topics.remove("jobs")
+        await until(lambda: not parts_of(a).durable.all(), 20)
+    await shared.aclose()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agentmesh.core.brain import BrainConfig
+from agentmesh.engines.base import TopicStore
 from agentmesh.errors import NoRoute
 from agentmesh.identity.keys import KeyPair
 from agentmesh.net.memory import MemoryHub, MemoryTransport
@@ -145,6 +146,7 @@ async def world(
     federate: Callable[[int, Path], FederationKit] | None = None,
     brain: BrainConfig | None = None,
     spans: SpanKit | None = None,
+    bus: Callable[[], TopicStore] | None = None,
     **config: Any,
 ) -> AsyncIterator[list[Member]]:
     """Start nodes n0, n1, …; with ``join``, all connected. The same ``tmp_path`` and ``kits`` again: a restart."""
@@ -190,6 +192,7 @@ async def world(
                 tenant_store=tenants,
                 federation=None if federate is None else federate(i, home),
                 spans=spans,
+                bus=bus,
             )
             await node.open()
             stack.push_async_callback(node.aclose)

@@ -155,6 +155,8 @@ class Following:
                 if subject in seen or not matches(pattern, subject) or not self.may_follow(subject, names):
                     continue
                 seen.add(subject)
+                if subject == pattern:
+                    self._retained.touch(subject)
                 with contextlib.suppress(MeshError):  # one damaged value must not hide the others
                     yield view_of(read_publication(value.raw, trusted=True), retained=True)
         if any(matches(pattern, PRESENCE + "x") or pattern.startswith(PRESENCE) for pattern in patterns):
