@@ -91,7 +91,8 @@ class Asking:
         one = _Brought(raw, asyncio.get_running_loop().create_future())
         queue = self._bringing.get((node, topic))
         if queue is None:
-            self._bringing[node, topic] = queue = deque()
+            queue = deque[_Brought]()
+            self._bringing[node, topic] = queue
         elif len(queue) >= _BRING_MAX:
             raise Busy("more is published than the node that keeps the topic takes", code="topic.full_queue")
         else:
