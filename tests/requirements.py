@@ -3122,7 +3122,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "engines.safety": Requirement(
         "issue 7.7, research p2p-reliability 1.3",
-        "An engine that cannot promise enough is refused; credentials stand in files and are never shown; no setting loads no library.",
+        "An engine that cannot promise enough is refused; credentials stand in files; what is not set is not loaded.",
         (
             *_in(
                 "contract/test_engine_safety.py",
