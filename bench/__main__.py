@@ -43,6 +43,7 @@ NAMES = {
     "discovery": "bench.discovery.main",
     "federation": "bench.federation",
     "courier": "bench.courier",
+    "engines": "bench.engines",
 }
 #: Measurements that also have a command line of their own, if they are named first: ``main(arguments) -> exit code``.
 OWN = {"discovery": "bench.discovery.main", "console": "bench.console.main"}

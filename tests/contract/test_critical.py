@@ -12,7 +12,7 @@ import pytest
 
 from agentmesh.engines.base import KEY_CHARS_MAX, VALUE_BYTES_MAX, Change, CriticalStore
 from agentmesh.engines.choose import choose_critical
-from agentmesh.errors import LimitError, NoRoute, StateError, Timeout, UsageError
+from agentmesh.errors import LimitError, MeshError, NoRoute, StateError, Timeout, UsageError
 from tests.support.servers import EtcdServers, NatsServers, Servers, nats_server, running
 
 
@@ -241,3 +241,21 @@ async def test_of_a_write_that_the_engine_never_answers_the_outcome_is_unknown(
     found = await make().get("k")
     assert found is not None
     assert found.value in (b"old", b"new")
+
+
+async def test_many_writes_at_once_are_all_kept_and_each_is_told_its_own_revision(store: CriticalStore) -> None:
+    revisions = await asyncio.gather(*(store.put(f"many/{i}", b"%d" % i, expect=0) for i in range(100)))
+    assert len(set(revisions)) == 100
+    assert [await store.get(f"many/{i}") for i in range(0, 100, 9)] == [
+        (b"%d" % i, revisions[i]) for i in range(0, 100, 9)
+    ]
+    told = await asyncio.gather(*(store.put("one", b"x", expect=0) for _ in range(10)), return_exceptions=True)
+    assert sorted(type(one).__name__ for one in told) == ["StateError"] * 9 + ["int"]
+
+
+async def test_closing_while_writes_wait_leaves_none_of_them_hanging(store: CriticalStore) -> None:
+    async with asyncio.timeout(30):
+        _, *told = await asyncio.gather(
+            store.aclose(), *(store.put(f"late/{i}", b"x") for i in range(20)), return_exceptions=True
+        )
+    assert all(isinstance(one, int | MeshError) for one in told)
