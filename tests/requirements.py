@@ -3514,6 +3514,23 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_damaged_file_is_said_to_be_and_left_as_it_is",
         ),
     ),
+    "topics.store": Requirement(
+        "issue 7.5, issue 7 bad input",
+        "What is kept survives kill -9, a full disk refuses cleanly, wrong clocks hold nothing back, limits hold.",
+        _in(
+            "unit/engines/test_sqlite_topics.py",
+            "a_killed_process_loses_nothing_that_it_said_it_had",
+            "a_full_disk_refuses_the_records_and_keeps_those_from_before",
+            "many_publishers_share_one_transaction",
+            "records_too_old_or_too_many_bytes_go_and_the_newest_stays",
+            "an_id_is_known_again_for_ten_minutes",
+            "a_clock_set_back_an_hour_holds_no_work_back",
+            "work_whose_record_is_gone_is_not_handed_out",
+            "a_publisher_that_gives_up_stops_nobody_else",
+            "a_topic_that_makes_no_sense_is_refused",
+            "too_much_at_once_is_refused_and_nothing_of_it_kept",
+        ),
+    ),
     "topics.durable": Requirement(
         "issue 7.5, 7.7",
         "Durable topics are replayed from an offset or time; consumer groups share work and survive a member.",
