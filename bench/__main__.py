@@ -44,6 +44,7 @@ NAMES = {
     "federation": "bench.federation",
     "courier": "bench.courier",
     "engines": "bench.engines",
+    "state": "bench.state",
 }
 #: Measurements that also have a command line of their own, if they are named first: ``main(arguments) -> exit code``.
 OWN = {"discovery": "bench.discovery.main", "console": "bench.console.main"}

@@ -3186,6 +3186,8 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "a_clock_an_hour_ahead_is_not_let_in_and_drags_nobody_along",
                 "what_no_honest_node_says_is_held_against_the_peer_and_changes_nothing",
                 "limits_refuse_and_change_nothing",
+                "two_that_found_one_space_agree_on_its_holders",
+                "a_register_that_is_set_a_thousand_times_takes_no_more_room",
             ),
             *_in(
                 "unit/node/test_state.py",

@@ -32,7 +32,7 @@ _PAST_SLACK = 32
 
 
 class WriteRow(NamedTuple):
-    """A write to be kept: which, its bytes, its line of history, what it makes superfluous; ``n`` as in ``SpaceRow``, or 0."""
+    """A write to be kept: which, its bytes, its line of history, what it makes superfluous; ``n`` as in ``SpaceRow``."""
 
     space: str
     key: str
@@ -44,7 +44,7 @@ class WriteRow(NamedTuple):
 
 
 class SpaceRow(NamedTuple):
-    """What is known of a space besides its keys: encoded, and the number of this node's last write in it."""
+    """What is known of a space besides its keys: encoded, and up to which this node's numbers may have been used."""
 
     space: str
     body: bytes
@@ -61,6 +61,7 @@ class SpaceStore:
     def __init__(self, db: Database, past_max: int) -> None:
         self.path, self._db, self._past_max = db.path, db, past_max
         self._pasts: dict[tuple[str, str], int] = {}
+        self._noted: dict[str, int] = {}
         self._wal = -1
         db.write("INSERT OR IGNORE INTO facts VALUES('birth', ?)", secrets.token_bytes(BIRTH_BYTES), durable=True)
         self.birth: bytes = db.read("SELECT value FROM facts WHERE name='birth'")[0][0]
@@ -79,7 +80,7 @@ class SpaceStore:
 
     def keep(self, rows: Iterable[WriteRow | SpaceRow]) -> None:
         """Write all rows in one commit, which outlasts the process. Raises StoreError: none of it was written."""
-        db = self._db
+        db, noted = self._db, dict[str, int]()
         with db.transaction():
             for row in rows:
                 if isinstance(row, SpaceRow):
@@ -91,13 +92,15 @@ class SpaceStore:
                 for mark in row.dropped:
                     db.write("DELETE FROM writes WHERE space=? AND key=? AND mark=?", row.space, row.key, mark)
                 db.write("INSERT OR REPLACE INTO writes VALUES(?, ?, ?, ?)", row.space, row.key, row.mark, row.body)
-                if row.n:
+                if row.n > self._noted.get(row.space, 0):
+                    noted[row.space] = row.n
                     db.write(
                         "INSERT INTO spaces VALUES(?, x'', ?) ON CONFLICT DO UPDATE SET n=max(n, excluded.n)",
                         row.space,
                         row.n,
                     )
                 self._keep_past(row)
+        self._noted.update(noted)
 
     def _keep_past(self, row: WriteRow) -> None:
         db, key = self._db, (row.space, row.key)

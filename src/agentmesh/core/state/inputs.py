@@ -118,7 +118,7 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
 
 
 class KeepWrite(msgspec.Struct, frozen=True, gc=False):
-    """Keep a write, and forget those that it makes superfluous; ``n`` is the number of this node's last write, 0 = unchanged."""
+    """Keep a write, and forget those that it makes superfluous; up to ``n`` this node's numbers may have been used."""
 
     space: str
     key: str

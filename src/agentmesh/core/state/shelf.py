@@ -12,11 +12,13 @@ from agentmesh.core.state.cell import Cell, decode, encode, merge
 from agentmesh.core.state.ground import Ground
 from agentmesh.core.state.inputs import Changed, KeepWrite, LocalWrite
 from agentmesh.core.state.placement import nodes_of
-from agentmesh.core.state.space import Held, Space, is_news, note_of, past_of, read_delta
+from agentmesh.core.state.space import Held, Space, is_news, note_of, past_of, read_delta, tell_dead
 from agentmesh.core.state.types import Past, apply
 from agentmesh.core.state.types import past_of as past_of_op
 from agentmesh.errors import DecodeError, LimitError
 
+#: Numbers that are noted as used ahead of time, so that most writes need not note theirs.
+_RESERVED = 63
 #: Folded writes of one writer stay below this, so that they can be sent and kept.
 _FOLD_BYTES_MAX = 256 * 1024
 
@@ -70,6 +72,7 @@ class Shelf:
         if space.placement is not None:
             space.holders = tuple(nodes_of(space.placement.holders))
             space.ready = not space.placement.before or ground.public in space.placement.before
+        space.reserved = space.n
         space.seen = space.seen.up_to(Dot(ground.writer, space.n)) if space.n else space.seen
         ground.spaces[space.name] = space
 
@@ -91,6 +94,7 @@ class Shelf:
         dot = Dot(ground.writer, space.n + 1)
         merged, delta = apply(cell, wanted.op, dot, ground.clock.tick(ground.wall_ms(now_s)))
         past = past_of_op(cell, wanted.op, delta, dot)
+        delta = tell_dead(merged, delta)
         if (
             held is not None
             and sum(w.writer == ground.public for w in held.writes.values()) >= self._ground.config.key_writes_max
@@ -100,8 +104,9 @@ class Shelf:
         held = self._room(space, wanted.key, write)
         ground.clock.last = max(ground.clock.last, delta.stamp)
         space.n = dot.n
-        mark = write.mark()
-        self._keep(space, held, mark, write, delta, merged, out, n=dot.n)
+        if dot.n > space.reserved:
+            space.reserved = dot.n + _RESERVED
+        self._keep(space, held, write.mark(), write, delta, merged, out)
         space.note_run(m.Run(ground.writer, dot.n - 1, dot.n), self._ground.config.writers_max)
         if not m.is_local(space.name):
             self.unsent.setdefault(space.name, []).append(Unsent(ground.made, write, delta))
@@ -142,8 +147,6 @@ class Shelf:
         delta: Cell,
         merged: Cell,
         out: Outbox,
-        *,
-        n: int = 0,
     ) -> None:
         before = held.bytes
         dropped = held.keep(mark, write, delta, merged)
@@ -152,7 +155,7 @@ class Shelf:
         held.past.append(past)
         space.publics[write.dot.writer] = write.writer
         space.touch(write.key)
-        self._ground.keep(KeepWrite(space.name, write.key, mark, write, past, tuple(dropped), n), out)
+        self._ground.keep(KeepWrite(space.name, write.key, mark, write, past, tuple(dropped), space.reserved), out)
         out.emit(Changed(space.name, write.key))
 
     def _grow(self, space: Space, size: int) -> None:
@@ -176,7 +179,7 @@ class Shelf:
         ground.verify(write.writer, write.signed_bytes(space.name), write.signature)
         ground.clock.observe(write.stamp, ground.wall_ms(now_s))
         if write.writer == ground.public and write.birth == ground.birth and write.n > space.n:
-            space.n = write.n  # ours, from before our disk was set back: never use the number again
+            space.n = space.reserved = write.n  # ours, from before our disk was set back: never use the number again
         held = self._room(space, write.key, write)
-        self._keep(space, held, mark, write, delta, merged, out, n=space.n if write.writer == ground.public else 0)
+        self._keep(space, held, mark, write, delta, merged, out)
         return True

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import msgspec
 
-from agentmesh.core.state.causality import VersionVector
+from agentmesh.core.state.causality import Runs, Seen, VersionVector
 from agentmesh.core.state.cell import Cell, decode, encode, merge
 from agentmesh.core.state.messages import BUCKETS, NOTE_BYTES_MAX, Line, Placement, Run, Write
 from agentmesh.core.state.types import Past
@@ -83,6 +83,7 @@ class Space:
         ahead: Runs beyond a gap, by writer: the number before the first and the last of each.
         publics: Per writer, the public key of its node.
         n: Number of this node's last write.
+        reserved: Up to here numbers are noted on disk as used.
         ready: This node has caught up with the holders before it; else it holds, but does not answer QUORUM.
         caught: Holders before with which it was compared since.
         followers: Nodes that want to hear what is new.
@@ -98,6 +99,7 @@ class Space:
     ahead: dict[bytes, list[tuple[int, int]]] = field(default_factory=dict[bytes, list[tuple[int, int]]])
     publics: dict[bytes, bytes] = field(default_factory=dict[bytes, bytes])
     n: int = 0
+    reserved: int = 0
     ready: bool = False
     caught: dict[NodeId, None] = field(default_factory=dict[NodeId, None])
     followers: dict[NodeId, None] = field(default_factory=dict[NodeId, None])
@@ -221,6 +223,50 @@ def read_delta(write: Write) -> Cell:
     if any(one.writer != dot.writer for _, _, one, _ in delta.live()):
         raise DecodeError("a write with a value of another writer", code="state.forged")
     return delta
+
+
+def tell_dead(cell: Cell, delta: Cell) -> Cell:
+    """Return a change that says as well what else its writer has seen of the key that is not live any more.
+
+    The others know that, or will; but with it the change makes all earlier writes of the key superfluous whose values are gone.
+    For keys with many values that would be long, and is left out.
+
+    Args:
+        cell: The key with the change.
+        delta: The change.
+    """
+    if cell.seen.runs > _TOLD_RUNS_MAX:
+        return delta
+    live: dict[bytes, list[int]] = {}
+    count = 0
+    for kind, part in cell.parts.items():
+        for path, dots in part.items():
+            count += len(dots)
+            if count > _TOLD_LIVE_MAX:
+                return delta
+            told = delta.parts.get(kind, {}).get(path, {})
+            for dot in dots:
+                if dot not in told:
+                    live.setdefault(dot.writer, []).append(dot.n)
+    runs = {writer: without(seen, live.get(writer, ())) for writer, seen in cell.seen.items()}
+    return Cell(Seen({writer: one for writer, one in runs.items() if one}), delta.parts, delta.stamp)
+
+
+def without(runs: Runs, numbers: Iterable[int]) -> Runs:
+    """Return runs with holes at these numbers."""
+    left = list(runs)
+    for n in sorted(numbers):
+        for at in range(0, len(left), 2):
+            low, high = left[at], left[at + 1]
+            if low < n <= high:
+                left[at : at + 2] = [low, n - 1, n, high]
+                break
+    pairs = [(left[at], left[at + 1]) for at in range(0, len(left), 2)]
+    return tuple(edge for low, high in pairs if low < high for edge in (low, high))
+
+
+#: Keys with more live values, or more runs, say only what a change is about.
+_TOLD_LIVE_MAX, _TOLD_RUNS_MAX = 8, 64
 
 
 def is_news(held: Held | None, delta: Cell) -> Cell | None:

@@ -222,7 +222,7 @@ class Replicas:
                 )
             elif isinstance(record, KeepSpace):
                 body = _encode(_Body(record.placement, record.voted, record.seen))
-                rows.append(SpaceRow(record.space, body, self.machine.spaces[record.space].n))
+                rows.append(SpaceRow(record.space, body, self.machine.spaces[record.space].reserved))
         try:
             self._store.keep(rows)
         except MeshError as error:
