@@ -36,3 +36,11 @@ def test_two_hundred_nodes_keep_their_rules_through_every_fault_at_once(seed: in
     report = run("chaos", seed, 200)
     assert report.violations == []
     assert report.figures["forged_accepted"] == 0
+
+
+@pytest.mark.parametrize("seed", range(1_001, 1_101))
+@pytest.mark.parametrize("name", ["mail-lossy", "mail-partition", "mail-chaos"])
+def test_the_books_of_all_mail_agree_whatever_happens(name: str, seed: int) -> None:
+    report = run(name, seed)
+    assert report.violations == []
+    assert report.figures["mail_lost"] == report.figures["mail_disordered"] == report.figures["mail_unended"] == 0

@@ -52,6 +52,12 @@ def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
     [
         ({"id": b"short"}, "message.id"),
         ({"reply_to": b"x"}, "message.id"),
+        ({"recipient": bytes(33)}, "message.key"),
+        ({"kind": -1}, "message.value"),
+        ({"sent_ms": 1 << 53}, "message.ttl"),
+        ({"scope": "x" * 257}, "message.too_large"),
+        ({"content_type": "x" * 129}, "message.too_large"),
+        ({"headers": {"a": "x" * 1_024}}, "message.too_large"),
         ({"sender": bytes(31)}, "message.key"),
         ({"kind": 6}, "message.value"),
         ({"priority": 4}, "message.value"),
@@ -74,6 +80,22 @@ def test_a_bad_message_is_refused_from_an_application_and_from_a_peer(change: di
         m.decode(m.encode(bad))
     assert heard.value.code == code
     assert not isinstance(heard.value, UsageError)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"reply_to": bytes(16)},
+        {"headers": {"traceparent": "00-" + "a" * 32}},
+        {"scope": "x" * 256, "conversation": "x" * 128, "content_type": "x" * 128},
+        {"payload": bytes(m.PAYLOAD_BYTES_MAX), "ttl_ms": m.TTL_MS_MAX},
+    ],
+)
+def test_what_is_within_the_bounds_is_taken(change: dict[str, object]) -> None:
+    good = msgspec.structs.replace(GOOD, **change)
+    m.check(good)
+    assert m.decode(m.encode(good)) == good
 
 
 def test_consistency_levels_are_ordered_and_named() -> None:
