@@ -2832,6 +2832,17 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "mail.absent": Requirement(
+        "RQ3 persistence, issue 7.3",
+        "Mail is taken for one who was written to and is away, also when the directory has forgotten it, and delivered at last.",
+        _in(
+            "unit/node/test_acquaintances.py",
+            "mail_for_one_whom_the_directory_has_forgotten_is_taken_carried_and_delivered",
+            "who_was_withdrawn_is_forgotten",
+            "what_is_known_of_an_agent_is_its_newest_manifest_also_after_a_restart",
+            "those_remembered_are_bounded",
+        ),
+    ),
     "mail.sealed": Requirement(
         "RQ1 §4, issue 7.4, standards (a) E2E",
         "Mail that others carry is a JWE around a JWS: any JOSE library reads it, one agent opens it, none forges it.",

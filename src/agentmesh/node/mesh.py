@@ -86,6 +86,7 @@ class Callbacks:
         on_misbehaved: A peer broke the protocol: (peer, code, detail).
         on_dead: A node that was watched does not answer any longer.
         on_changed: An agent appeared, or its record or health changed, or it left.
+        on_withdrawn: An agent was withdrawn by its owner, and does not come back.
     """
 
     on_request: Callable[[Peer, Stream, v1.RequestMessage], Coroutine[Any, Any, None]]
@@ -94,6 +95,7 @@ class Callbacks:
     on_misbehaved: Callable[[NodeId, str, str], None]
     on_dead: Callable[[NodeId], None]
     on_changed: Callable[[AgentId], None] = lambda _: None
+    on_withdrawn: Callable[[AgentId], None] = lambda _: None
 
 
 class Obedience(Protocol):
@@ -431,6 +433,8 @@ class Mesh:
             case AgentGone():
                 self.agents_changed += 1
                 self._callbacks.on_changed(event.agent_id)
+                if event.why == "withdrawn":
+                    self._callbacks.on_withdrawn(event.agent_id)
                 _log.info("agent %s left the directory (%s)", event.name, event.why)
             case _:
                 self._finds.hear(event)

@@ -289,6 +289,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
             on_misbehaved=lambda peer, code, detail: self.trust.note_misbehaviour(peer, code, detail),
             on_dead=lambda node: self.trust.note_dead(node),
             on_changed=self._on_changed,
+            on_withdrawn=lambda agent: self.mail.away.forget(public_key_of(agent)),
         )
 
     def _on_up(self, peer: Peer) -> None:

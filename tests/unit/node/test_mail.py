@@ -306,7 +306,7 @@ async def test_what_makes_no_sense_is_refused_before_anything_is_kept(tmp_path: 
             MessageRequest(to="bob", data_base64="not base64!"),
             MessageRequest(to="bob", text="x", message_id="no uuid"),
             MessageRequest(to="", text="x"),
-            MessageRequest(to="topic:none", text="x"),
+            MessageRequest(to="*none", text="x"),
         ):
             with pytest.raises(UsageError):
                 await send(request)

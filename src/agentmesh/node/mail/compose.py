@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from agentmesh.errors import MeshError
-from agentmesh.identity.agreement import Agreement, read_agreement
+from agentmesh.identity.agreement import Agreement
 from agentmesh.identity.keys import KeyPair
 from agentmesh.ids import NodeId, dht_key, did_of, public_key_of
 from agentmesh.node.killswitch import KillSwitch
+from agentmesh.node.mail.acquaintances import Acquaintances, agreement_in
 from agentmesh.node.mail.broadcasts import EVERYBODY, Broadcasts
 from agentmesh.node.mail.groups import SCOPE, Groups
 from agentmesh.node.mail.host import MailDesk
@@ -25,6 +26,7 @@ NEAR_MAX = 8
 #: The store, in the node's home.
 MAIL_FILE = "mail.sqlite"
 GROUPS_FILE = "groups.sqlite"
+ACQUAINTANCES_FILE = "acquaintances.sqlite"
 
 
 def mail_at(
@@ -54,6 +56,7 @@ def mail_at(
         look_for: Looks in the mesh for an agent that the directory does not hold.
     """
     own = NodeId(key.did)
+    acquaintances = Acquaintances(home / ACQUAINTANCES_FILE)
 
     def key_of(public: bytes) -> KeyPair | None:
         if public == key.public:
@@ -70,12 +73,13 @@ def mail_at(
             return own
         entry = sights.entry(did)
         if entry is not None:
+            acquaintances.note(public, entry.manifest)
             return NodeId(entry.manifest.node_id)
-        return NodeId(did) if is_node(NodeId(did)) else None
+        return NodeId(did) if is_node(NodeId(did)) else acquaintances.place(public)
 
     def agreement_of(public: bytes) -> Agreement | None:
         entry = sights.entry(did_of(public))
-        return None if entry is None else read_agreement(entry.manifest.params)
+        return acquaintances.agreement(public) if entry is None else agreement_in(entry.manifest)
 
     def near(public: bytes) -> list[NodeId]:
         """Return the nodes that keep what concerns an agent: both ends must come to the same ones."""
@@ -101,7 +105,9 @@ def mail_at(
         near=near,
         on_misbehaved=mesh.note_misbehaviour,
     )
-    desk = MailDesk(key, room, registry, sights, name_of_node=name_of, look_for=look_for, is_node=is_node)
+    desk = MailDesk(
+        key, room, registry, sights, name_of_node=name_of, look_for=look_for, is_node=is_node, away=acquaintances
+    )
     rings = Rings(home / GROUPS_FILE, key.did, lambda public: registry.get(did_of(public)) is not None, os.urandom)
     desk.members = groups = Groups(desk, key, key_of, rings)
     desk.many[SCOPE] = groups.send

@@ -59,11 +59,11 @@ class Departures:
 
     def on_receipt(self, out: Out) -> None:
         """Hear that a third node handed a message over, and that its recipient signed for it."""
-        queue = out.pair.queue
-        if (
-            out.tag in self.outgoing.by_tag and out in queue
-        ):  # else it is on its direct way, and will be acknowledged there
-            queue.remove(out)
+        if out.tag in self.outgoing.by_tag:
+            if out in out.pair.queue:
+                out.pair.queue.remove(out)
+            else:  # on its direct way too, perhaps for long: what is said of it there finds nothing any more
+                out.pair.under_way -= 1
             self.outgoing.end(out, DELIVERED)
             self._tally.delivered += 1
             self._commits.note(ended=[Ended(DELIVERED, "", self._unix_ms(), out.tries, out.tag)])

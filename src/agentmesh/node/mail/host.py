@@ -10,6 +10,7 @@ from agentmesh.errors import AgentNotFound, MeshError, StateError, UsageError
 from agentmesh.identity.keys import KeyPair
 from agentmesh.ids import NodeId, did_of, public_key_of
 from agentmesh.node.mail import views
+from agentmesh.node.mail.acquaintances import Acquaintances
 from agentmesh.node.mail.inbox import Waiting
 from agentmesh.node.mail.mailroom import Mailroom
 from agentmesh.node.mail.outgoing import Out
@@ -56,6 +57,7 @@ class MailDesk:
         name_of_node: Name of a node for people.
         look_for: Looks in the whole mesh for an agent that the directory does not hold.
         is_node: Whether an id is that of a known node.
+        away: Agents that were written to, for when the directory has forgotten them.
     """
 
     def __init__(
@@ -68,9 +70,11 @@ class MailDesk:
         name_of_node: Callable[[str], str],
         look_for: Callable[[str], Awaitable[None]],
         is_node: Callable[[NodeId], bool],
+        away: Acquaintances,
     ) -> None:
         self.room = room
         self._key, self._registry, self._directory = key, registry, directory
+        self.away = away
         self._name_of_node, self._look_for, self._is_node = name_of_node, look_for, is_node
         #: Prefix of ``to`` → who sends to so many: "group:", "topic:", "*".
         self.many: dict[str, Many] = {}
@@ -82,7 +86,9 @@ class MailDesk:
         entry = self._directory.entry(did)
         if entry is not None:
             return entry.manifest.name
-        return self._name_of_node(did) if self._is_node(NodeId(did)) or did == self._key.did else ""
+        if self._is_node(NodeId(did)) or did == self._key.did:
+            return self._name_of_node(did)
+        return self.away.name(did)
 
     def local(self, ref: str) -> bytes:
         """Return the raw key of an agent of this node, by name or id; "" = the node itself. Raises AgentNotFound."""
@@ -122,6 +128,10 @@ class MailDesk:
         node = NodeId(ref)
         if ref == self._key.did or (ref.startswith("did:") and self._is_node(node)):
             return public_key_of(ref)
+        name = ref.partition("@")[0]
+        here = self._directory.entry(ref) if ref.startswith("did:") else self._directory.by_name(name)
+        if not here and (away := self.away.find(ref)) is not None:
+            return away  # it waits until its node is back, or goes through a third one
         await self._look_for(ref)
         did = id_of(ref, self._directory, self._name_of_node)
         if self._directory.entry(did) is None and not self._is_node(NodeId(did)):
@@ -244,6 +254,7 @@ class MailDesk:
         await self.room.aclose()
         if self.members is not None:
             self.members.close()
+        self.away.close()
 
     async def groups(self) -> list[GroupView]:
         """Return the groups that agents of this node are in or made."""
