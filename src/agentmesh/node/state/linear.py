@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import random
 import re
 import time
 from typing import Any, NamedTuple
@@ -11,13 +14,13 @@ import msgspec
 from agentmesh.core.state.messages import is_local
 from agentmesh.core.state.ops import to_json
 from agentmesh.engines.base import KEY_CHARS_MAX, CriticalStore, Versioned
-from agentmesh.errors import Corrupt, LimitError, StateError, UsageError
+from agentmesh.errors import Busy, Corrupt, LimitError, StateError, UsageError
 from agentmesh.ids import NodeId
 from agentmesh.wire.state_views import StateChange, StateView
 
 PREFIX = "state/"
-#: How often an increment is tried against others that write the same key.
-_TRIES_MAX = 16
+#: How often an increment is tried against other nodes that write the same key, and the longest rest between two tries.
+_TRIES_MAX, _REST_S_MAX = 24, 0.1
 _PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
 
 
@@ -28,6 +31,16 @@ class _Value(msgspec.Struct, array_like=True):
     value: msgspec.Raw
     writer: str
     ts: int
+
+
+class _Turn:
+    """Who counts in one key at this node; the others wait."""
+
+    __slots__ = ("lock", "users")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
 
 
 class Found(NamedTuple):
@@ -54,6 +67,8 @@ class Linear:
 
     def __init__(self, node_id: NodeId, critical: CriticalStore) -> None:
         self._node_id, self._critical = node_id, critical
+        self._turns: dict[str, _Turn] = {}
+        self._rng = random.Random(os.urandom(16))  # noqa: S311 rests between tries, not secrets
 
     @property
     def engine(self) -> str:
@@ -90,6 +105,7 @@ class Linear:
         Raises:
             UsageError: the operation is of another type of key (code "state.op").
             StateError: another revision is there than ``expect`` (code "state.conflict"), or the engine is not shared.
+            Busy: others write the key all the time (code "state.busy").
             LimitError, NoRoute, Timeout: as the engine does.
         """
         self.check(space)
@@ -114,21 +130,38 @@ class Linear:
         return await self._put(space, key, at, "register", change.value, change.expect)
 
     async def _increment(self, space: str, key: str, at: str, change: StateChange) -> StateView:
-        for left in reversed(range(_TRIES_MAX)):
-            found = _read(await self._critical.get(at))
-            if found is not None and (isinstance(found.value, bool) or not isinstance(found.value, int)):
-                raise StateError(f"key {key!r} holds no number", code="state.type")
-            revision = 0 if found is None else found.revision
-            expect = revision if change.expect is None else change.expect
-            total = (0 if found is None else found.value) + change.by
-            if abs(total) > 2**53:
-                raise LimitError("a counter counts to 2^53 and no further", code="state.too_large")
-            try:
-                return await self._put(space, key, at, "counter", total, expect)
-            except StateError as error:
-                if error.code != "state.conflict" or change.expect is not None or not left:
-                    raise
-        raise AssertionError("the last try returns or raises")
+        """Count by compare-and-set: those of this node one after the other, against those of others with a rest between tries."""
+        turn = self._turns.setdefault(at, _Turn())
+        turn.users += 1
+        try:
+            async with turn.lock:
+                for tried in range(_TRIES_MAX):
+                    try:
+                        return await self._count_once(space, key, at, change)
+                    except StateError as error:
+                        if error.code != "state.conflict" or change.expect is not None:
+                            raise
+                    await asyncio.sleep(self._rng.uniform(0, min(_REST_S_MAX, 0.001 * 2**tried)))
+        finally:
+            turn.users -= 1
+            if not turn.users:
+                del self._turns[at]
+        raise Busy(
+            f"others write key {key!r} all the time; nothing was done",
+            code="state.busy",
+            hint="count in several keys, or at level quorum",
+        )
+
+    async def _count_once(self, space: str, key: str, at: str, change: StateChange) -> StateView:
+        found = _read(await self._critical.get(at))
+        if found is not None and (isinstance(found.value, bool) or not isinstance(found.value, int)):
+            raise StateError(f"key {key!r} holds no number", code="state.type")
+        revision = 0 if found is None else found.revision
+        total = (0 if found is None else found.value) + change.by
+        if abs(total) > 2**53:
+            raise LimitError("a counter counts to 2^53 and no further", code="state.too_large")
+        expect = revision if change.expect is None else change.expect
+        return await self._put(space, key, at, "counter", total, expect)
 
     async def _put(self, space: str, key: str, at: str, kind: str, value: Any, expect: int | None) -> StateView:
         ts = time.time_ns() // 1000
