@@ -6,10 +6,13 @@ encrypt and what the outbox and inbox keep. ``check`` is run on what application
 
 from __future__ import annotations
 
+import contextlib
 from enum import IntEnum
-from typing import Any
+from functools import cache
+from typing import Annotated, Any, get_type_hints
 
 import msgspec
+from msgspec import Meta
 
 from agentmesh.errors import DecodeError, LimitError, MeshError, UsageError
 
@@ -31,6 +34,10 @@ TTL_MS_MAX = 7 * 86_400_000
 TTL_MS = 86_400_000
 #: How far ahead of ours a sender's clock may be before its message is refused; behind it may be by its TTL.
 AHEAD_MS_MAX = 2 * 3_600_000
+
+
+#: Numbers that stay exact everywhere.
+_SENT_MS_MAX = 1 << 53
 
 
 class Kind(IntEnum):
@@ -83,19 +90,19 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
         durable: Whether both nodes put it on disk before they say that they have it.
     """
 
-    id: bytes
-    sender: bytes
-    recipient: bytes
-    kind: int
-    sent_ms: int
-    payload: bytes
-    priority: int = Priority.NORMAL
-    delivery: int = Delivery.AT_LEAST_ONCE
-    ttl_ms: int = TTL_MS
-    content_type: str = "text/plain"
-    conversation: str = ""
-    reply_to: bytes = b""
-    scope: str = ""
+    id: Annotated[bytes, Meta(min_length=ID_BYTES, max_length=ID_BYTES)]
+    sender: Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+    recipient: Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+    kind: Annotated[int, Meta(ge=0, lt=len(Kind))]
+    sent_ms: Annotated[int, Meta(ge=0, lt=_SENT_MS_MAX)]
+    payload: Annotated[bytes, Meta(max_length=PAYLOAD_BYTES_MAX)]
+    priority: Annotated[int, Meta(ge=0, lt=len(Priority))] = Priority.NORMAL
+    delivery: Annotated[int, Meta(ge=0, lt=len(Delivery))] = Delivery.AT_LEAST_ONCE
+    ttl_ms: Annotated[int, Meta(ge=1, le=TTL_MS_MAX)] = TTL_MS
+    content_type: Annotated[str, Meta(max_length=CONTENT_TYPE_CHARS_MAX)] = "text/plain"
+    conversation: Annotated[str, Meta(max_length=CONVERSATION_CHARS_MAX)] = ""
+    reply_to: Annotated[bytes, Meta(max_length=ID_BYTES)] = b""
+    scope: Annotated[str, Meta(max_length=SCOPE_CHARS_MAX)] = ""
     headers: dict[str, str] = {}
     durable: bool = True
 
@@ -105,12 +112,24 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
         return self.sent_ms + self.ttl_ms
 
 
-#: Numbers that stay exact everywhere.
-_SENT_MS_MAX = 1 << 53
 _KINDS, _PRIORITIES, _DELIVERIES = (tuple(map(int, each)) for each in (Kind, Priority, Delivery))
+
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode: Any = msgspec.msgpack.Decoder(Message).decode
+
+
+@cache
+def _unbounded() -> Any:
+    """Return a decoder of the same fields without their bounds: what says by which code a message breaks one."""
+    kinds = get_type_hints(Message)
+    defaults: tuple[Any, ...] = Message.__struct_defaults__
+    bare = len(Message.__struct_fields__) - len(defaults)
+    fields: list[Any] = [
+        (name, kinds[name]) if at < bare else (name, kinds[name], defaults[at - bare])
+        for at, name in enumerate(Message.__struct_fields__)
+    ]
+    return msgspec.msgpack.Decoder(msgspec.defstruct("Message", fields, array_like=True)).decode
 
 
 def check(message: Message, error: type[MeshError] = UsageError) -> None:
@@ -184,7 +203,10 @@ def decode(raw: bytes) -> Message:
         raise LimitError(f"a message of {len(raw)} bytes", code="message.too_large")
     try:
         message: Message = _decode(raw)
+        if message.headers or message.reply_to:
+            check(message, DecodeError)  # the decoder knows all other bounds
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            check(_unbounded()(raw), DecodeError)
         raise DecodeError(f"not a message: {error}", code="message.malformed") from error
-    check(message, DecodeError)
     return message
