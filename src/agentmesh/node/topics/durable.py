@@ -26,6 +26,7 @@ _log = logging.getLogger("agentmesh.topics")
 #: Topics of other nodes that are remembered, and patterns of all topics.
 KNOWN_MAX, _PATTERNS_MAX, _PATTERNS_EACH_MAX = 1_000, 20_000, 64
 _LIMIT_MAX = 2**62
+_KEEPERS_MAX = 4_096
 
 
 class StoreOpener(Protocol):
@@ -72,6 +73,8 @@ class Durable:
         self._store: TopicStore | None = None
         self._known: dict[str, Known] = {}
         self._table: PatternTable[str] = PatternTable(_PATTERNS_MAX)
+        #: Subjects that were published lately, and the topic that keeps each.
+        self._keepers: dict[str, Known | None] = {}
 
     @property
     def is_shared(self) -> bool:
@@ -107,12 +110,14 @@ class Durable:
         if self._known.get(known.spec.name) == known:
             return
         self._forget(known.spec.name)
+        self._keepers.clear()
         self._known[known.spec.name] = known
         for pattern in known.spec.subjects:
             self._table.add(pattern, known.spec.name)
 
     def _forget(self, name: str) -> None:
         old = self._known.pop(name, None)
+        self._keepers.clear()
         if old is not None:
             for pattern in old.spec.subjects:
                 self._table.remove(pattern, name)
@@ -134,8 +139,12 @@ class Durable:
         """Return the topic that keeps a subject, None if none does."""
         if not self._known:
             return None
-        names = self._table.match(subject)
-        return self._known[names[0]] if names else None
+        if subject not in self._keepers:
+            if len(self._keepers) >= _KEEPERS_MAX:
+                del self._keepers[next(iter(self._keepers))]
+            names = self._table.match(subject)
+            self._keepers[subject] = self._known[names[0]] if names else None
+        return self._keepers[subject]
 
     @property
     def store(self) -> TopicStore:

@@ -99,18 +99,19 @@ class Following:
 
     async def follow(self, request: SubscribeRequest) -> AsyncGenerator[CloudEventView, None]:
         """Yield what is published; raises on the first step only, what ``api.messaging.Topics.subscribe`` says."""
-        party = self._who.local(request.agent)
+        agent = self._who.local(request.agent).did
+        names = self._who.names(agent)
         for pattern in request.subjects:
             check_pattern(pattern)
-            self._check(pattern, party.names)
+            self._check(pattern, names)
         if not request.topic:
             if request.group or request.offset or request.since:
                 raise UsageError("offset, since and group are of durable topics: name one", code="topic.not_durable")
-            source = self._live(request, party.names)
+            source = self._live(request, names)
         elif request.group:
-            source = self._work(self._durable.get(request.topic), request, party.did, party.names)
+            source = self._work(self._durable.get(request.topic), request, agent, names)
         else:
-            source = self._replay(self._durable.get(request.topic), request, party.did, party.names)
+            source = self._replay(self._durable.get(request.topic), request, agent, names)
         async with contextlib.aclosing(source):
             async for event in source:
                 yield event

@@ -123,7 +123,7 @@ class Topics:
             raise UsageError(f"{subject!r} is one of the mesh's own subjects", code="topic.reserved")
         party, key = self._who.signer(request.sender)
         rule = self._rules.of(subject)
-        if rule is not None and not may(rule.publish, party.names):
+        if rule is not None and not may(rule.publish, self._who.names(party.did)):
             raise Unauthorized(
                 f"{request.sender or 'this node'} may not publish to {subject!r}",
                 code="topic.publish",
@@ -139,7 +139,6 @@ class Topics:
         if request.retain:
             now_ms = self._after_last(subject, now_ms)
         one = Publication(id_, key.public, now_ms, subject, payload, content_type, request.retain, request.headers)
-        check_publication(one)
         view = await self._publish(one, key, rule)
         if request.message_id:
             while len(self._answered) >= _ANSWERED_MAX:
@@ -169,7 +168,11 @@ class Topics:
             self.unflooded += 1
             floods = False
         is_signed = floods or one.retain or keeper is not None or elsewhere
-        raw = sign_publication(key, one) if is_signed else b""
+        if is_signed:
+            raw = sign_publication(key, one)
+        else:
+            check_publication(one)
+            raw = b""
         offset = 0 if keeper is None else await self._append(keeper, one, raw)
         if elsewhere and self.letters is not None:
             await self.letters.send(one, raw, elsewhere)

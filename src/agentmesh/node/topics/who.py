@@ -24,10 +24,9 @@ class Belonging(Protocol):
 
 
 class Party(NamedTuple):
-    """Somebody beside this node: its did:key, its names for rules, its key if it is kept here."""
+    """Somebody beside this node: its did:key, and its key if it is kept here."""
 
     did: str
-    names: frozenset[str]
     key: KeyPair | None
 
 
@@ -60,11 +59,11 @@ class Who:
             AgentNotFound: there is none.
         """
         if not ref or ref == self._key.did:
-            return Party(self._key.did, self.names(self._key.did), self._key)
+            return Party(self._key.did, self._key)
         agent = self._registry.get(ref) if ref.startswith("did:") else self._registry.by_name(ref)
         if agent is None:
             raise AgentNotFound.near(ref, (one.manifest.name for one in self._registry.agents()))
-        return Party(agent.manifest.agent_id, self.names(agent.manifest.agent_id), agent.key)
+        return Party(agent.manifest.agent_id, agent.key)
 
     def signer(self, ref: str) -> tuple[Party, KeyPair]:
         """Return who publishes, and with which key.
