@@ -181,3 +181,12 @@ async def trouble(cluster: Cluster, rng: random.Random, rounds: int, lasts_s: fl
         else:
             cluster.heal()
         await asyncio.sleep(lasts_s / 3)
+
+
+async def depose(cluster: Cluster, leader: int, lasts_s: float) -> None:
+    """Cut the leader off for longer than the others need to elect another one, while clients still reach it."""
+    await asyncio.sleep(1)
+    cluster.cut(leader)
+    await asyncio.sleep(lasts_s)
+    cluster.heal()
+    await asyncio.sleep(2)

@@ -91,8 +91,10 @@ class Servers:
             process.wait()
 
     def pause(self, number: int) -> None:
-        """Stop one in its tracks."""
-        os.kill(self._processes[number].pid, signal.SIGSTOP)
+        """Stop one in its tracks; it is stopped when this returns."""
+        pid = self._processes[number].pid
+        os.kill(pid, signal.SIGSTOP)
+        os.waitpid(pid, os.WUNTRACED)
 
     def resume(self, number: int) -> None:
         """Let a paused one go on. Idempotent."""

@@ -9,7 +9,6 @@ what a write does.
 from __future__ import annotations
 
 import asyncio
-import re
 from base64 import b64decode
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -226,40 +225,42 @@ class NatsCritical:
         check_key(key)
         check_value(value)
         await self.open()
-        try:
-            return await self._write(key, value, {}, expect)
-        except _Conflict as met:
-            if expect != 0:
-                raise conflict(key, expect or 0, met.revision) from None
-        last = await self._last(key)  # it may be a deletion that still stands there
-        if last.value is not None:
-            raise conflict(key, 0, last.revision)
-        try:
-            return await self._write(key, value, {}, last.revision)
-        except _Conflict as met:
-            raise conflict(key, 0, met.revision) from None
+        until = asyncio.get_running_loop().time() + CALL_TIMEOUT_S
+        last = expect
+        while True:
+            try:
+                return await self._write(key, value, {}, last, until)
+            except _Conflict:
+                # Whoever refused may be an old leader; and what has the key may be a deletion, which is nothing.
+                found = await self._confirmed(key, until)
+            revision = 0 if found.value is None else found.revision
+            if revision != expect:
+                raise conflict(key, expect or 0, revision)
+            last = found.revision
 
     async def delete(self, key: str, *, expect: int | None = None) -> bool:
         """See ``CriticalStore.delete``."""
         check_key(key)
+        await self.open()
+        until = asyncio.get_running_loop().time() + CALL_TIMEOUT_S
+        marks = {"KV-Operation": "DEL", "Nats-TTL": str(DELETION_KEPT_S)}
         while True:
-            found = await self.get(key)
-            if expect is not None and expect != (found.revision if found else 0):
-                raise conflict(key, expect, found.revision if found else 0)
-            if found is None:
+            found = await self._confirmed(key, until)
+            revision = 0 if found.value is None else found.revision
+            if expect is not None and expect != revision:
+                raise conflict(key, expect, revision)
+            if found.value is None:
                 return False
             try:
-                await self._write(key, b"", {"KV-Operation": "DEL", "Nats-TTL": str(DELETION_KEPT_S)}, found.revision)
-            except _Conflict as met:
-                if expect is not None:
-                    raise conflict(key, expect, met.revision) from None
+                await self._write(key, b"", marks, revision, until)
+            except _Conflict:
                 continue
             return True
 
-    async def _write(self, key: str, value: bytes, headers: dict[str, str], expect: int | None) -> int:
+    async def _write(self, key: str, value: bytes, headers: dict[str, str], expect: int | None, until: float) -> int:
         """Send a write until it is known that it was taken or refused. Raises _Conflict, NoRoute, Timeout."""
         loop = asyncio.get_running_loop()
-        until, pause = loop.time() + CALL_TIMEOUT_S, _PAUSE_S
+        pause = _PAUSE_S
         if expect is not None:
             headers = {**headers, _SEQUENCE: str(expect)}
         while True:
@@ -280,8 +281,7 @@ class NatsCritical:
             if not code and isinstance(revision, int) and revision > 0:
                 return revision
             if code == _WRONG_LAST:
-                numbers = re.search(r"(\d+)\s*$", why)
-                raise _Conflict(int(numbers[1]) if numbers else None)
+                raise _Conflict
             # Another write, or the confirmation of a read, is under way on that key: nothing was done.
             if code == _WRONG_LAST_NOW and left > 2 * _PAUSE_S_MAX:
                 await asyncio.sleep(pause)
@@ -400,11 +400,7 @@ class _Reading:
 
 
 class _Conflict(Exception):
-    """Another revision is there."""
-
-    def __init__(self, revision: int | None) -> None:
-        super().__init__(str(revision))
-        self.revision = revision
+    """Whoever believes to lead says that another revision is there."""
 
 
 class _Broken(Exception):
