@@ -427,15 +427,13 @@ class Mesh:
             case OrderHeard():
                 if self._obedience is not None:
                     self._obedience.heard(event.order)
-            case AgentChanged():
+            case AgentChanged() | AgentGone():
                 self.agents_changed += 1
                 self._callbacks.on_changed(event.agent_id)
-            case AgentGone():
-                self.agents_changed += 1
-                self._callbacks.on_changed(event.agent_id)
-                if event.why == "withdrawn":
-                    self._callbacks.on_withdrawn(event.agent_id)
-                _log.info("agent %s left the directory (%s)", event.name, event.why)
+                if isinstance(event, AgentGone):
+                    _log.info("agent %s left the directory (%s)", event.name, event.why)
+                    if event.why == "withdrawn":
+                        self._callbacks.on_withdrawn(event.agent_id)
             case _:
                 self._finds.hear(event)
 
