@@ -194,6 +194,8 @@ class MailDesk:
             return AckView(done=sum(box.give_back(raw) for raw in raws))
         gone: list[Waiting] = [one for raw in raws for one in box.take(raw)]
         self.room.arrivals.taken(key, gone)
+        if any(one.stored for one in gone):
+            await self.room.commits.settle()
         return AckView(done=len(gone))
 
     async def figures(self) -> MailView:
