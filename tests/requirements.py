@@ -3358,6 +3358,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "what_waits_for_an_absent_node_goes_when_it_is_back_also_after_both_were_restarted",
                 "a_session_that_the_peer_forgot_is_made_anew_and_nothing_comes_twice",
                 "a_node_that_sends_nothing_makes_no_file_and_loads_nothing",
+                "the_metrics_say_what_became_of_messages",
             ),
             *_in(
                 "unit/store/test_mail.py",
@@ -3390,6 +3391,11 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_full_inbox_holds_its_senders_up_and_loses_nothing",
             "a_full_disk_refuses_the_message_and_the_receiver_acknowledges_nothing",
         ),
+    ),
+    "mail.kill9": Requirement(
+        "RQ3 persistence, issue 7.3",
+        "kill -9 of either node at any moment loses nothing that was taken and doubles nothing effectively-once.",
+        _in("e2e/test_mail_kill9.py", "killing_either_node_at_any_moment_loses_nothing_and_doubles_nothing"),
     ),
     "mail.hostile": Requirement(
         "issue 7 bad input, mail.md §3",

@@ -232,7 +232,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         )
 
     def _mailing(self, home: Path, key: KeyPair) -> MailDesk:
-        return mail_at(
+        mail = mail_at(
             home,
             key,
             self.mesh,
@@ -245,6 +245,8 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
             name_of=self.name_of,
             look_for=self.look_for,
         )
+        self.measures.append(mail.room.read_measures)
+        return mail
 
     def _exporting(self, kit: SpanKit | None) -> tuple[Spans, ...]:
         self._span_kit = kit

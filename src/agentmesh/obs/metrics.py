@@ -95,6 +95,22 @@ GROUPS: tuple[tuple[str, tuple[Metric, ...]], ...] = (
         ),
     ),
     (
+        "Messages",
+        (
+            Metric(
+                "agentmesh_messages_total",
+                "counter",
+                "Messages of this node that ended, and of all that it took (spec/mail.md §4).",
+                ("what",),
+                "what: `sent` (taken), `delivered`, `expired`, `dead`; `received` for agents here, `repeated`: had come before",
+            ),
+            Metric("agentmesh_messages_queued", "gauge", "Messages that wait to be delivered."),
+            Metric("agentmesh_inbox_messages", "gauge", "Messages that wait to be read by agents here."),
+            Metric("agentmesh_carried_messages", "gauge", "Sealed messages that this node keeps for others."),
+            Metric("agentmesh_mail_sessions", "gauge", "End-to-end encrypted sessions that are open."),
+        ),
+    ),
+    (
         "Agents and trust",
         (
             Metric(

@@ -321,6 +321,19 @@ async def test_what_makes_no_sense_is_refused_before_anything_is_kept(tmp_path: 
         assert (await a.node.mail.figures()).sent == 0
 
 
+async def test_the_metrics_say_what_became_of_messages(tmp_path: Path) -> None:
+    async with world(tmp_path, 2) as members:
+        a, b = await two(members)
+        await a.node.mail.send(MessageRequest(to="bob", sender="alice", text="1"))
+        await read(b, "bob")
+        await until(lambda: a.node.mail.room.tally.delivered == 1)
+        sender, reader = await a.node.measure(), await b.node.measure()
+        assert sender.values["agentmesh_messages_total"][("delivered",)] == 1
+        assert reader.values["agentmesh_messages_total"][("received",)] == 1
+        assert reader.values["agentmesh_inbox_messages"][()] == 1
+        assert sender.values["agentmesh_mail_sessions"][()] == 1
+
+
 async def test_a_node_that_sends_nothing_makes_no_file_and_loads_nothing(tmp_path: Path) -> None:
     async with world(tmp_path, 1) as (a,):
         assert not a.node.mail.room.commits.exists

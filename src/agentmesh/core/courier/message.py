@@ -169,8 +169,13 @@ def check(message: Message, error: type[MeshError] = UsageError) -> None:
         len(message.conversation) > CONVERSATION_CHARS_MAX
         or len(message.content_type) > CONTENT_TYPE_CHARS_MAX
         or len(message.scope) > SCOPE_CHARS_MAX
-        or len(message.headers) > HEADERS_MAX
-        or sum(len(name) + len(value) for name, value in message.headers.items()) > HEADER_CHARS_MAX
+        or (
+            message.headers
+            and (
+                len(message.headers) > HEADERS_MAX
+                or sum(len(name) + len(value) for name, value in message.headers.items()) > HEADER_CHARS_MAX
+            )
+        )
     ):
         raise LimitError("a text of the message is too long", code="message.too_large")
     if len(message.id) != ID_BYTES or len(message.reply_to) not in (0, ID_BYTES):

@@ -42,6 +42,7 @@ from agentmesh.node.mail.inbox import Inbox, Waiting
 from agentmesh.node.mail.outgoing import Out, Outgoing, Pair
 from agentmesh.node.mail.tally import Tally
 from agentmesh.node.mail.ways import Ways
+from agentmesh.obs.metrics import Readings
 from agentmesh.store.mail import DEAD, DELIVERED, OutRow
 
 _log = logging.getLogger("agentmesh.mail")
@@ -384,6 +385,16 @@ class Mailroom:
         taken = [number for number, error in zip(numbers, results, strict=True) if error is None]
         await self.commits.read(lambda store: store.revive(taken))
         return next((error for error in results if error is not None), None)
+
+    def read_measures(self, readings: Readings) -> None:
+        """Tell the figures of mail (``obs.metrics``)."""
+        tally = self.tally
+        for what in ("sent", "delivered", "expired", "dead", "received", "repeated"):
+            readings.set("agentmesh_messages_total", getattr(tally, what), what)
+        readings.set("agentmesh_messages_queued", len(self.outgoing.by_tag))
+        readings.set("agentmesh_inbox_messages", sum(len(inbox) for inbox in self.inboxes.values()))
+        readings.set("agentmesh_carried_messages", self.carried[0])
+        readings.set("agentmesh_mail_sessions", len(self.sessions.sessions))
 
     # What the parts tell each other
 
