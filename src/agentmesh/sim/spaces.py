@@ -201,6 +201,11 @@ class SpacesWorld:
         for arrive in held:
             arrive()
 
+    def break_link(self, one: int, other: int) -> None:
+        """Break the stream of two nodes with all that is on its way; another comes up within a second."""
+        self._drop(self.seats[one], other)
+        self._drop(self.seats[other], one)
+
     def passes(self, one: int, other: int) -> bool:
         """Say whether messages pass between two nodes."""
         return self._sides[one] == self._sides[other]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentmesh.core.machine import Outbox
-from agentmesh.core.messages import Received
+from agentmesh.core.messages import PeerUp, Received
 from agentmesh.core.state import messages as m
 from agentmesh.core.state.causality import Dot, VersionVector
 from agentmesh.core.state.cell import encode
@@ -484,3 +484,37 @@ def test_whatever_is_cut_killed_and_written_all_nodes_agree_in_the_end(steps: li
     assert world.run_until(world.agree, 60) is not None
     assert world.shows(0, "n") == counted
     world.check()
+
+
+def test_what_a_crossing_comparison_saw_is_not_said_of_the_one_that_it_crossed():
+    world = together(4)
+    one, other = world.holders()[:2]
+    seat, peer = world.seats[one], world.seats[other].node_id
+    space = seat.replica.spaces[SPACE]
+
+    def tell(message: Any) -> list[Any]:
+        out = Outbox()
+        seat.replica.handle(message, world.now_s, out)
+        return [send.message for send in out.sends if send.to == peer]
+
+    (buckets,) = tell(Received(peer, m.Digest(SPACE, 0, b"\x90"), by_link=True))
+    assert isinstance(buckets, m.Buckets)
+    tell(Received(peer, m.Lines(SPACE, (0,), []), by_link=True))
+    world.set(one, "late", 1)  # after its keys were offered
+    world.run(0.1)
+    tell(PeerUp(peer))  # begins a comparison of its own, which has seen the late write
+    (synced,) = tell(Received(peer, m.Want(SPACE, []), by_link=True))
+    late = Dot(seat.replica.ground.writer, space.n)
+    assert space.seen.covers(late)
+    assert not VersionVector.decode(synced.seen).covers(late)
+
+
+def test_a_token_is_met_though_what_it_names_comes_while_replicas_are_compared():
+    world = together(5)
+    one, other = world.holders()[:2]
+    world.set(one, "a", 1)
+    token = world.seats[one].replica.spaces[SPACE].seen
+    ref = world.read(other, "a", CAUSAL, token)  # its comparison meets the write on the way
+    assert world.run_until(lambda: ref in world.done, 1) is not None
+    assert world.error(ref) is None
+    assert world.shows(other, "a") == 1

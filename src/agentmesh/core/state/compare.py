@@ -70,7 +70,10 @@ class Compare:
         on_seen: Callable[[Space, float, Outbox], None],
     ) -> None:
         self._ground, self._on_seen = ground, on_seen
+        #: Comparisons that began here, and those that a peer began. They may cross: what was seen when the one began says
+        #: nothing of what the other has compared.
         self._talks: dict[tuple[NodeId, str], _Talk] = {}
+        self._asked: dict[tuple[NodeId, str], _Talk] = {}
 
     def begin(self, peer: NodeId, space: Space, now_s: float, out: Outbox) -> None:
         """Compare with a peer, unless that is under way."""
@@ -82,8 +85,9 @@ class Compare:
 
     def forget_peer(self, peer: NodeId) -> None:
         """Drop what was under way with a peer."""
-        for key in [key for key in self._talks if key[0] == peer]:
-            del self._talks[key]
+        for talks in (self._talks, self._asked):
+            for key in [key for key in talks if key[0] == peer]:
+                del talks[key]
 
     def handle(self, peer: NodeId, space: Space, message: StateMessage, now_s: float, out: Outbox) -> None:
         """Take one step of a comparison."""
@@ -105,9 +109,10 @@ class Compare:
 
     def note_flaw(self, peer: NodeId, space: Space) -> None:
         """Say that a write of a peer was not let in."""
-        talk = self._talks.get((peer, space.name))
-        if talk is not None:
-            talk.flawed = True
+        for talks in (self._talks, self._asked):
+            talk = talks.get((peer, space.name))
+            if talk is not None:
+                talk.flawed = True
 
     def _on_digest(self, peer: NodeId, space: Space, message: Digest, now_s: float, out: Outbox) -> None:
         theirs = self._vector(peer, message.seen, out)
@@ -118,7 +123,7 @@ class Compare:
             if not theirs.descends(space.seen) or self._is_catching_up(space, peer):
                 out.send(peer, Synced(space.name, space.seen.encode()))
             return
-        self._talks[peer, space.name] = _Talk(space.seen, now_s)
+        self._asked[peer, space.name] = _Talk(space.seen, now_s)
         out.send(peer, Buckets(space.name, space.sums()))
 
     def _is_catching_up(self, space: Space, peer: NodeId) -> bool:
@@ -131,6 +136,10 @@ class Compare:
             return
         ours = space.sums()
         left = [at for at in range(BUCKETS) if ours[at] != message.sums[at]]
+        if not left:  # what differed came by itself meanwhile; what the peer has seen is still to be taken over
+            self._talks.pop((peer, space.name), None)
+            self.begin(peer, space, now_s, out)
+            return
         self._talks[peer, space.name] = _Talk(space.seen, now_s, left)
         self._next_lines(peer, space, out)
 
@@ -179,7 +188,7 @@ class Compare:
                 wanted = frozenset(line.marks)
                 found += [write for mark, write in held.writes.items() if mark in wanted]
         self.send_writes(peer, space, found, out)
-        talk = self._talks.get((peer, space.name))
+        talk = self._asked.get((peer, space.name))
         seen = talk.seen if talk is not None else VersionVector()
         self._ground.send_flushed(peer, Synced(space.name, seen.encode()), out)
 

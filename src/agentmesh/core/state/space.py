@@ -43,6 +43,14 @@ class Held:
         self.bytes = 0
         self._sum = -1
 
+    def top(self) -> VersionVector:
+        """Return for each writer the number of its last write to the key, of those that are kept."""
+        at: dict[bytes, int] = {}
+        for write in self.writes.values():
+            writer, n = write.dot
+            at[writer] = max(n, at.get(writer, 0))
+        return VersionVector(at)
+
     def marks(self) -> tuple[bytes, ...]:
         """Return the marks of all writes, sorted."""
         return tuple(sorted(self.writes))

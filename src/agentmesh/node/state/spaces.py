@@ -166,8 +166,8 @@ class Spaces:
             return view
         view.holders = list(found.holders) or [self._node_id]
         view.acked = 0 if done is None else done.acked
-        view.token = self._token(found, vector)
         held = found.keys.get(key)
+        view.token = self._token(found, vector, held)
         if held is None or held.cell is None:
             return view
         cell = held.cell
@@ -193,8 +193,11 @@ class Spaces:
         public = space.publics.get(writer)
         return writer.hex()[:10] if public is None else short(did_of(public))
 
-    def _token(self, space: Space, vector: VersionVector | None) -> str:
+    def _token(self, space: Space, vector: VersionVector | None, held: Held | None) -> str:
         seen = space.seen
+        if held is not None and not all(seen.covers(write.dot) for write in held.writes.values()):
+            # A write of the key came before others of its writer: who has read it must not miss it elsewhere.
+            vector = held.top().join(vector or VersionVector())
         if vector is not None and not seen.descends(vector):
             return make_token(space.name, seen.join(vector))
         kept = self._tokens.get(space.name)

@@ -192,7 +192,7 @@ def _session(name: str, home: int, stage: _Stage) -> Part:
             cell = replica.cells.get(key)
             stage.acts.append(Act(name, key, start_s, stage.play.now_s, level, cell=cell))
         else:
-            change = _change(key, f"{name} {number}", chance)
+            change = change_of(key, f"{name} {number}", chance)
             dot, before, after = replica.write(key, change, stage.now_ms(at))
             was = set[Dot]() if before is None else {dot for _, _, dot, _ in before.live()}
             live = {dot for _, _, dot, _ in after.live()}
@@ -215,7 +215,8 @@ def _session(name: str, home: int, stage: _Stage) -> Part:
         token = token.join(replica.vector)
 
 
-def _change(key: str, value: str, chance: random.Random) -> Op:
+def change_of(key: str, value: str, chance: random.Random) -> Op:
+    """Return some operation that fits the key of that type."""
     roll = chance.random()
     if key == COUNTER:
         return Op(op="increment", type=COUNTER, by=chance.randint(-3, 9))

@@ -103,7 +103,8 @@ def check_causal(acts: Sequence[Act]) -> list[Breach]:
         if act.dot is not None:
             if act.level != "local":  # such a write waited for what its session had seen; a LOCAL one promises no order
                 before[act.dot] = act.session, {key: frozenset(dots) for key, dots in past.of.items()}
-            past.add(act.key, act.dot, "read your writes")
+            if act.end_s != float("inf"):  # an answer brings the token that names the write
+                past.add(act.key, act.dot, "read your writes")
             continue
         saw = [dot for dot in by_key.get(act.key, ()) if act.cell is not None and act.cell.seen.covers(dot)]
         if act.level != "local":

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from agentmesh.errors import UsageError
-from agentmesh.sim.histories import critical, linear, locking, replicas
+from agentmesh.sim.histories import critical, linear, locking, replicas, spaces
 
 #: Violations that a report keeps in words.
 SHOWN_MAX = 20
@@ -42,10 +42,18 @@ def _replicas(seed: int, flaw: str) -> Verdict:
     return Verdict(len(play.acts), [str(one) for one in replicas.judge(play)])
 
 
+def _spaces(seed: int, flaw: str) -> Verdict:
+    play = spaces.record(seed, flaw)  # type: ignore[arg-type]
+    return Verdict(len(play.acts), [str(one) for one in spaces.judge(play)])
+
+
 KINDS: dict[str, Kind] = {
     "critical": Kind("compare-and-set with lost and late calls: linearizable", _critical, critical.FLAWS),
     "locks": Kind("contenders with bad clocks: one holder a token, no work under an old one", _locks, locking.FLAWS),
     "replicas": Kind("sessions over gossiping replicas: causal, converged, nothing lost", _replicas, replicas.FLAWS),
+    "spaces": Kind(
+        "the node's own replicas with cuts, deaths and lost links: QUORUM, CAUSAL, converged", _spaces, spaces.FLAWS
+    ),
 }
 
 
