@@ -1,13 +1,14 @@
 """Sessions at all levels below LINEARIZABLE over the replicas of the node itself, with a cut, a crash and a death.
 
 The world is ``sim.spaces``: the machine that the daemon runs, in virtual time. Every second play is a hasty one, whose calls
-are as near to each other as messages are. One node may die for good and never say what it alone had; so LOCAL and CAUSAL writes that only it had may be gone, QUORUM writes may not.
+are as near to each other as messages are. One node may die for good and never say what it alone had; so LOCAL and CAUSAL
+writes that only it had may be gone, QUORUM writes may not.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, Literal, NamedTuple
 
 from agentmesh.core.state.causality import Dot, VersionVector
@@ -208,7 +209,9 @@ def _token(space: Space, key: str) -> VersionVector:
     return space.seen if held is None else space.seen.join(held.top())
 
 
-def _wanted(key: str, change: Op | None, level: ConsistencyLevel, vector: VersionVector | None) -> Any:
+def _wanted(
+    key: str, change: Op | None, level: ConsistencyLevel, vector: VersionVector | None
+) -> Callable[[int], LocalRead | LocalWrite]:
     if change is None:
         return lambda ref: LocalRead(ref, SPACE, key, level, vector)
     return lambda ref: LocalWrite(ref, SPACE, key, change, level, vector)

@@ -20,11 +20,12 @@ class Verdict(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """One kind of play: what it is, how its seeds are played and judged, and how it can be broken on purpose."""
+    """One kind of play: what it is, how its seeds are played and judged, how it can be broken, and how many of eight it gets."""
 
     title: str
     judge: Callable[[int, str], Verdict]
     flaws: tuple[str, ...]
+    share: int = 2
 
 
 def _critical(seed: int, flaw: str) -> Verdict:
@@ -50,7 +51,7 @@ def _spaces(seed: int, flaw: str) -> Verdict:
 KINDS: dict[str, Kind] = {
     "critical": Kind("compare-and-set with lost and late calls: linearizable", _critical, critical.FLAWS),
     "locks": Kind("contenders with bad clocks: one holder a token, no work under an old one", _locks, locking.FLAWS),
-    "replicas": Kind("sessions over gossiping replicas: causal, converged, nothing lost", _replicas, replicas.FLAWS),
+    "replicas": Kind("sessions over gossiping replicas: causal, converged, nothing lost", _replicas, replicas.FLAWS, 3),
     "spaces": Kind(
         "the node's own replicas with cuts, deaths and lost links: QUORUM, CAUSAL, converged", _spaces, spaces.FLAWS
     ),
@@ -73,7 +74,7 @@ class Summary(NamedTuple):
 
 
 def run(count: int, seed: int = 1, kinds: tuple[str, ...] = (), flaw: str = "") -> Summary:
-    """Play and judge ``count`` histories, the kinds in turn.
+    """Play and judge ``count`` histories, the kinds in turn, the slower ones less often.
 
     Args:
         count: How many.
@@ -94,8 +95,9 @@ def run(count: int, seed: int = 1, kinds: tuple[str, ...] = (), flaw: str = "") 
         )
     summary = Summary(dict.fromkeys(chosen, 0), dict.fromkeys(chosen, 0), 0, [])
     broken = 0
+    turns = [name for name in chosen for _ in range(KINDS[name].share)]
     for at in range(count):
-        name = chosen[at % len(chosen)]
+        name = turns[at % len(turns)]
         verdict = KINDS[name].judge(seed + at, flaw)
         summary.histories[name] += 1
         summary.calls[name] += verdict.calls
