@@ -3615,4 +3615,148 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    # -- the surface of messages, topics, state and locks ------------------------------------------------------------
+    "surface.messages": Requirement(
+        "RQ3 API, RQ1 §5, issue 7.1",
+        "Messages from Python: send, inbox with acknowledgement after the work, reply, groups; the daemon may go and come.",
+        (
+            *_in(
+                "unit/sdk/test_messaging.py",
+                "a_message_arrives_with_all_that_was_said_of_it_and_is_acknowledged_after_the_loop_body",
+                "a_repeated_send_carries_one_id_so_that_it_is_sent_once",
+                "a_reply_goes_to_the_sender_in_its_conversation_and_in_the_receivers_name",
+                "a_message_whose_work_failed_is_given_back",
+                "a_message_that_a_loop_was_left_at_is_settled_when_the_client_closes",
+                "without_auto_ack_only_the_program_acknowledges",
+                "an_effectively_once_message_that_comes_again_is_not_seen_twice",
+                "an_inbox_waits_for_what_comes_and_a_client_that_leaves_leaves_nothing_leased",
+                "an_inbox_goes_on_after_the_daemon_was_away",
+                "what_makes_no_sense_is_refused_before_or_by_the_node",
+                "groups_figures_and_dead_letters",
+            ),
+            *_in(
+                "unit/sdk/test_sync_messaging.py",
+                "a_message_is_read_answered_and_acknowledged",
+                "work_that_failed_is_given_back",
+                "the_blocking_client_loads_no_event_loop",
+            ),
+        ),
+    ),
+    "surface.topics": Requirement(
+        "RQ2 publish and subscribe, issue 7.1 and 7.5",
+        "Topics from Python: publish, subscribe, durable ones from an offset, work of consumer groups.",
+        (
+            *_in(
+                "unit/sdk/test_messaging.py",
+                "a_subscription_goes_on_after_the_daemon_was_away",
+                "a_subscriber_hears_what_is_published_from_when_it_entered",
+                "a_durable_topic_is_read_from_where_it_was_after_the_stream_broke",
+                "work_of_a_group_is_acknowledged_when_it_is_done_and_given_back_when_it_fails",
+                "a_subscription_that_cannot_be_is_refused_as_a_whole",
+                "durable_topics_rules_and_presence",
+            ),
+            *_in(
+                "unit/sdk/test_sync_messaging.py",
+                "a_subscriber_hears_what_is_published_from_when_it_entered",
+                "work_of_a_group_is_acknowledged",
+            ),
+        ),
+    ),
+    "surface.state": Requirement(
+        "RQ3 state, issue 7.1 and 7.6",
+        "Shared state and locks from Python, each type and level, with fencing tokens.",
+        (
+            *_in(
+                "unit/sdk/test_messaging.py",
+                "every_type_of_state_has_its_words",
+                "a_space_hands_on_what_it_has_seen_and_at_which_level",
+                "a_watcher_sees_keys_as_they_are_and_as_they_change",
+                "a_lock_is_held_renewed_and_given_back",
+                "a_lock_that_was_lost_says_so_when_its_work_ends",
+                "whoever_waits_for_a_lock_and_leaves_does_not_get_it",
+            ),
+            *_in(
+                "unit/sdk/test_sync_messaging.py",
+                "state_is_changed_read_and_watched",
+                "a_lock_is_held_renewed_and_given_back",
+                "the_blocking_client_loads_no_event_loop",
+            ),
+        ),
+    ),
+    "surface.cli": Requirement(
+        "issue 7.1",
+        "agentmesh send, inbox, group, pub, sub, topic, state and lock, with --json and exit codes.",
+        (
+            *_in(
+                "cli/test_messaging.py",
+                "a_message_is_sent_with_its_options_and_read_once",
+                "what_is_shown_without_acknowledgement_stays",
+                "following_ends_after_as_many_as_were_wanted_and_gives_the_rest_back",
+                "escape_sequences_of_a_message_lose_their_teeth",
+                "what_was_sent_and_what_was_given_up_is_shown",
+                "a_message_that_is_not_delivered_in_time_ends_with_7",
+                "groups_are_made_listed_and_ended",
+                "what_is_published_is_followed",
+                "durable_topics_and_rules",
+                "state_is_set_read_and_counted",
+                "wrong_usage_ends_with_2",
+                "a_command_runs_under_a_lock_knows_its_token_and_gives_its_exit_code",
+                "a_lock_that_another_has_is_not_taken",
+                "a_command_whose_lock_is_lost_is_ended_and_that_is_said",
+            ),
+        ),
+    ),
+    "surface.ws": Requirement(
+        "RQ3 WebSocket, issue 7.5 and bad input",
+        "A WebSocket carries messages and topics in batches; guarded like HTTP; a client that does not read harms nobody.",
+        (
+            *_in(
+                "api/test_sockets.py",
+                "a_socket_is_opened_to_those_only_who_may_use_the_api",
+                "a_key_needs_the_scope_and_its_end_closes_the_socket",
+                "batches_are_sent_and_published_and_answered_one_by_one",
+                "an_inbox_is_followed_within_its_window_and_acknowledged",
+                "topics_are_followed_and_left",
+                "work_of_a_group_is_acknowledged",
+                "frames_that_make_no_sense_are_answered_and_the_socket_lives",
+                "an_id_is_used_once_and_a_socket_follows_so_many",
+                "a_client_that_does_not_read_holds_up_nobody_else",
+                "sockets_end_with_the_daemon",
+            ),
+            *_in(
+                "api/test_guard.py",
+                "websockets_are_turned_away_but_at_their_path",
+            ),
+        ),
+    ),
+    "surface.mcp": Requirement(
+        "issue 7.1",
+        "Messages, topics, state and locks as MCP tools; what others wrote is marked untrusted.",
+        (
+            *_in(
+                "unit/adapters/test_mcp_messages.py",
+                "a_message_is_sent_and_read_once_as_untrusted_content",
+                "state_is_changed_and_read",
+                "a_publication_and_a_lock",
+            ),
+            *_in(
+                "unit/adapters/test_mailbox.py",
+                "the_url_names_what_others_find_it_by",
+            ),
+        ),
+    ),
+    "surface.docs": Requirement(
+        "issue 7 done when",
+        "Two agents on two nodes chat, follow a topic and share a counter in under twenty lines of the docs, which are run.",
+        (
+            *_in(
+                "test_docs.py",
+                "the_chat_of_the_tutorial_is_the_example_and_under_twenty_lines",
+            ),
+            *_in(
+                "e2e/test_examples.py",
+                "two_that_chat_answer_each_other_publish_and_count",
+            ),
+        ),
+    ),
 }

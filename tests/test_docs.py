@@ -29,6 +29,7 @@ OTHERS = {
     "cat",
     "cd",
     "chmod",
+    "cp",
     "claude",
     "curl",
     "echo",
@@ -50,6 +51,7 @@ OTHERS = {
 TRANSLATED = [
     ("README.md", "README.zh-CN.md"),
     ("docs/tutorial/first-ten-minutes.md", "docs/tutorial/first-ten-minutes.zh-CN.md"),
+    ("docs/tutorial/chat-follow-count.md", "docs/tutorial/chat-follow-count.zh-CN.md"),
 ]
 
 
@@ -82,6 +84,7 @@ def complaint(words: list[str]) -> str:
     if program not in {"agentmesh", "agentmeshd"}:
         return "" if program in OTHERS else f"{program!r} is neither ours nor in OTHERS"
     command: Any = agentmesh_tree() if program == "agentmesh" else agentmeshd_tree()
+    words = words[: words.index("--")] if "--" in words else words  # what follows is somebody else's command
     path = [program]
     flags = _flags(command) | {"--help", "-h", "--version"}
     for word in words[1:]:
@@ -150,7 +153,7 @@ class Machine:
 
     def script(self, text: str) -> list[str]:
         """Return the command line that runs a block in this machine's shell."""
-        text = re.sub(r"/tmp/(?=seed\.txt|mesh-ca)", f"{self.shared}/", text)
+        text = re.sub(r"/tmp/(?=seed\.txt|chat\.py|mesh-ca)", f"{self.shared}/", text)
         restore = f"[ ! -f {self.state} ] || . {self.state}; set -euo pipefail"
         return ["bash", "-c", f"{restore}\n{text}\nexport -p > {self.state}\n"]
 
@@ -173,7 +176,8 @@ class Machine:
         with open(self.home / "background.log", "ab") as log:
             self.background.append(
                 subprocess.Popen(
-                    self.script(text.replace("agentmesh dev", "exec agentmesh dev")),
+                    # In its own place, so that a signal reaches it and not a shell around it.
+                    self.script(re.sub(r"^(agentmesh dev|python) ", r"exec \1 ", text)),
                     env=self.env,
                     cwd=self.folder,
                     stdin=subprocess.DEVNULL,
@@ -289,7 +293,17 @@ def test_both_programs_work_from_the_wheel_and_it_holds_nothing_else(wheel_bin: 
 
 
 def test_the_tutorial_is_among_the_pages_that_are_run() -> None:
-    assert {"first-ten-minutes.md", "first-ten-minutes.zh-CN.md"} <= {page.name for page in runnable_pages()}
+    names = {page.name for page in runnable_pages()}
+    assert {"first-ten-minutes.md", "first-ten-minutes.zh-CN.md", "chat-follow-count.md"} <= names
+
+
+def test_the_chat_of_the_tutorial_is_the_example_and_under_twenty_lines() -> None:
+    page = ROOT / "docs" / "tutorial" / "chat-follow-count.md"
+    printed = next(block.text for block in blocks(page) if "chat.py <<" in block.text)
+    program = re.sub(r"\A.*?<<'EOF'\n|EOF\n.*\Z", "", printed, flags=re.DOTALL)
+    example = read(ROOT / "examples" / "chat.py")
+    assert example.endswith(program)
+    assert len([line for line in program.splitlines() if line.strip()]) < 20
 
 
 # -- reference --------------------------------------------------------------------------------------------------------

@@ -14,11 +14,16 @@ import agentmesh
 
 PUBLIC = [
     "Agent",
+    "AgentMessage",
+    "AgentNetwork",
     "AgentView",
     "Context",
+    "DistributedState",
+    "Event",
     "EventV1",
     "Mesh",
     "MeshError",
+    "Message",
     "PeerView",
     "Reply",
     "StatusView",

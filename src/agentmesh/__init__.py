@@ -19,18 +19,26 @@ if TYPE_CHECKING:
     from agentmesh.errors import MeshError
     from agentmesh.sdk.agent import Agent, Context, agent, run
     from agentmesh.sdk.client import Mesh
+    from agentmesh.sdk.messaging import Message
+    from agentmesh.sdk.network import AgentMessage, AgentNetwork, DistributedState
     from agentmesh.sdk.sync import SyncMesh
+    from agentmesh.sdk.topics import Event
     from agentmesh.wire.event import EventV1
     from agentmesh.wire.net_views import PeerView
     from agentmesh.wire.views import AgentView, Reply, StatusView, TraceView
 
 _HOMES = {
     "Agent": "agentmesh.sdk.agent",
+    "AgentMessage": "agentmesh.sdk.network",
+    "AgentNetwork": "agentmesh.sdk.network",
     "AgentView": "agentmesh.wire.views",
     "Context": "agentmesh.sdk.agent",
+    "DistributedState": "agentmesh.sdk.network",
+    "Event": "agentmesh.sdk.topics",
     "EventV1": "agentmesh.wire.event",
     "Mesh": "agentmesh.sdk.client",
     "MeshError": "agentmesh.errors",
+    "Message": "agentmesh.sdk.messaging",
     "PeerView": "agentmesh.wire.net_views",
     "Reply": "agentmesh.wire.views",
     "StatusView": "agentmesh.wire.views",
@@ -42,11 +50,16 @@ _HOMES = {
 
 __all__ = [
     "Agent",
+    "AgentMessage",
+    "AgentNetwork",
     "AgentView",
     "Context",
+    "DistributedState",
+    "Event",
     "EventV1",
     "Mesh",
     "MeshError",
+    "Message",
     "PeerView",
     "Reply",
     "StatusView",

@@ -16,6 +16,7 @@ from agentmesh.adapters.bridges.spec import read_spec
 from agentmesh.api.access import Access
 from agentmesh.api.app import Api, create_app
 from agentmesh.api.console.sessions import Sessions
+from agentmesh.daemon.http import SOCKET_FRAME_BYTES_MAX, socket_protocol
 from agentmesh.errors import RecordNotFound, StateError
 from agentmesh.sdk.types import BridgeChange, BridgeView, ImportRequest, ImportView, Problem, RefusedEntry
 from agentmesh.store.keys import KeptKey
@@ -156,7 +157,8 @@ def build(backend: FakeBackend, shutdowns: list[str] | None = None, port: int = 
 
 def _config(app: Api) -> uvicorn.Config:
     return uvicorn.Config(
-        app, port=0, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
+        app, port=0, http="httptools", ws=socket_protocol, ws_max_size=SOCKET_FRAME_BYTES_MAX, lifespan="off",
+        log_config=None, access_log=False,
         timeout_graceful_shutdown=2,
     )  # fmt: skip
 

@@ -7,13 +7,13 @@ from collections.abc import AsyncGenerator
 
 from agentmesh.errors import StateError
 from agentmesh.wire.state_views import (
-    KeyList,
     LevelName,
     SpaceList,
     SpaceView,
     StateChange,
     StateEntry,
     StateHistory,
+    StateKeys,
     StateView,
 )
 
@@ -82,6 +82,6 @@ class StateDouble:
             engine="sqlite:x",
         )
 
-    async def keys(self, space: str, prefix: str, limit: int) -> KeyList:
+    async def keys(self, space: str, prefix: str, limit: int) -> StateKeys:
         found = [view for at, view in sorted(self.held.items()) if at[0] == space and at[1].startswith(prefix)]
-        return KeyList(space=space, keys=found[:limit], total=len(found))
+        return StateKeys(space=space, keys=found[:limit], total=len(found))

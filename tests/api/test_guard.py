@@ -156,7 +156,7 @@ async def test_a_refused_body_is_never_read() -> None:
         writer.close()
 
 
-async def test_websockets_are_turned_away() -> None:
+async def test_websockets_are_turned_away_but_at_their_path() -> None:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -165,5 +165,10 @@ async def test_websockets_are_turned_away() -> None:
     async def receive() -> Any:
         return {"type": "websocket.connect"}
 
-    await build(FakeBackend())({"type": "websocket", "path": "/", "headers": [HOST, BEARER]}, receive, send)
-    assert sent == [{"type": "websocket.close", "code": 1008}]
+    app = build(FakeBackend())
+    scope = {"type": "websocket", "path": "/", "query_string": b""}
+    await app({**scope, "headers": [HOST, BEARER]}, receive, send)
+    await app({**scope, "headers": [HOST]}, receive, send)
+    starts = [one for one in sent if one["type"] == "websocket.http.response.start"]
+    assert [one["status"] for one in starts] == [404, 401]
+    assert not any(one["type"] == "websocket.accept" for one in sent)

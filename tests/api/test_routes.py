@@ -23,6 +23,7 @@ from tests.api.node_double import AGENT, RUN, FakeBackend, event
 from tests.api.serving import Served, ask_app, build, serving
 
 CALL = b'{"to":"echo","text":"hi"}'
+MESSAGE = b"6f1f3c1d-7a11-4d6e-9c6a-5b0c5b626f0e"
 EVENTS = b'{"events":[' + encode_json(event(1)) + b"]}"
 
 #: (method, path of the row) → (target, body) of a request that succeeds.
@@ -83,6 +84,36 @@ GOOD: dict[tuple[str, str], tuple[str, bytes | None]] = {
     ("POST", "/api/v1/console/login"): ("/api/v1/console/login", None),
     ("POST", "/api/v1/console/logout"): ("/api/v1/console/logout", None),
     ("DELETE", "/api/v1/console/sessions"): ("/api/v1/console/sessions", None),
+    ("POST", "/api/v1/messages"): ("/api/v1/messages", b'{"to":"nobody","text":"hi","message_id":"%s"}' % MESSAGE),
+    ("GET", "/api/v1/messages"): ("/api/v1/messages", None),
+    ("GET", "/api/v1/messages/dead"): ("/api/v1/messages/dead?limit=5&start=0", None),
+    ("GET", "/api/v1/messages/{message_id}"): (f"/api/v1/messages/{MESSAGE.decode()}", None),
+    ("POST", "/api/v1/messages/{message_id}/retry"): (f"/api/v1/messages/{MESSAGE.decode()}/retry", None),
+    ("GET", "/api/v1/inbox/{agent}"): ("/api/v1/inbox/echo?limit=3&wait_s=1&lease_s=9&peek=false", None),
+    ("POST", "/api/v1/inbox/{agent}/ack"): ("/api/v1/inbox/-/ack", b'{"message_ids":["%s"],"back":true}' % MESSAGE),
+    ("GET", "/api/v1/groups"): ("/api/v1/groups", None),
+    ("PUT", "/api/v1/groups/{name}"): ("/api/v1/groups/team", b'{"members":["echo"]}'),
+    ("DELETE", "/api/v1/groups/{name}"): ("/api/v1/groups/team", None),
+    ("GET", "/api/v1/topics"): ("/api/v1/topics", None),
+    ("PUT", "/api/v1/topics"): ("/api/v1/topics", b'{"name":"jobs","subjects":["jobs.>"],"records_max":10}'),
+    ("PUT", "/api/v1/topics/rules"): ("/api/v1/topics/rules", b'{"rules":[{"pattern":"jobs.>","publish":["echo"]}]}'),
+    ("POST", "/api/v1/topics/{subject}"): ("/api/v1/topics/jobs.a", b'{"text":"hi","retain":true}'),
+    ("POST", "/api/v1/topics/{topic}/groups/{group}/ack"): ("/api/v1/topics/jobs/groups/g/ack", b'{"leases":["l"]}'),
+    ("DELETE", "/api/v1/topics/{name}"): ("/api/v1/topics/jobs", None),
+    ("POST", "/api/v1/cloudevents"): (
+        "/api/v1/cloudevents",
+        b'{"specversion":"1.0","id":"7","source":"/ci","type":"build.done","subject":"build.done","data":{"ok":true}}',
+    ),
+    ("GET", "/api/v1/presence"): ("/api/v1/presence", None),
+    ("GET", "/api/v1/state"): ("/api/v1/state", None),
+    ("GET", "/api/v1/state/{space}"): ("/api/v1/state/team?prefix=v&limit=5", None),
+    ("GET", "/api/v1/state/{space}/{key}"): ("/api/v1/state/team/votes?level=causal&token=t", None),
+    ("POST", "/api/v1/state/{space}/{key}"): ("/api/v1/state/team/votes", b'{"op":"increment","by":2}'),
+    ("GET", "/api/v1/state/{space}/{key}/history"): ("/api/v1/state/team/votes/history", None),
+    ("GET", "/api/v1/locks"): ("/api/v1/locks?prefix=n", None),
+    ("GET", "/api/v1/locks/{name}"): ("/api/v1/locks/nightly", None),
+    ("POST", "/api/v1/locks/{name}"): ("/api/v1/locks/nightly", b'{"holder":"amy","ttl_s":30,"wait_s":1}'),
+    ("DELETE", "/api/v1/locks/{name}"): ("/api/v1/locks/nightly?holder=amy", None),
 }
 
 

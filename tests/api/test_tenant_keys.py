@@ -27,7 +27,7 @@ class House:
     def __init__(self, **options: Any) -> None:
         self.node, self.acme, self.access = FakeBackend(), FakeBackend(), Access(TOKEN, Shelf())
         self.node.tenants["acme"] = self.acme
-        request = KeyRequest(name="k", scopes=["read", "call", "register", "events"], tenant="acme")
+        request = KeyRequest(name="k", scopes=["read", "call", "register", "events", "message", "state"], tenant="acme")
         self.secret = self.access.add_key(request).secret
         self.app: Api = build(self.node, access=self.access, **options)
 
@@ -38,6 +38,17 @@ class House:
         return await ask_app(self.app, method, path, body, query=query.encode(), headers=sent)
 
 
+#: What belongs to the mesh in the node's name, and what of it a tenant does with its own agents.
+SHARED = tuple(
+    f"/api/v1/{name}" for name in ("messages", "inbox", "groups", "topics", "cloudevents", "presence", "state", "locks")
+)
+OWN = {
+    ("POST", "/api/v1/messages"): ("/api/v1/messages", b'{"to":"echo","text":"hi","sender":"echo"}'),
+    ("GET", "/api/v1/inbox/{agent}"): ("/api/v1/inbox/echo", None),
+    ("POST", "/api/v1/inbox/{agent}/ack"): ("/api/v1/inbox/echo/ack", b'{"message_ids":["x"]}'),
+}
+
+
 @pytest.mark.parametrize(
     "row", [r for r in ROWS if r.scope and r.stream != "always"], ids=lambda r: f"{r.method} {r.path}"
 )
@@ -46,13 +57,39 @@ async def test_every_route_serves_a_tenants_key_from_its_own_view_or_not_at_all(
     await house.acme.append(event(1))
     house.acme.known["nine"] = house.acme.known["echo"]
     await house.acme.call(CallRequest(to="echo", text="x", task_id="t" * 32))
-    target, body = GOOD[row.method, row.path]
+    house.node.owners[AGENT] = "acme"
+    house.node.mail.known.add(AGENT)
+    target, body = OWN.get((row.method, row.path)) or GOOD[row.method, row.path]
     answer = await house.ask(row.method, target, body or b"")
     if row.scope == "admin":
         assert answer.problem().code == "refused.scope"
+    elif row.path.startswith(SHARED) and (row.method, row.path) not in OWN:
+        assert (answer.problem().status, answer.problem().code) == (403, "refused.tenant")
     else:
         assert answer.status == 200, answer
     assert [asked for asked in house.node.asked if asked[0] != "for_tenant"] == []
+
+
+async def test_a_tenant_sends_and_reads_as_its_own_agents_only() -> None:
+    house = House()
+    house.node.mail.known.add(AGENT)
+    for method, target, body, code in (
+        ("POST", "/api/v1/messages", b'{"to":"echo","text":"x"}', "mail.sender"),
+        ("POST", "/api/v1/messages", b'{"to":"*","text":"x","sender":"echo"}', "refused.tenant"),
+        ("POST", "/api/v1/messages", b'{"to":"group:team","text":"x","sender":"echo"}', "refused.tenant"),
+        ("POST", "/api/v1/messages", b'{"to":"echo","text":"x","sender":"echo"}', "not_found.agent"),
+        ("GET", "/api/v1/inbox/echo", b"", "not_found.agent"),
+        ("GET", "/api/v1/inbox/-", b"", "mail.sender"),
+    ):
+        # "echo" is the operator's, who only shares it.
+        assert (await house.ask(method, target, body)).problem().code == code
+    house.node.owners[AGENT] = "acme"
+    body = b'{"to":"nobody","text":"x","sender":"echo"}'
+    assert (await house.ask("POST", "/api/v1/messages", body)).problem().code == "not_found.agent"
+    assert house.node.mail.requests == []
+    body = b'{"to":"echo","text":"x","sender":"echo"}'
+    assert (await house.ask("POST", "/api/v1/messages", body)).status == 200
+    assert [(one.sender, one.to) for one in house.node.mail.requests] == [(AGENT, AGENT)]
 
 
 async def test_a_key_of_a_tenant_that_is_gone_opens_nothing() -> None:

@@ -164,7 +164,7 @@ def test_with_json_an_error_is_one_object_on_stderr(say: Callable[..., Said], ar
 
 @pytest.mark.parametrize(
     ("args", "near"),
-    [(["disover"], "discover"), (["stat"], "status"), (["traec", "last"], "trace"), (["demmo"], "demo")],
+    [(["disover"], "discover"), (["statu"], "status"), (["traec", "last"], "trace"), (["demmo"], "demo")],
 )
 def test_an_unknown_verb_names_the_near_one(say: Callable[..., Said], args: list[str], near: str) -> None:
     said = say(*args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,6 +17,8 @@ pytestmark = pytest.mark.e2e
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MESH_AGENTS = {"echo.py": "echo", "calc.py": "calc", "reviewer.py": "reviewer", "hello.py": "hello"}
+#: Run by the last test, since it talks to another one of itself.
+CHAT = "chat.py"
 STRANGERS = {"plain_http.py": "shouter", "a2a_server.py": "backwards"}
 
 
@@ -52,7 +55,7 @@ def call(daemon: Daemon, to: str, **fields: Any) -> dict[str, Any]:
 
 def test_every_example_is_run_here_and_short() -> None:
     files = {path.name for path in EXAMPLES.glob("*.py")}
-    assert files == set(MESH_AGENTS) | set(STRANGERS)
+    assert files == {*MESH_AGENTS, *STRANGERS, CHAT}
     assert all(len((EXAMPLES / file).read_text("utf-8").splitlines()) <= 40 for file in files)
 
 
@@ -98,3 +101,18 @@ def test_an_example_that_ends_is_withdrawn(daemon: Daemon, tmp_path: Path) -> No
     with script([sys.executable, str(file)], env=daemon.env):
         wait_until(lambda: sees_agent(daemon, "brief"), "brief to be healthy")
     assert not sees_agent(daemon, "brief")
+
+
+def test_two_that_chat_answer_each_other_publish_and_count(daemon: Daemon) -> None:
+    chat = [sys.executable, str(EXAMPLES / CHAT)]
+    daemon.ask("PUT", "/api/v1/topics", {"name": "chats", "subjects": ["chat.>"]})
+    with script([*chat, "bob"], env=daemon.env) as bob:
+        wait_until(lambda: sees_agent(daemon, "bob"), "bob to be registered")
+        amy = subprocess.run(
+            [*chat, "amy", "bob", "hello"], env=daemon.env, capture_output=True, text=True, timeout=60, check=True
+        )
+        assert amy.stdout.startswith("bob: hello to you, too (")
+        assert bob.stdout is not None
+        assert bob.stdout.readline() == "amy: hello (1 said)\n"
+    assert daemon.get("/api/v1/state/chat/said")["value"] == 2
+    assert daemon.get("/api/v1/topics")["topics"][0]["next"] == 3

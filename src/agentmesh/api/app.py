@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -27,10 +28,12 @@ from agentmesh.api.backend import Backend, Registries
 from agentmesh.api.console.names import cookie_name
 from agentmesh.api.endpoint import Endpoint
 from agentmesh.api.guard import RIGHTS, Guard
+from agentmesh.api.limited import view_of
 from agentmesh.api.metrics import METRICS_PATH
 from agentmesh.api.routes import ROWS
+from agentmesh.api.scopes import Rights
 from agentmesh.api.sse import HEARTBEAT_S, STREAMS_MAX, Streams
-from agentmesh.api.table import Site
+from agentmesh.api.table import Ask, Site
 from agentmesh.errors import MeshError, RecordNotFound, Unauthorized, UsageError
 from agentmesh.sdk.types import ConfigView
 
@@ -40,6 +43,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("agentmesh.api")
 
 CALLS_PATH = "/api/v1/calls"
+SOCKET_PATH = "/api/v1/ws"
+#: Below them a segment may hold a "/" that its client wrote as "%2F": names of keys and locks are like paths.
+NAMED_PREFIXES = ("/api/v1/state/", "/api/v1/locks/")
+_SLASH = re.compile("%2f", re.IGNORECASE)
 #: Paths whose rows say what scope they need; what else is not public is the operator's.
 SCOPED_PREFIX = "/api/v1/"
 #: Paths of the A2A edge, which judges rights itself; without a credential while it is open.
@@ -179,7 +186,24 @@ class Api:
         assert site.access.sessions is not None
         return ConsoleSite(site.node, site.access.sessions, site.port_of, self._console_folder)
 
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Loaded with the first socket, as the console in ``Guard``.
+        from agentmesh.api.sockets import serve_socket
+
+        rights: Rights = scope[RIGHTS]
+        try:
+            if scope["path"] != SOCKET_PATH:
+                raise RecordNotFound(f"there is no socket at {scope['path'][:200]}", code="http.not_found")
+            rights.require("message")
+            ask = Ask(self._site, rights, view_of(self._site.node, rights), {}, {}, None)
+            await serve_socket(ask, self.streams, scope, receive, send)
+        except MeshError as error:
+            await problems.refuse_socket(send, error)
+
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+            return
         if scope["type"] == "http" and scope["path"] == CALLS_PATH and scope["method"] == "POST":
             await self._calls(scope, receive, send)
             return
@@ -202,6 +226,8 @@ class Api:
             # Starlette would fall over it; RFC 3986 allows ASCII only.
             await problems.send_problem(send, UsageError("the query string is not ASCII", code="query.invalid"))
             return
+        if scope["path"].startswith(NAMED_PREFIXES):
+            scope["path"] = whole_segments(scope)
         try:
             await self._inner(scope, receive, send)
         except Exception:  # noqa: BLE001 - the HTTP edge
@@ -211,6 +237,15 @@ class Api:
 
 def _no_config() -> ConfigView:
     return ConfigView(settings=[], count=0, digest="")
+
+
+def whole_segments(scope: Scope) -> str:
+    """Return the path of a request in which every "%2F" is still one, so that a segment stays a segment."""
+    raw: bytes = scope.get("raw_path") or b""
+    text = raw.decode("latin-1")
+    if _SLASH.search(text) is None:
+        return scope["path"]
+    return "%2F".join(unquote(part) for part in _SLASH.split(text))
 
 
 def _is_door(path: str) -> bool:

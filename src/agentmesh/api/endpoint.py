@@ -5,6 +5,7 @@ This is one of the three places where ``except Exception`` is right: a bug here 
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Any
 from urllib.parse import parse_qsl
@@ -117,6 +118,7 @@ class Endpoint:
             streams=streams,
             client=scope.get("client"),
             server=scope.get("server"),
+            gone=functools.partial(_gone, receive),
         )
 
 
@@ -165,6 +167,12 @@ def _parse_value(param: Param, text: str) -> str | int | bool:
             f"query parameter {param.name!r} has at most {param.chars_max} characters", code="query.invalid"
         )
     return text
+
+
+async def _gone(receive: Receive) -> None:
+    """Return when the client has gone away. The body must have been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _accepts_events(scope: Scope) -> bool:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentmesh.api.access import KEY_PREFIX, Access
-from agentmesh.api.problems import send_problem
+from agentmesh.api.problems import refuse_socket, send_problem
 from agentmesh.api.scopes import ANONYMOUS, BY_TOKEN, OPERATOR, Rights
 from agentmesh.api.sse import Progress
 from agentmesh.api.tokens import PRESENTED, presented_in, refuse_for_tenant
@@ -66,10 +66,10 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if scope["type"] != "http":
-            # A websocket handshake that is not accepted is answered with 403 by the server.
-            await send({"type": "websocket.close", "code": 1008})
+        is_socket = scope["type"] == "websocket"
+        if not is_socket and scope["type"] != "http":
             return
+        refuse = refuse_socket if is_socket else send_problem
         host: bytes | None = None
         origin: bytes | None = None
         credentials: bytes | None = None
@@ -88,24 +88,29 @@ class Guard:
             elif name == b"origin":
                 origin, origins = value, origins + 1
         if hosts != 1 or host is None or not self._host_is_ours(host):
-            await send_problem(send, _refused_host(), status=403)
+            await refuse(send, _refused_host(), status=403)
             return
         if origins and (origins > 1 or origin is None or not _ORIGIN.fullmatch(origin)):
-            await send_problem(send, _refused_origin(), status=403)
+            await refuse(send, _refused_origin(), status=403)
             return
         try:
             if scope["query_string"]:
                 _refuse_secret_in(scope["query_string"])
-            rights = self._rights(credentials, given, proofs, scope, host)
+            if is_socket and credentials is None:
+                # A browser sends its cookie along with any socket that a page opens: it opens none here.
+                raise _no_token()
+            rights = self._rights(credentials, given, [] if is_socket else proofs, scope, host)
             if tenant is not None:
                 rights = _as_tenant(rights, tenant)
             if PRESENTED in scope:
                 refuse_for_tenant(rights)
         except MeshError as error:  # Unauthorized, but for sessions that cannot be read
-            await send_problem(send, error)
+            await refuse(send, error)
             return
         scope[RIGHTS] = rights
-        if rights is OPERATOR or rights is ANONYMOUS or rights is BY_TOKEN:
+        if is_socket:
+            await self._socket_while_good(rights, scope, receive, send)
+        elif rights is OPERATOR or rights is ANONYMOUS or rights is BY_TOKEN:
             await self._app(scope, receive, send)
         else:
             await self._while_good(rights, scope, receive, send)
@@ -164,6 +169,15 @@ class Guard:
                     raise
         scope[PRESENTED] = presented_in(scope, proofs, value.strip().decode("latin-1") if is_bound else "")
         return rights
+
+    async def _socket_while_good(self, rights: Rights, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a WebSocket for as long as its credential is good."""
+        with self._access.lasting(rights) as clock:
+            try:
+                async with clock:
+                    await self._app(scope, receive, send)
+            except TimeoutError:
+                await send({"type": "websocket.close", "code": 1008, "reason": f"{rights.who} is good no more"})
 
     async def _while_good(self, rights: Rights, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request for as long as its credential is good: a stream ends when the key is revoked."""

@@ -30,7 +30,6 @@ from agentmesh.wire.message_views import (
     TopicView,
 )
 from agentmesh.wire.state_views import (
-    KeyList,
     LevelName,
     LockList,
     LockRequest,
@@ -38,6 +37,7 @@ from agentmesh.wire.state_views import (
     SpaceList,
     StateChange,
     StateHistory,
+    StateKeys,
     StateView,
 )
 
@@ -177,7 +177,7 @@ class State(Protocol):
         """Return the spaces of which this node has a replica."""
         ...
 
-    async def keys(self, space: str, prefix: str, limit: int) -> KeyList:
+    async def keys(self, space: str, prefix: str, limit: int) -> StateKeys:
         """Return keys of a space, in order."""
         ...
 

@@ -96,6 +96,15 @@ async def send_problem(
     await send_prepared(send, problem, [(name.encode(), value.encode()) for name, value in headers.items()])
 
 
+async def refuse_socket(send: Send, error: MeshError, *, status: int | None = None) -> None:
+    """Answer the handshake of a WebSocket with a problem in place of accepting it."""
+    problem = problem_of(error, status=status)
+    headers = [(b"content-type", CONTENT_TYPE), (b"cache-control", b"no-store")]
+    headers += [(name.encode(), value.encode()) for name, value in headers_of(error, problem.status).items()]
+    await send({"type": "websocket.http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": encode_problem(problem)})
+
+
 async def send_prepared(send: Send, problem: Problem, headers: list[tuple[bytes, bytes]]) -> None:
     """Answer with a problem that is already described."""
     body = encode_problem(problem)

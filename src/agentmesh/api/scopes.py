@@ -1,9 +1,11 @@
-"""What a program may do here. A scope is one of five words; ``call`` may name one agent: ``call:summarize``.
+"""What a program may do here. A scope is one of seven words; ``call`` may name one agent: ``call:summarize``.
 
     read      see agents, runs, traces, receipts and the state of the node
     call      call agents, and cancel what was called; ``call:AGENT`` only that agent
     register  bring agents in, take them out, and call in their name
     events    store events and follow the event log
+    message   send and read messages of this node and its agents, publish and subscribe
+    state     read and change shared state, take locks
     admin     everything: the node itself, its peers and who may use it
 
 There are no patterns: a scope names what it names, and whatever cannot be read is refused.
@@ -18,19 +20,33 @@ from typing import Literal
 from agentmesh.errors import DecodeError, Unauthorized, UsageError
 from agentmesh.ids import is_name, parse_agent_id
 
-ScopeName = Literal["", "read", "call", "register", "events", "admin"]
+ScopeName = Literal["", "read", "call", "register", "events", "message", "state", "admin"]
 #: Each scope and what it opens, for people.
 SCOPES: dict[str, str] = {
     "read": "see agents, runs, traces, receipts and the state of the node",
     "call": "call agents, and cancel what was called; call:AGENT only that agent",
     "register": "bring agents in, take them out, and call in their name",
     "events": "store events and follow the event log",
+    "message": "send and read messages of this node and its agents, publish and subscribe",
+    "state": "read and change shared state, take locks",
     "admin": "everything: the node itself, its peers and who may use it",
 }
 #: Most scopes of one key.
 SCOPES_MAX = 64
 #: Codes of refusals where the credential is good but does not reach so far: HTTP 403, not 401.
-FORBIDDEN = frozenset({"policy.denied", "policy.out", "refused.origin", "refused.scope", "refused.tenant"})
+FORBIDDEN = frozenset(
+    {
+        "group.owner",
+        "policy.denied",
+        "policy.out",
+        "refused.origin",
+        "refused.scope",
+        "refused.tenant",
+        "topic.foreign",
+        "topic.publish",
+        "topic.subscribe",
+    }
+)
 #: Begins ``Rights.key`` of a session of the console; no API key can be named so.
 SESSION_PREFIX = "console:"
 

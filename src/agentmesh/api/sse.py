@@ -9,8 +9,10 @@ dropped after ``SEND_TIMEOUT_S``; it resumes with ``Last-Event-ID``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import TypeVar
 
 import anyio
 import msgspec
@@ -20,6 +22,7 @@ from agentmesh.api.backend import Call
 from agentmesh.api.problems import encode_problem, problem_of, send_prepared, send_problem, unexpected
 from agentmesh.api.table import Download, EventStream
 from agentmesh.errors import Busy, Closed, MeshError
+from agentmesh.net.tasks import TaskScope
 from agentmesh.sdk.types import DiscoverView
 from agentmesh.wire.event import EventV1, encode_json
 
@@ -33,7 +36,11 @@ STREAMS_MAX = 512
 #: Longest wait for a call to be given up after its client went away.
 CLOSE_TIMEOUT_S = 10.0
 
+#: Turns of the loop that a subscription gets to begin, and to be refused as a whole answer, before its stream opens.
+_STEPS_TO_BEGIN = 3
+
 _encode = msgspec.json.Encoder().encode
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 def event_frame(event: EventV1) -> bytes:
@@ -66,6 +73,54 @@ def stream_of_log(events: AsyncIterator[EventV1]) -> EventStream:
 def stream_of_answers(answers: AsyncGenerator[DiscoverView]) -> EventStream:
     """Return the stream of one query: a frame ``answer`` for each change of the list; it ends with them or ``problem``."""
     return EventStream(_answer_frames(answers), answers.aclose)
+
+
+def item_frame(kind: str, item: msgspec.Struct, number: int = 0) -> bytes:
+    """Return a struct as a frame; with ``id`` where its stream can be resumed after it."""
+    head = f"id: {number}\nevent: {kind}\ndata: " if number else f"event: {kind}\ndata: "
+    return head.encode() + _encode(item) + b"\n\n"
+
+
+async def stream_of_items(items: AsyncGenerator[S], frame: Callable[[S], bytes]) -> EventStream:
+    """Return the stream of what a subscription yields; it ends with it or ``problem``.
+
+    The subscription begins before this returns, so that a client that sees the stream open misses nothing from then on.
+
+    Raises:
+        MeshError: the subscription was refused at once.
+    """
+    scope = TaskScope("api-stream", tasks_max=1)
+
+    async def begin() -> S | None:
+        return await anext(items, None)
+
+    async def close() -> None:
+        await scope.aclose()
+        await items.aclose()
+
+    first = scope.spawn(begin(), "first", quiet=True)
+    for _ in range(_STEPS_TO_BEGIN):
+        await asyncio.sleep(0)
+    if first.done() and (failure := first.exception()) is not None:
+        await close()
+        raise failure
+    return EventStream(_item_frames(first, items, frame), close)
+
+
+async def _item_frames(
+    first: asyncio.Task[S | None], items: AsyncGenerator[S], frame: Callable[[S], bytes]
+) -> AsyncGenerator[bytes]:
+    try:
+        yield b"retry: 1000\n\n"
+        item = await first
+        while item is not None:
+            yield frame(item)
+            item = await anext(items, None)
+    except MeshError as error:
+        yield problem_frame(error)
+    except Exception:  # noqa: BLE001 - the HTTP edge: headers are out, so a bug is told inside the stream
+        _log.exception("a subscription failed")
+        yield problem_frame(None)
 
 
 async def _answer_frames(answers: AsyncGenerator[DiscoverView]) -> AsyncGenerator[bytes]:
@@ -134,6 +189,17 @@ class Streams:
         self._ended = True
         for clock in self._open:
             clock.reschedule(asyncio.get_running_loop().time())
+
+    @contextlib.asynccontextmanager
+    async def lasting(self) -> AsyncGenerator[None]:
+        """Count what goes on in the body as an open stream; ``end_all`` ends it with TimeoutError."""
+        clock = asyncio.timeout(0 if self._ended else None)
+        self._open.append(clock)
+        try:
+            async with clock:
+                yield
+        finally:
+            self._open.remove(clock)
 
     async def respond(self, stream: EventStream, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the frames until they end, the client goes away or takes nothing for too long, or ``end_all``."""

@@ -80,8 +80,14 @@ class Ask:
     #: Both ends of the connection, if the server tells.
     client: tuple[str, int] | None = None
     server: tuple[str, int] | None = None
+    #: Returns when the client has gone away; for routes that wait long.
+    gone: Callable[[], Awaitable[None]] | None = None
     #: Run after the answer is out.
     afterwards: Callable[[], None] | None = None
+
+    def named(self, part: str) -> str:
+        """Return a name from the path with the slashes that are part of it (``app.whole_segments``)."""
+        return self.path[part].replace("%2F", "/")
 
 
 @dataclass(slots=True)
@@ -126,7 +132,7 @@ class RouteRow:
         description: More lines, for the API description.
     """
 
-    method: Literal["GET", "POST", "DELETE"]
+    method: Literal["GET", "POST", "PUT", "DELETE"]
     path: str
     handler: Handler
     summary: str

@@ -27,7 +27,7 @@ class VerbRow(NamedTuple):
     module: str = ""
 
 
-_NODE, _AGENTS, _CALLS, _HELP = "This node", "Agents", "Calls", "Help"
+_NODE, _AGENTS, _CALLS, _TOGETHER, _HELP = "This node", "Agents", "Calls", "Messages and shared state", "Help"
 
 VERBS: tuple[VerbRow, ...] = (
     VerbRow("up", _NODE, "Start this machine's node in the background; nothing happens if it runs."),
@@ -63,6 +63,14 @@ VERBS: tuple[VerbRow, ...] = (
     VerbRow("audit", _CALLS, "Show, verify, export and prove what this node wrote down."),
     VerbRow("policy", _CALLS, "Show, explain and check who may call what."),
     VerbRow("grant", _CALLS, "Let an agent act in your name, within bounds."),
+    VerbRow("send", _TOGETHER, "Send a message; it is kept until it is delivered."),
+    VerbRow("inbox", _TOGETHER, "Read what came for an agent here; --dead for what was given up."),
+    VerbRow("group", _TOGETHER, "Groups of agents: who gets a message together."),
+    VerbRow("pub", _TOGETHER, "Publish to all who follow a subject."),
+    VerbRow("sub", _TOGETHER, "Follow what is published."),
+    VerbRow("topic", _TOGETHER, "Durable topics: make, list, remove; who may use which."),
+    VerbRow("state", _TOGETHER, "Read and change state that agents share."),
+    VerbRow("lock", _TOGETHER, "Hold a lock while a command runs: agentmesh lock NAME -- COMMAND."),
     VerbRow("demo", _HELP, "Try it: two nodes and three toy agents on this machine, no API key."),
     VerbRow("doctor", _HELP, "Check this installation; each finding names the next command."),
     VerbRow("cheat", _HELP, "Print a one-page cheat sheet."),

@@ -10,10 +10,12 @@ None. The stand-ins are gone once uvicorn is loaded, so whoever else wants these
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 import types
 from collections.abc import Generator
+from typing import Any
 
 from starlette.types import ASGIApp
 
@@ -39,6 +41,8 @@ if _stub is not None:
     # Others (sse-starlette) take the server class from here.
     _stub.__dict__["Server"] = uvicorn.__dict__["Server"] = _UvicornServer
 
+#: Largest frame of a WebSocket: a batch of messages.
+SOCKET_FRAME_BYTES_MAX = 8 * 1024 * 1024
 #: How long running requests get to end once the daemon was asked to stop, seconds.
 _GRACE_S = 3
 #: Connections of partners at once, and how long an idle one is kept, seconds.
@@ -55,6 +59,13 @@ class Server(_UvicornServer):
         yield
 
 
+def socket_protocol(**given: Any) -> asyncio.Protocol:
+    """Return uvicorn's protocol for a WebSocket; its library loads with the first one."""
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+    return WebSocketsSansIOProtocol(**given)
+
+
 def make_server(app: ASGIApp) -> Server:
     """Return a server for the application; ``serve(sockets)`` runs it until ``should_exit`` is set."""
     return Server(
@@ -62,7 +73,9 @@ def make_server(app: ASGIApp) -> Server:
             app,  # pyright: ignore[reportArgumentType] both say ASGI, each with types of its own
             loop="none",
             http="httptools",
-            ws="none",
+            ws=socket_protocol,  # pyright: ignore[reportArgumentType] called as the class would be
+            ws_max_size=SOCKET_FRAME_BYTES_MAX,
+            ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,
             access_log=False,

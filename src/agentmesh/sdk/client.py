@@ -20,8 +20,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 from agentmesh.errors import Closed, MeshError, NoRoute, RunNotFound, StateError, UsageError
 from agentmesh.sdk import requests, sights
 from agentmesh.sdk.calling import CallOptions, call_request
+from agentmesh.sdk.carrier import Reader
+from agentmesh.sdk.messaging import Messaging
 from agentmesh.sdk.requests import Address, DiscoverOptions, Following, Request, RowFilters, RunFilters
 from agentmesh.sdk.sse import Frame, SseParser, decode_answer, decode_frame
+from agentmesh.sdk.state import SharedState
+from agentmesh.sdk.topics import Publishing
 from agentmesh.sdk.types import (
     AgentDetail,
     AgentView,
@@ -63,8 +67,8 @@ _CONNECTIONS_MAX = 1000
 _KEEPALIVE_S = 3.0
 
 
-class Mesh:
-    """Talk to the daemon beside this program.
+class Mesh(Messaging, Publishing, SharedState):
+    """Talk to the daemon beside this program; the bases send messages, publish, and share state.
 
     Args:
         home: Its home directory; default ``$AGENTMESH_HOME``, else the platform's.
@@ -81,6 +85,7 @@ class Mesh:
         self._address = Address(home, url, token)
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
+        self._readers: dict[int, Reader] = {}
 
     async def __aenter__(self) -> Mesh:
         """Return self; connections open with the first request."""
@@ -89,11 +94,13 @@ class Mesh:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
+        """Close; what an inbox or subscription handed out last is given back if its work failed."""
+        await self._end_readers(done=error is None)
         await self.aclose()
 
     async def aclose(self) -> None:
         """Close every connection; streams still open end. Idempotent."""
+        await self._end_readers(done=True)
         self._closed = True
         if self._session is not None:
             await self._session.close()
@@ -437,21 +444,36 @@ class Mesh:
                 yield decode_frame(frame)
 
     async def _frames(self, request: Request[Any]) -> AsyncGenerator[Frame]:
+        async with self._streaming(request) as frames:
+            async for frame in frames:
+                yield frame
+
+    @contextlib.asynccontextmanager
+    async def _streaming(self, request: Request[Any]) -> AsyncGenerator[AsyncIterator[Frame]]:
+        """Open a stream; a problem instead of one is raised."""
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=requests.STREAM_SILENCE_S)
-        parser = SseParser()
         try:
             async with self._open(request, timeout) as response:
                 if response.status != 200:
                     raise requests.error_of_problem(await _read(response), response.status)
-                async for piece in response.content.iter_any():
-                    for frame in parser.feed(piece):
-                        yield frame
+                yield _frames_of(response, timeout)
         except NoRoute as error:
             if error.code == "daemon.unreachable":
                 self._address.moved()
             raise
+
+    def _remember(self, reader: Reader) -> None:
+        self._readers[id(reader)] = reader
+
+    def _forget(self, reader: Reader) -> None:
+        self._readers.pop(id(reader), None)
+
+    async def _end_readers(self, *, done: bool) -> None:
+        for reader in list(self._readers.values()):
+            with contextlib.suppress(MeshError):
+                await reader.aclose(done=done)
 
     async def _cancel_quietly(self, task_id: str) -> None:
         """Cancel a task whose caller is gone. The cancel may overtake the call by a moment, so unknown is asked again."""
@@ -522,6 +544,21 @@ class CallStream:
                 else:
                     raise item
         raise Closed("the daemon ended the stream before the reply", code="daemon.closed", hint="agentmesh status")
+
+
+async def _frames_of(response: aiohttp.ClientResponse, timeout: aiohttp.ClientTimeout) -> AsyncGenerator[Frame]:
+    """Yield the frames of a stream. Raises Closed, Timeout: it broke off; LimitError: a frame is too large."""
+    import aiohttp
+
+    parser = SseParser()
+    try:
+        async for piece in response.content.iter_any():
+            for frame in parser.feed(piece):
+                yield frame
+    except TimeoutError as error:
+        raise requests.too_slow(timeout.sock_read or 0.0) from error
+    except (aiohttp.ClientError, ConnectionError) as error:
+        raise requests.broke_off(error) from error
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -174,46 +174,46 @@ def discover_request(query: str = "", **options: Unpack[DiscoverOptions]) -> Dis
 def discover(request: DiscoverRequest) -> Request[DiscoverView]:
     """Find agents that meet a need."""
     timeout_s = ANSWER_TIMEOUT_S + max(0, request.time_ms) / 1_000
-    return Request("POST", "/api/v1/discover", DiscoverView, _body(request, BODY_BYTES_MAX), timeout_s)
+    return Request("POST", "/api/v1/discover", DiscoverView, body_of(request, BODY_BYTES_MAX), timeout_s)
 
 
 def watch_discover(request: DiscoverRequest, *, watch: bool) -> Request[DiscoverView]:
     """Open the stream of answers to a search; with ``watch`` it goes on with every change."""
     path = "/api/v1/discover?watch=true" if watch else "/api/v1/discover"
     accept = {"Accept": "text/event-stream"}
-    return Request("POST", path, DiscoverView, _body(request, BODY_BYTES_MAX), headers=accept)
+    return Request("POST", path, DiscoverView, body_of(request, BODY_BYTES_MAX), headers=accept)
 
 
 def agent(ref: str) -> Request[AgentDetail]:
     """Ask for one agent."""
-    return Request("GET", f"/api/v1/agents/{_segment(ref)}", AgentDetail)
+    return Request("GET", f"/api/v1/agents/{segment(ref)}", AgentDetail)
 
 
 def register(request: RegisterRequest) -> Request[Registered]:
     """Register the agents behind a URL."""
-    return Request("POST", "/api/v1/agents", Registered, _body(request, BODY_BYTES_MAX))
+    return Request("POST", "/api/v1/agents", Registered, body_of(request, BODY_BYTES_MAX))
 
 
 def deregister(ref: str) -> Request[AgentView]:
     """Withdraw a local agent."""
-    return Request("DELETE", f"/api/v1/agents/{_segment(ref)}", AgentView)
+    return Request("DELETE", f"/api/v1/agents/{segment(ref)}", AgentView)
 
 
 def renew(agent_id: str) -> Request[Renewed]:
     """Keep an ephemeral agent alive."""
-    return Request("POST", f"/api/v1/agents/{_segment(agent_id)}/renew", Renewed)
+    return Request("POST", f"/api/v1/agents/{segment(agent_id)}/renew", Renewed)
 
 
 def call(request: CallRequest) -> Request[Reply]:
     """Call an agent and wait for the reply, or open the stream of its events."""
     # Without a deadline of its own the call has the node's, and the node always answers.
     timeout_s = (request.timeout_s or CALL_TIMEOUT_S_MAX) + CALL_MARGIN_S
-    return Request("POST", "/api/v1/calls", Reply, _body(request, CALL_BYTES_MAX), timeout_s)
+    return Request("POST", "/api/v1/calls", Reply, body_of(request, CALL_BYTES_MAX), timeout_s)
 
 
 def cancel(task_id: str) -> Request[CancelResult]:
     """Ask a task to stop."""
-    return Request("POST", f"/api/v1/tasks/{_segment(task_id)}/cancel", CancelResult)
+    return Request("POST", f"/api/v1/tasks/{segment(task_id)}/cancel", CancelResult)
 
 
 class RunFilters(TypedDict, total=False):
@@ -268,7 +268,7 @@ def runs(limit: int = 50, **filters: Unpack[RunFilters]) -> Request[RunList]:
 def rows(ref: str = "last", remote: bool = True, **filters: Unpack[RowFilters]) -> Request[TraceRows]:
     """Ask for a run as rows."""
     wanted = {"remote": "" if remote else "false", **_texts({**filters})}
-    return Request("GET", f"/api/v1/runs/{_segment(ref)}/rows" + _query(wanted), TraceRows)
+    return Request("GET", f"/api/v1/runs/{segment(ref)}/rows" + _query(wanted), TraceRows)
 
 
 def event(seq: int) -> Request[EventView]:
@@ -279,7 +279,7 @@ def event(seq: int) -> Request[EventView]:
 def trace(ref: str = "last", after: int = 0, remote: bool = True) -> Request[TraceView]:
     """Ask for a run."""
     wanted = {"after": str(after) if after else "", "remote": "" if remote else "false"}
-    return Request("GET", f"/api/v1/runs/{_segment(ref)}/events" + _query(wanted), TraceView)
+    return Request("GET", f"/api/v1/runs/{segment(ref)}/events" + _query(wanted), TraceView)
 
 
 def federation() -> Request[FederationView]:
@@ -294,12 +294,12 @@ def orders() -> Request[OrdersView]:
 
 def take_order(order: str) -> Request[OrderTaken]:
     """Hand over an order as its operator signed it."""
-    return Request("POST", "/api/v1/orders", OrderTaken, _body(OrderRequest(order=order), BODY_BYTES_MAX))
+    return Request("POST", "/api/v1/orders", OrderTaken, body_of(OrderRequest(order=order), BODY_BYTES_MAX))
 
 
 def receipts(ref: str = "last") -> Request[ReceiptList]:
     """Ask for the receipts of a run or task."""
-    return Request("GET", f"/api/v1/receipts/{_segment(ref)}", ReceiptList)
+    return Request("GET", f"/api/v1/receipts/{segment(ref)}", ReceiptList)
 
 
 def policy() -> Request[PolicyView]:
@@ -315,7 +315,7 @@ def explain_policy(caller: str, callee: str, skill: str = "", purpose: str = "")
 
 def trust(ref: str) -> Request[TrustView]:
     """Ask how far the node trusts an agent or node."""
-    return Request("GET", f"/api/v1/trust/{_segment(ref)}", TrustView)
+    return Request("GET", f"/api/v1/trust/{segment(ref)}", TrustView)
 
 
 def trust_list(*, tier: str = "", query: str = "", limit: int = 500) -> Request[TrustList]:
@@ -325,13 +325,13 @@ def trust_list(*, tier: str = "", query: str = "", limit: int = 500) -> Request[
 
 def report_abuse(ref: str, reason: str) -> Request[TrustView]:
     """Report abuse by an agent or node."""
-    body = _body(AbuseReport(reason=reason), BODY_BYTES_MAX)
-    return Request("POST", f"/api/v1/trust/{_segment(ref)}/reports", TrustView, body)
+    body = body_of(AbuseReport(reason=reason), BODY_BYTES_MAX)
+    return Request("POST", f"/api/v1/trust/{segment(ref)}/reports", TrustView, body)
 
 
 def store_events(events: list[EventV1]) -> Request[Stored]:
     """Store events durably."""
-    return Request("POST", "/api/v1/events", Stored, _body(EventsRequest(events=events), EVENTS_BYTES_MAX))
+    return Request("POST", "/api/v1/events", Stored, body_of(EventsRequest(events=events), EVENTS_BYTES_MAX))
 
 
 def peers() -> Request[PeerList]:
@@ -341,7 +341,7 @@ def peers() -> Request[PeerList]:
 
 def add_seeds(seeds: list[str]) -> Request[PeerList]:
     """Connect to further nodes."""
-    return Request("POST", "/api/v1/peers", PeerList, _body(SeedRequest(seeds=seeds), BODY_BYTES_MAX))
+    return Request("POST", "/api/v1/peers", PeerList, body_of(SeedRequest(seeds=seeds), BODY_BYTES_MAX))
 
 
 def keys() -> Request[KeyList]:
@@ -351,12 +351,12 @@ def keys() -> Request[KeyList]:
 
 def add_key(request: KeyRequest) -> Request[KeyMade]:
     """Make an API key."""
-    return Request("POST", "/api/v1/keys", KeyMade, _body(request, BODY_BYTES_MAX))
+    return Request("POST", "/api/v1/keys", KeyMade, body_of(request, BODY_BYTES_MAX))
 
 
 def revoke_key(name: str) -> Request[KeyView]:
     """Revoke an API key."""
-    return Request("DELETE", f"/api/v1/keys/{_segment(name)}", KeyView)
+    return Request("DELETE", f"/api/v1/keys/{segment(name)}", KeyView)
 
 
 def tenants() -> Request[TenantList]:
@@ -366,12 +366,12 @@ def tenants() -> Request[TenantList]:
 
 def save_tenant(request: TenantRequest) -> Request[TenantView]:
     """Make or change a tenant."""
-    return Request("POST", "/api/v1/tenants", TenantView, _body(request, BODY_BYTES_MAX))
+    return Request("POST", "/api/v1/tenants", TenantView, body_of(request, BODY_BYTES_MAX))
 
 
 def remove_tenant(name: str) -> Request[TenantView]:
     """Remove a tenant."""
-    return Request("DELETE", f"/api/v1/tenants/{_segment(name)}", TenantView)
+    return Request("DELETE", f"/api/v1/tenants/{segment(name)}", TenantView)
 
 
 def bridges() -> Request[BridgeList]:
@@ -381,7 +381,7 @@ def bridges() -> Request[BridgeList]:
 
 def add_bridge(url: str) -> Request[BridgeChange]:
     """Open a bridge."""
-    return Request("POST", "/api/v1/bridges", BridgeChange, _body(BridgeRequest(url=url), BODY_BYTES_MAX))
+    return Request("POST", "/api/v1/bridges", BridgeChange, body_of(BridgeRequest(url=url), BODY_BYTES_MAX))
 
 
 def remove_bridge(url: str) -> Request[BridgeChange]:
@@ -391,7 +391,7 @@ def remove_bridge(url: str) -> Request[BridgeChange]:
 
 def import_agents(request: ImportRequest) -> Request[ImportView]:
     """Import agents."""
-    return Request("POST", "/api/v1/import", ImportView, _body(request, BODY_BYTES_MAX), IMPORT_TIMEOUT_S)
+    return Request("POST", "/api/v1/import", ImportView, body_of(request, BODY_BYTES_MAX), IMPORT_TIMEOUT_S)
 
 
 def net() -> Request[NetView]:
@@ -401,7 +401,7 @@ def net() -> Request[NetView]:
 
 def grant(request: GrantRequest) -> Request[GrantView]:
     """``POST /api/v1/grants``."""
-    return Request("POST", "/api/v1/grants", GrantView, _body(request, BODY_BYTES_MAX))
+    return Request("POST", "/api/v1/grants", GrantView, body_of(request, BODY_BYTES_MAX))
 
 
 def shutdown() -> Request[ShutdownView]:
@@ -564,13 +564,14 @@ def _query(wanted: dict[str, str]) -> str:
     return "?" + urlencode(given) if given else ""
 
 
-def _segment(ref: str) -> str:
+def segment(ref: str) -> str:
+    """Return a name or id as one segment of a path. Raises UsageError: it is none."""
     if not ref or ref in (".", ".."):
         raise UsageError(f"{ref!r} is no name or id", code="usage.ref")
     return quote(ref, safe="")
 
 
-def _body(value: msgspec.Struct, bytes_max: int) -> bytes:
+def body_of(value: msgspec.Struct, bytes_max: int) -> bytes:
     """Encode a body; raise UsageError for what is not JSON and LimitError for what no node would take."""
     try:
         body = msgspec.json.encode(value)

@@ -23,6 +23,8 @@ from agentmesh.sdk import requests, sights
 from agentmesh.sdk.calling import CallOptions, call_request
 from agentmesh.sdk.requests import Address, DiscoverOptions, Following, Request, RowFilters, RunFilters
 from agentmesh.sdk.sse import Frame, SseParser, decode_answer, decode_frame
+from agentmesh.sdk.sync_messaging import SyncMessaging, SyncReader
+from agentmesh.sdk.sync_state import SyncSharedState
 from agentmesh.sdk.types import (
     AgentDetail,
     AgentView,
@@ -68,13 +70,14 @@ from agentmesh.wire.event import EventV1
 T = TypeVar("T")
 
 
-class SyncMesh:
+class SyncMesh(SyncMessaging, SyncSharedState):
     """Talk to the daemon beside this program, blocking. Arguments and errors as in ``sdk.client.Mesh``."""
 
     def __init__(
         self, home: str | PathLike[str] | None = None, url: str | None = None, token: str | None = None
     ) -> None:
         self._address = Address(home, url, token)
+        self._readers: dict[int, SyncReader] = {}
 
     def __enter__(self) -> SyncMesh:
         """Return self."""
@@ -83,11 +86,12 @@ class SyncMesh:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
-        self.close()
+        """Close; what an inbox or subscription handed out last is given back if its work failed."""
+        self._end_readers(done=error is None)
 
     def close(self) -> None:
-        """Do nothing: no connection outlives its request. Here so that both clients are used alike."""
+        """Settle what readers were handed last and end their streams; no other connection outlives its request."""
+        self._end_readers(done=True)
 
     def call(
         self,
@@ -400,17 +404,32 @@ class SyncMesh:
                 yield decode_frame(frame)
 
     def _frames(self, request: Request[Any]) -> Generator[Frame]:
-        parser = SseParser()
+        with self._streaming(request) as frames:
+            yield from frames
+
+    @contextlib.contextmanager
+    def _streaming(self, request: Request[Any]) -> Generator[Iterator[Frame]]:
+        """Open a stream; a problem instead of one is raised."""
         try:
             with self._open(request, requests.STREAM_SILENCE_S) as response:
                 if response.status != 200:
                     raise requests.error_of_problem(_read(response), response.status)
-                while piece := response.read1(65536):
-                    yield from parser.feed(piece)
+                yield _frames_of(response)
         except NoRoute as error:
             if error.code == "daemon.unreachable":
                 self._address.moved()
             raise
+
+    def _remember(self, reader: SyncReader) -> None:
+        self._readers[id(reader)] = reader
+
+    def _forget(self, reader: SyncReader) -> None:
+        self._readers.pop(id(reader), None)
+
+    def _end_readers(self, *, done: bool) -> None:
+        for reader in list(self._readers.values()):
+            with contextlib.suppress(MeshError):
+                reader.close(done=done)
 
     def _cancel_quietly(self, task_id: str) -> None:
         """Cancel a task whose caller is gone. The cancel may overtake the call by a moment, so unknown is asked again."""
@@ -493,6 +512,21 @@ def _connection(base: str, timeout_s: float) -> HTTPConnection:
         return HTTPConnection(parts.hostname, parts.port or 80, timeout=timeout_s)
     except ValueError as error:
         raise UsageError(f"{base!r} is no URL of a daemon: {error}", code="usage.url") from error
+
+
+def _frames_of(response: HTTPResponse) -> Generator[Frame]:
+    """Yield the frames of a stream. Raises Closed, Timeout: it broke off; LimitError: a frame is too large."""
+    parser = SseParser()
+    while True:
+        try:
+            piece = response.read1(65536)
+        except TimeoutError as error:
+            raise requests.too_slow(requests.STREAM_SILENCE_S) from error
+        except (HTTPException, OSError) as error:
+            raise requests.broke_off(error) from error
+        if not piece:
+            return
+        yield from parser.feed(piece)
 
 
 def _read(response: HTTPResponse) -> bytes:

@@ -127,7 +127,7 @@ class SpaceList(msgspec.Struct, kw_only=True):
     engine: str = ""
 
 
-class KeyList(msgspec.Struct, kw_only=True):
+class StateKeys(msgspec.Struct, kw_only=True):
     """``GET /api/v1/state/{space}``: its keys in order."""
 
     space: str

@@ -28,3 +28,12 @@ async def test_a_call_to_a_mailbox_is_refused_with_what_to_do_instead() -> None:
 async def test_another_url_is_no_mailbox() -> None:
     with pytest.raises(UsageError):
         await MailboxAdapter().discover("http://127.0.0.1:1/")
+
+
+async def test_the_url_names_what_others_find_it_by() -> None:
+    (one,) = await MailboxAdapter().discover("mailbox:amy?skill=plan&skill=code%20review&skill=messages")
+    assert one.name == "amy"
+    assert [skill["id"] for skill in one.skills] == ["messages", "plan", "code review"]
+    for url in ("mailbox:amy?skill=", "mailbox:amy?sk=x", "mailbox:amy?skill=%00", "mailbox:a?" + "skill=a&" * 40):
+        with pytest.raises(UsageError):
+            await MailboxAdapter().discover(url)

@@ -161,12 +161,16 @@ def text_of(result: Any) -> str:
     return "\n".join(block.text for block in result.content)
 
 
-async def test_six_tools_are_offered_with_annotations_and_schemas(client: Client) -> None:
+async def test_twelve_tools_are_offered_with_annotations_and_schemas(client: Client) -> None:
     tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-    assert set(tools) == {"discover", "describe", "call", "task_get", "task_cancel", "trace"}
+    assert set(tools) == {
+        "discover", "describe", "call", "task_get", "task_cancel", "trace",
+        "send_message", "read_inbox", "publish", "state_get", "state_set", "lock",
+    }  # fmt: skip
     assert {name for name, tool in tools.items() if tool.annotations.read_only_hint} == {  # type: ignore[union-attr]
         "discover",
         "describe",
+        "state_get",
         "task_get",
         "trace",
     }

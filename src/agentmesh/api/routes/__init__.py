@@ -12,10 +12,14 @@ from agentmesh.api.routes import (
     discover,
     federation,
     keys,
+    locks,
+    messages,
     orders,
     policy,
     runs,
+    state,
     tenants,
+    topics,
     topology,
     trust,
 )
@@ -37,4 +41,8 @@ ROWS: tuple[RouteRow, ...] = (
     *tenants.ROWS,
     *bridges.ROWS,
     *console.ROWS,
+    *messages.ROWS,
+    *topics.ROWS,
+    *state.ROWS,
+    *locks.ROWS,
 )

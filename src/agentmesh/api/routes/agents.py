@@ -70,9 +70,9 @@ async def show_agent(ask: Ask) -> AgentDetail:
 async def register_agent(ask: Ask) -> Registered:
     """Answer ``POST /api/v1/agents``."""
     request: RegisterRequest = ask.body
-    if not request.url.startswith(("http://", "https://")) or len(request.url) > 2000:
+    if not request.url.startswith(("http://", "https://", "mailbox:")) or len(request.url) > 2000:
         raise UsageError(
-            "'url' is where the agent answers, http:// or https://",
+            "'url' is where the agent answers, http:// or https://, or mailbox:NAME for one that only reads messages",
             code="register.url",
             hint="agentmesh register http://127.0.0.1:9000",
         )

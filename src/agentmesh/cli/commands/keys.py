@@ -26,7 +26,11 @@ def add(
     name: _Name,
     scope: Annotated[
         list[str] | None,
-        typer.Option("--scope", "-s", help="read, call, call:AGENT, register, events or admin; repeat it for several."),
+        typer.Option(
+            "--scope",
+            "-s",
+            help="read, call, call:AGENT, register, events, message, state or admin; repeat it for several.",
+        ),
     ] = None,
     expires: Annotated[
         str, typer.Option("--expires", help="When it ends, such as 12h or 30d; never if left out.")
@@ -49,7 +53,7 @@ def add(
         raise UsageError(
             "a key needs at least one scope",
             code="keys.scope",
-            hint=f"agentmesh keys add {name} --scope read   (also: call, call:AGENT, register, events, admin)",
+            hint=f"agentmesh keys add {name} --scope read   (also: call, call:AGENT, register, events, message, state, admin)",
         )
     request = KeyRequest(name=name, scopes=scope, expires_s=seconds_in(expires) if expires else None, tenant=tenant)
     with connect(out) as mesh:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from agentmesh.cli import i18n
 from agentmesh.cli.connect import agent_names, short_run
+from agentmesh.cli.given import payload
 from agentmesh.cli.output import Output, clip, printable
 from agentmesh.cli.verb import single
 from agentmesh.core.balance.config import STRATEGIES, Strategy
-from agentmesh.errors import EXIT_INTERRUPTED, LimitError, MeshError, UsageError
+from agentmesh.errors import EXIT_INTERRUPTED, MeshError, UsageError
 
 if TYPE_CHECKING:
     from agentmesh.sdk.sync import SyncCallStream, SyncMesh
     from agentmesh.wire.event import EventV1
     from agentmesh.wire.views import CallRequest
 
-INPUT_BYTES_MAX = 8 * 1024 * 1024
 HEDGE_MS_MAX = 600_000
 _DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s)", re.ASCII)
 
@@ -79,7 +77,7 @@ def run(
 
     if not to:
         raise UsageError("no agent named", why="--to is missing", hint='agentmesh run --to NAME "text"')
-    given = _input(text, file, data)
+    given = payload(text, file, data, 'agentmesh run --to NAME "text"')
     hedge_ms = _milliseconds(hedge, idempotent=idempotent) if hedge else None
     strategy = _strategy(balance)
     if grant is not None:
@@ -157,41 +155,6 @@ def _strategy(text: str) -> Strategy | Literal[""]:
             f"--balance {text[:40]!r} is no strategy", code="usage.balance", hint="--balance " + "|".join(STRATEGIES)
         )
     return ""
-
-
-def _input(text: str | None, file: str | None, data: str | None) -> dict[str, Any]:
-    """Return the one input that was given, as an argument of the call. Raises UsageError, LimitError."""
-    if sum(given is not None for given in (text, file, data)) != 1:
-        raise UsageError(
-            "give exactly one of TEXT, '-', --file and --data",
-            code="usage.input",
-            hint='agentmesh run --to NAME "text"',
-        )
-    if data is not None:
-        import msgspec
-
-        try:
-            return {"data": msgspec.json.decode(data)}
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise UsageError(
-                "--data is not valid JSON", code="usage.input", why=str(error), hint="--data '{\"key\": 1}'"
-            ) from error
-    if text is not None and text != "-":
-        return {"text": text}
-    try:
-        if file is not None:
-            with Path(file).open("rb") as source:
-                content = source.read(INPUT_BYTES_MAX + 1)
-        else:
-            content = sys.stdin.buffer.read(INPUT_BYTES_MAX + 1)
-        if len(content) > INPUT_BYTES_MAX:
-            raise LimitError(f"the input is larger than {INPUT_BYTES_MAX} bytes", code="limit.input")
-        decoded = content.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"cannot read {file or 'stdin'}", code="usage.input", why=str(error), hint="agentmesh run --help"
-        ) from error
-    return {"text": decoded.removesuffix("\n") if file is None else decoded}
 
 
 class _Conversation:

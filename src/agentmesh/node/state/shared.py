@@ -13,7 +13,7 @@ from agentmesh.ids import NodeId
 from agentmesh.net.base import Stream
 from agentmesh.node.links import Peer
 from agentmesh.node.mesh import Mesh
-from agentmesh.wire.state_views import KeyList, LevelName, SpaceList, StateChange, StateHistory, StateView
+from agentmesh.wire.state_views import LevelName, SpaceList, StateChange, StateHistory, StateKeys, StateView
 
 if TYPE_CHECKING:
     from agentmesh.node.state.replicas import Replicas
@@ -134,7 +134,7 @@ class SharedState:
         """Return the spaces of which this node has a replica."""
         return await self._use().spaces()
 
-    async def keys(self, space: str, prefix: str, limit: int) -> KeyList:
+    async def keys(self, space: str, prefix: str, limit: int) -> StateKeys:
         """Return keys of a space."""
         return await self._use().keys(space, prefix, limit)
 

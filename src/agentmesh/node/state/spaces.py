@@ -25,7 +25,6 @@ from agentmesh.ids import NodeId, did_of, short
 from agentmesh.node.state.linear import Linear
 from agentmesh.node.state.replicas import Replicas
 from agentmesh.wire.state_views import (
-    KeyList,
     LevelName,
     Sibling,
     SpaceList,
@@ -33,6 +32,7 @@ from agentmesh.wire.state_views import (
     StateChange,
     StateEntry,
     StateHistory,
+    StateKeys,
     StateType,
     StateView,
 )
@@ -274,15 +274,15 @@ class Spaces:
             engine=self._linear.engine,
         )
 
-    async def keys(self, space: str, prefix: str, limit: int) -> KeyList:
+    async def keys(self, space: str, prefix: str, limit: int) -> StateKeys:
         """Return keys of a space, in order."""
         check_names(space)
         self.replicas.feed(Use(space))
         found = self.replicas.space(space)
         if found is None:
-            return KeyList(space=space, keys=[])
+            return StateKeys(space=space, keys=[])
         names = sorted(key for key, held in found.keys.items() if key.startswith(prefix) and exists(held.cell))
-        return KeyList(
+        return StateKeys(
             space=space, keys=[self._view(space, key, "local") for key in names[: max(0, limit)]], total=len(names)
         )
 
