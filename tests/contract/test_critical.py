@@ -259,3 +259,11 @@ async def test_closing_while_writes_wait_leaves_none_of_them_hanging(store: Crit
             store.aclose(), *(store.put(f"late/{i}", b"x") for i in range(20)), return_exceptions=True
         )
     assert all(isinstance(one, int | MeshError) for one in told)
+
+
+async def test_all_that_ask_an_engine_which_is_not_there_are_told_together(tmp_path: Path) -> None:
+    store = choose_critical("nats://127.0.0.1:9,127.0.0.1:10", tmp_path / "x.sqlite")
+    async with asyncio.timeout(15):  # one after the other would take minutes
+        told = await asyncio.gather(*(store.get(f"k{i}") for i in range(100)), return_exceptions=True)
+    assert {getattr(one, "code", "") for one in told} == {"engine.unreachable"}
+    await store.aclose()

@@ -109,6 +109,16 @@ class NatsCritical:
             self._judge(cast("dict[str, Any]", info.get("config") or {}))
             self._is_open = True
 
+    async def _opened(self, until: float) -> None:
+        """Open it if it is not, by a time, however many wait for that. Raises as ``open``."""
+        if self._is_open:
+            return
+        try:
+            async with asyncio.timeout_at(until):
+                await self.open()
+        except TimeoutError as error:
+            raise unreachable(self.url, "no server answers") from error
+
     async def _make(self) -> dict[str, Any]:
         config: dict[str, Any] = {
             "name": self._stream,
@@ -145,8 +155,8 @@ class NatsCritical:
     async def get(self, key: str) -> Versioned | None:
         """See ``CriticalStore.get``; callers that wait for one key share a round."""
         check_key(key)
-        await self.open()
         until = asyncio.get_running_loop().time() + CALL_TIMEOUT_S
+        await self._opened(until)
         reading = self._reads.setdefault(key, _Reading())
         # A read must begin after it was asked for: a round that is under way serves none that come during it.
         needed = reading.round + (2 if reading.is_busy else 1)
@@ -224,8 +234,8 @@ class NatsCritical:
         """See ``CriticalStore.put``."""
         check_key(key)
         check_value(value)
-        await self.open()
         until = asyncio.get_running_loop().time() + CALL_TIMEOUT_S
+        await self._opened(until)
         last = expect
         while True:
             try:
@@ -241,8 +251,8 @@ class NatsCritical:
     async def delete(self, key: str, *, expect: int | None = None) -> bool:
         """See ``CriticalStore.delete``."""
         check_key(key)
-        await self.open()
         until = asyncio.get_running_loop().time() + CALL_TIMEOUT_S
+        await self._opened(until)
         marks = {"KV-Operation": "DEL", "Nats-TTL": str(DELETION_KEPT_S)}
         while True:
             found = await self._confirmed(key, until)
@@ -294,9 +304,9 @@ class NatsCritical:
     async def keys(self, prefix: str = "", limit: int = 1000) -> list[str]:
         """See ``CriticalStore.keys``."""
         check_prefix(prefix)
-        await self.open()
         loop = asyncio.get_running_loop()
         until = loop.time() + CALL_TIMEOUT_S
+        await self._opened(until)
         while True:
             found: dict[str, bool] = {}
             try:

@@ -280,6 +280,13 @@ class NatsLink:
             raise closed(self.url)
         if self._wire is not None and not self._wire.is_retired:
             return self._wire
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                return await self._renewed()
+        except TimeoutError as error:
+            raise unreachable(self.url, "no server answers") from error
+
+    async def _renewed(self) -> Wire:
         async with self._lock:
             if self._wire is not None and not self._wire.is_retired:
                 return self._wire
