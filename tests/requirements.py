@@ -3480,6 +3480,8 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in(
                 "unit/node/test_topics.py",
                 "a_message_to_a_topic_is_a_publication",
+                "a_node_that_compares_without_end_is_refused",
+                "a_long_stretch_that_a_reader_may_not_see_is_passed_over_without_asking_on_and_on",
                 "many_publishers_of_one_node_bring_their_records_to_the_keeper_together",
                 "nodes_on_one_bus_share_its_topics_and_the_work_of_their_groups",
                 "what_is_published_on_one_node_reaches_who_follows_on_all",

@@ -267,8 +267,9 @@ async def test_a_forged_or_unasked_retained_value_is_not_taken(tmp_path: Path) -
 async def test_rules_of_a_node_decide_who_publishes_and_subscribes_there(tmp_path: Path) -> None:
     async with meshed(tmp_path, 2) as (a, b):
         await a.serve("boss", echo)
+        boss = a.node.agents("boss")[0].agent_id
         await b.node.topics.set_rules(
-            [TopicRules(pattern="ops.>", publish=[a.node.node_id]), TopicRules(pattern="no", publish=[])]
+            [TopicRules(pattern="ops.>", publish=[boss]), TopicRules(pattern="no", publish=[])]
         )
         await a.node.topics.set_rules([TopicRules(pattern="ops.>", publish=["boss"], subscribe=["*"])])
         await refused(Unauthorized, "topic.publish", b.node.topics.publish("ops.x", PublishRequest(text="b")))
@@ -618,3 +619,38 @@ async def test_nodes_on_one_bus_share_its_topics_and_the_work_of_their_groups(tm
         assert await b.node.topics.remove("jobs")
         await until(lambda: not parts_of(a).durable.all(), 20)
     await shared.aclose()
+
+
+async def test_a_long_stretch_that_a_reader_may_not_see_is_passed_over_without_asking_on_and_on(tmp_path: Path) -> None:
+    async with meshed(tmp_path, 2) as (a, b):
+        await a.node.topics.create(TopicRequest(name="log", subjects=["log.>"]))
+        await a.node.topics.set_rules([TopicRules(pattern="log.secret", subscribe=[a.node.node_id])])
+        await until(lambda: parts_of(b).durable.keeper_of("log.x"), 20)
+        for i in range(600):
+            await a.node.topics.publish("log.secret", PublishRequest(data=i))
+        asked = 0
+        ask = parts_of(b).asking.ask
+
+        async def counted(*given: Any, **more: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            return await ask(*given, **more)
+
+        parts_of(b).asking.ask = counted  # type: ignore[method-assign]
+        async with following(b, topic="log", start="all") as follower:
+            await until(lambda: asked >= 2)
+            await a.node.topics.publish("log.open", PublishRequest(data="open"))
+            await until(lambda: follower.events)
+            assert [(event.data, event.offset) for event in follower.events] == [("open", 601)]
+        assert asked <= 4
+        hidden = b.node.topics.subscribe(SubscribeRequest(subjects=["log.secret"], topic="log"))
+        await b.node.topics.set_rules([TopicRules(pattern="log.secret", subscribe=[])])
+        await refused(Unauthorized, "topic.subscribe", anext(hidden))
+
+
+async def test_a_node_that_compares_without_end_is_refused(tmp_path: Path) -> None:
+    async with meshed(tmp_path, 2) as (a, b):
+        asking = parts_of(b).asking
+        asks = [asking.ask(a.node.node_id, Sums(sums=bytes(512))) for _ in range(400)]
+        met = [one for one in await asyncio.gather(*asks, return_exceptions=True) if isinstance(one, MeshError)]
+        assert {error.code for error in met} == {"topic.rate"}

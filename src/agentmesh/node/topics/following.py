@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -28,6 +29,8 @@ _WAIT_S, _BATCH = 20.0, 256
 _WORK, _ACK_WAIT_S = 16, 30.0
 #: Work that is not for this member is kept back so long, so that it does not come straight back.
 _NOT_MINE_S = 5.0
+#: Retained values handed on before others get their turn.
+_TURN = 64
 
 
 class Keeper(Protocol):
@@ -135,7 +138,9 @@ class Following:
         subscriber = self._fanout.subscribe(request.subjects, names)
         try:
             if request.start != "new":
-                for event in self._last_values(subscriber.patterns, names):
+                for count, event in enumerate(self._last_values(subscriber.patterns, names)):
+                    if count % _TURN == 0:
+                        await asyncio.sleep(0)
                     yield event
             while True:
                 event = subscriber.take()
@@ -186,6 +191,7 @@ class Following:
                 await pause(tries, self._rng)
                 tries += 1
                 continue
+            await asyncio.sleep(0)  # a disk answers at once: without this a long replay would hold up all others
             for record in records:
                 offset = record.offset + 1
                 if self._fits(record, request.subjects, names):

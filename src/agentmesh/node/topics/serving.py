@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
+from agentmesh.core.topics.intake import Allowance
 from agentmesh.core.topics.rules import may
 from agentmesh.core.topics.subjects import matches
 from agentmesh.engines.base import Record
-from agentmesh.errors import LimitError, MeshError, Unauthorized, UsageError, to_wire
+from agentmesh.errors import Busy, LimitError, MeshError, Unauthorized, UsageError, to_wire
 from agentmesh.identity.publication import Publication, read_publication
 from agentmesh.ids import NodeId
 from agentmesh.net.base import Stream
@@ -40,6 +42,8 @@ from agentmesh.wire.topics import (
 #: What another node brings in the name of one of its agents may be so old; of agents that are not known to be its own, no
 #: older than the time within which a durable topic knows an id again.
 _AGE_MS, _AGE_STRANGE_MS = 7_200_000, 540_000
+#: Questions about retained values that one node may ask, a second and at once; nodes counted apart.
+_ASKS_PER_S, _ASKS_BURST, _ASKERS_MAX = 20.0, 200, 1_000
 
 
 class Serving:
@@ -62,6 +66,7 @@ class Serving:
     ) -> None:
         self._retained, self._durable, self._rules, self._who = retained, durable, rules, who
         self._refusal_of, self._unix_ms = refusal_of, unix_ms
+        self._turns: dict[NodeId, Allowance] = {}
 
     async def serve(self, node: NodeId, stream: Stream, query: v1.TopicQuery) -> None:
         """Answer one question. Raises Closed."""
@@ -73,6 +78,8 @@ class Serving:
         await stream.finish()
 
     async def _answer(self, node: NodeId, ask: TopicAsk) -> TopicReply:
+        if isinstance(ask, Sums | Wanted):
+            self._take_turn(node)
         if isinstance(ask, Sums):
             if len(ask.sums) != BUCKETS * SUM_BYTES:
                 raise UsageError("sums of another number of ranges", code="topic.sums")
@@ -97,6 +104,17 @@ class Serving:
         if isinstance(ask, Read):
             return await self._read(known, ask, names)
         return await self._fetch(known, ask, names)
+
+    def _take_turn(self, node: NodeId) -> None:
+        """Raise Busy (code "topic.rate") for a node that compares retained values more often than it ever needs to."""
+        now_s = time.monotonic()
+        turns = self._turns.pop(node, None) or Allowance(_ASKS_PER_S, _ASKS_BURST, now_s)
+        while len(self._turns) >= _ASKERS_MAX:
+            del self._turns[next(iter(self._turns))]
+        self._turns[node] = turns
+        if turns.left(now_s) < 1.0:
+            raise Busy("retained values are asked for too often", code="topic.rate")
+        turns.take()
 
     def _values(self, ask: Wanted) -> TopicReply:
         raws: list[bytes] = []
@@ -140,7 +158,8 @@ class Serving:
                 hint="set the clocks of both machines",
             )
         rule = self._rules.of(one.subject)
-        if rule is not None and not may(rule.publish, self._who.names(did)):
+        names = self._who.names(did) | ({node} if self._who.node_of(did) == node else set())
+        if rule is not None and not may(rule.publish, names):
             raise Unauthorized(f"the publisher may not publish to {one.subject!r}", code="topic.publish")
 
     def _may_read(self, subject: str, names: frozenset[str]) -> bool:
@@ -162,16 +181,17 @@ class Serving:
 
     async def _read(self, known: Known, ask: Read, names: frozenset[str]) -> TopicReply:
         self.admit(known, names)
-        wait_s = max(0.0, min(ask.wait_s, WAIT_S_MAX))
+        until_s = time.monotonic() + max(0.0, min(ask.wait_s, WAIT_S_MAX))
         limit = max(1, min(ask.limit, RECORDS_MAX))
         offset = ask.offset
         while True:
-            records = await self._durable.store.read(ask.topic, offset, limit, wait_s)
+            records = await self._durable.store.read(ask.topic, offset, limit, max(0.0, until_s - time.monotonic()))
             seen = [one for one in records if self._may_read(one.subject, names)]
             # What the asker may not see must not stop it: look on, or it would ask for the same again for ever.
             if seen or not records:
                 return TopicReply(records=[_line(one) for one in seen])
-            offset, wait_s = records[-1].offset + 1, 0.0
+            offset = records[-1].offset + 1
+            await asyncio.sleep(0)
 
     async def _fetch(self, known: Known, ask: Fetch, names: frozenset[str]) -> TopicReply:
         self.admit(known, names)

@@ -177,7 +177,7 @@ class Topics:
         if elsewhere and self.letters is not None:
             await self.letters.send(one, raw, elsewhere)
         if one.retain:
-            self._keep(one, raw, private=named)
+            self._keep_own(one, raw, private=named, is_kept=keeper is not None)
         subscribers = self._deliver(one, offset=offset)
         if floods:
             self._broadcast(raw)
@@ -214,6 +214,15 @@ class Topics:
         """Keep a retained value if it is the last of its subject. Raises StoreError."""
         value = Retained(one.subject, one.ts_ms, one.id, raw, not one.payload, private, one.publisher)
         return self._retained.put(value)
+
+    def _keep_own(self, one: Publication, raw: bytes, *, private: bool, is_kept: bool) -> None:
+        """Retain what was published here; if a durable topic has it already, a failure is no reason to say that it was not."""
+        try:
+            self._keep(one, raw, private=private)
+        except StoreError as error:
+            if not is_kept:
+                raise
+            self._warn(f"a retained value is not kept: {error}")
 
     def _deliver(self, one: Publication, *, retained: bool = False, offset: int = 0) -> int:
         """Hand a publication to everybody here who follows its subject and may."""

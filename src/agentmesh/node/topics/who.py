@@ -82,17 +82,15 @@ class Who:
         return party, party.key
 
     def names(self, did: str) -> frozenset[str]:
-        """Return the ids and names of an agent or node of any origin: a claim to a name counts only beside this node."""
-        organisation = self._belonging.of_node(did)
+        """Return the ids and names of an agent or node of any origin.
+
+        A name, and the node behind which an agent says that it lives, are claims: they count only beside this node.
+        """
+        organisation = self._belonging.of_node(did) or self._belonging.of_agent(did)
         names = [did]
-        entry = self._directory().entry(did)
-        if entry is not None:
-            manifest = entry.manifest
-            names.append(manifest.node_id)
-            organisation = self._belonging.of_agent(did) or organisation
-            local: LocalAgent | None = self._registry.get(did)
-            if local is not None:
-                names.append(local.manifest.name)
+        local: LocalAgent | None = self._registry.get(did)
+        if local is not None:
+            names += (local.manifest.name, self._key.did)
         if organisation:
             names.append(f"org:{organisation}")
         return frozenset(names)
@@ -118,4 +116,4 @@ class Who:
             raise UsageError(
                 "the node asks in the name of an agent that is not known to be its own", code="topic.asker"
             )
-        return self.names(agent)
+        return self.names(agent) | {node}  # both say so: the agent in its manifest, the node by its link
