@@ -3392,6 +3392,17 @@ REQUIREMENTS: dict[str, Requirement] = {
             "a_full_disk_refuses_the_message_and_the_receiver_acknowledges_nothing",
         ),
     ),
+    "mail.parts": Requirement(
+        "issue 7.2, 7.3, mail.md §5–6",
+        "Ids are remembered long enough and bounded; an inbox hands out in order, again after a lease, and never too often.",
+        _in(
+            "unit/node/test_mail_parts.py",
+            "an_id_is_remembered_for_ten_minutes_and_forgotten_within_twenty",
+            "ids_are_bounded_however_many_come",
+            "an_inbox_hands_out_each_message_in_order_until_it_is_acknowledged_or_given_up",
+            "what_is_past_its_end_is_given_up_and_a_repeated_id_is_taken_with_all_its_copies",
+        ),
+    ),
     "mail.kill9": Requirement(
         "RQ3 persistence, issue 7.3",
         "kill -9 of either node at any moment loses nothing that was taken and doubles nothing effectively-once.",

@@ -176,7 +176,10 @@ class Arrivals:
         mine, theirs = session.mine, session.theirs
         ends = theirs + mine
         now_ms = self._unix_ms()
+        oldest_ms, latest_ms = now_ms - AHEAD_MS_MAX, now_ms + AHEAD_MS_MAX
         seen = self._seen
+        young, old = seen.of(ends)
+        known = len(young)
         seqs: list[int] = []
         entries: list[Waiting] = []
         slow: list[tuple[Message, bytes]] = []
@@ -195,7 +198,8 @@ class Arrivals:
                 self._on_misbehaved(session.node, "message.forged", "a message of or for another agent in this session")
                 seqs.append(letter.seq)
                 continue
-            if self.is_stale(message, now_ms):
+            sent_ms = message.sent_ms
+            if sent_ms > latest_ms or sent_ms + message.ttl_ms <= oldest_ms:  # ``is_stale``
                 self._on_stale(message, now_ms)
                 seqs.append(letter.seq)
                 continue
@@ -204,13 +208,16 @@ class Arrivals:
                 slow_seqs.append(letter.seq)
                 continue
             seqs.append(letter.seq)
-            if message.delivery and not seen.fresh(ends, message.id):
-                self._tally.repeated += 1
-                continue
+            message_id = message.id
+            if message.delivery:
+                if message_id in young or message_id in old:
+                    self._tally.repeated += 1
+                    continue
+                young.add(message_id)
             number_now += 1
             if message.scope:
                 is_scoped = True
-            entries.append(Waiting(number_now, message, now_ms, encrypted=True, stored=False))
+            entries.append(Waiting(number_now, message, now_ms, True, False))
         self._commits.number = number_now
         waits: list[Awaitable[None]] = []
         if entries:
@@ -223,6 +230,7 @@ class Arrivals:
             if inbox.room < _TIGHT:
                 inbox.closed_to[number] = None
                 self._open_windows(inbox)
+        seen.count += len(young) - known
         seen.tidy(self._mono_s())
         if slow:
             self._scope.spawn(self._keep_then_take(number, mine, slow, slow_seqs), "keep")

@@ -7,8 +7,11 @@ Order is that of arrival. What was handed out and not acknowledged in time is ha
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
+
+import msgspec
 
 from agentmesh.core.courier.message import Message
 
@@ -24,17 +27,26 @@ _SWEEP_S = 0.25
 READERS_MAX = 64
 
 
-class Waiting:
-    """One message in an inbox. ``lease_s`` is until when it is handed out; 0 = it is not."""
+class Waiting(msgspec.Struct, gc=False):
+    """One message in an inbox.
 
-    __slots__ = ("cursor", "encrypted", "lease_s", "message", "received_ms", "stored", "tries")
+    Attributes:
+        cursor: Its place; only rising.
+        message: It.
+        received_ms: When it came, unix milliseconds.
+        encrypted: Whether it came over a network.
+        stored: Whether it is in the store.
+        tries: How often it was handed out.
+        lease_s: Until when it is handed out, monotonic seconds; 0 = it is not.
+    """
 
-    def __init__(
-        self, cursor: int, message: Message, received_ms: int, *, encrypted: bool, stored: bool, tries: int = 0
-    ) -> None:
-        self.cursor, self.message, self.received_ms = cursor, message, received_ms
-        self.encrypted, self.stored, self.tries = encrypted, stored, tries
-        self.lease_s = 0.0
+    cursor: int
+    message: Message
+    received_ms: int
+    encrypted: bool
+    stored: bool
+    tries: int = 0
+    lease_s: float = 0.0
 
 
 class Inbox:
@@ -51,8 +63,10 @@ class Inbox:
         self.bytes = 0
         #: Sessions whose senders were asked to wait until there is room again.
         self.closed_to: dict[int, None] = {}
-        self._by_id: dict[bytes, list[int]] = {}
-        self._free: dict[int, None] = {}
+        #: A cursor, or several where one id came more than once.
+        self._by_id: dict[bytes, int | list[int]] = {}
+        #: Cursors in order; those of messages that are gone or handed out meanwhile are passed over.
+        self._free: deque[int] = deque()
         self._leased: dict[int, None] = {}
         self._on_dead = on_dead
         self._readers: dict[asyncio.Future[None], None] = {}
@@ -68,11 +82,19 @@ class Inbox:
 
     def put(self, waiting: Iterable[Waiting]) -> None:
         """Add messages in the order of their cursors, and wake those who wait."""
+        letters, by_id, free, size = self.letters, self._by_id, self._free, 0
         for one in waiting:
-            self.letters[one.cursor] = one
-            self._free[one.cursor] = None
-            self.bytes += len(one.message.payload)
-            self._by_id.setdefault(one.message.id, []).append(one.cursor)
+            cursor, message = one.cursor, one.message
+            letters[cursor] = one
+            free.append(cursor)
+            size += len(message.payload)
+            known = by_id.setdefault(message.id, cursor)
+            if known is not cursor:
+                by_id[message.id] = [*_all(known), cursor]
+        self.bytes += size
+        self._wake()
+
+    def _wake(self) -> None:
         for reader in list(self._readers):
             if not reader.done():
                 reader.set_result(None)
@@ -83,29 +105,33 @@ class Inbox:
         if peek:
             return list(islice(self.letters.values(), limit))
         out: list[Waiting] = []
-        for cursor in list(islice(self._free, limit)):
-            one = self.letters[cursor]
-            del self._free[cursor]
-            one.tries += 1
-            one.lease_s = now_s + lease_s
-            self._leased[cursor] = None
-            out.append(one)
+        free, letters, until_s = self._free, self.letters, now_s + lease_s
+        while free and len(out) < limit:
+            cursor = free.popleft()
+            one = letters.get(cursor)
+            if one is not None and not one.lease_s:
+                one.tries += 1
+                one.lease_s = until_s
+                self._leased[cursor] = None
+                out.append(one)
         return out
 
     def take(self, message_id: bytes) -> list[Waiting]:
         """Remove a message that is done; [] if it is not here."""
-        return [self._remove(cursor) for cursor in self._by_id.pop(message_id, ())]
+        known = self._by_id.pop(message_id, None)
+        if known is None:
+            return []
+        return [self._remove(cursor) for cursor in _all(known)]
 
     def give_back(self, message_id: bytes) -> int:
         """Make a message free again; return how many there were."""
-        cursors = [cursor for cursor in self._by_id.get(message_id, ()) if cursor in self._leased]
+        known = self._by_id.get(message_id)
+        cursors = [] if known is None else [cursor for cursor in _all(known) if cursor in self._leased]
         for cursor in cursors:
             self._free_again(self.letters[cursor])
         if cursors:
             self._in_order()
-            for reader in list(self._readers):
-                if not reader.done():
-                    reader.set_result(None)
+            self._wake()
         return len(cursors)
 
     def expire(self, now_s: float, now_ms: int) -> None:
@@ -119,8 +145,10 @@ class Inbox:
             freed = True
         if freed:
             self._in_order()
-        for cursor in [c for c in self._free if self.letters[c].message.expires_ms <= now_ms]:
-            self._give_up(cursor, "mail.expired")
+        for one in [one for one in self.letters.values() if not one.lease_s and one.message.expires_ms <= now_ms]:
+            self._give_up(one.cursor, "mail.expired")
+        if len(self._free) > 2 * len(self.letters) + READERS_MAX:
+            self._in_order()
 
     def next_lease_s(self) -> float | None:
         """Return when the next message is free again by itself."""
@@ -154,17 +182,14 @@ class Inbox:
         self._leased.pop(one.cursor, None)
         one.lease_s = 0.0
         if one.tries >= TRIES_MAX:
-            self._free[one.cursor] = None
             self._give_up(one.cursor, "mail.unread")
-        else:
-            self._free[one.cursor] = None
 
     def _in_order(self) -> None:
-        self._free = dict.fromkeys(sorted(self._free))
+        self._free = deque(cursor for cursor in sorted(self.letters) if not self.letters[cursor].lease_s)
 
     def _give_up(self, cursor: int, reason: str) -> None:
         message_id = self.letters[cursor].message.id
-        left = [c for c in self._by_id.get(message_id, ()) if c != cursor]
+        left = [c for c in _all(self._by_id.get(message_id, cursor)) if c != cursor]
         if left:
             self._by_id[message_id] = left
         else:
@@ -173,7 +198,10 @@ class Inbox:
 
     def _remove(self, cursor: int) -> Waiting:
         one = self.letters.pop(cursor)
-        self._free.pop(cursor, None)
         self._leased.pop(cursor, None)
         self.bytes -= len(one.message.payload)
         return one
+
+
+def _all(known: int | list[int]) -> list[int]:
+    return known if isinstance(known, list) else [known]
