@@ -8,6 +8,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import aclosing
 from pathlib import Path
 from typing import TypeVar
 
@@ -108,6 +109,35 @@ async def test_a_leader_that_is_cut_off_tells_and_refuses_nothing_by_what_it_had
         await first.aclose()
         await cluster.aclose()
     assert [str(one) for one in check(traffic.history)] == []
+
+
+async def test_a_watch_outlives_the_servers_that_told_it(cluster: Cluster) -> None:
+    store, writer = open_store(cluster), open_store(cluster)
+    await ready(writer)
+    try:
+        async with aclosing(store.watch("w/")) as changes, asyncio.timeout(300):
+            for victim in range(3):
+                await written(writer, "w/k", f"{victim} before")
+                while (await anext(changes)).value != f"{victim} before".encode():
+                    pass
+                await asyncio.to_thread(cluster.servers.kill, victim)
+                await written(writer, "w/k", f"{victim} after")
+                while (await anext(changes)).value != f"{victim} after".encode():
+                    pass
+                await asyncio.to_thread(cluster.servers.start, victim)
+    finally:
+        await store.aclose()
+        await writer.aclose()
+
+
+async def written(store: CriticalStore, key: str, value: str) -> None:
+    """Write until it is known to be there."""
+    while True:
+        try:
+            await store.put(key, value.encode())
+            return
+        except Unreached:
+            await asyncio.sleep(0.1)
 
 
 async def test_a_minority_refuses_and_a_majority_goes_on(cluster: Cluster) -> None:
