@@ -3772,4 +3772,28 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "surface.network": Requirement(
+        "RQ3 API (AgentNetworkManager), issue 7.1",
+        "join_network, register_agent, send_message, broadcast_message, sync_state, leave_network on one class.",
+        (
+            *_in(
+                "e2e/test_network.py",
+                "two_networks_join_talk_share_and_leave",
+            ),
+        ),
+    ),
+    "surface.on_message": Requirement(
+        "issue 7.1",
+        "An agent that serves has its messages handed in, again when it failed, and not for ever.",
+        (
+            *_in(
+                "unit/sdk/test_hearing.py",
+                "what_the_function_returns_goes_back_and_the_message_is_done_after_that",
+                "a_plain_function_answers_with_data",
+                "a_message_that_failed_comes_again_and_is_given_up_in_the_end",
+                "an_agent_has_one_function_for_messages",
+                "an_agent_process_reads_the_inbox_of_its_agent",
+            ),
+        ),
+    ),
 }

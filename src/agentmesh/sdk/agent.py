@@ -32,6 +32,7 @@ from agentmesh.wire.event import EventV1, text_of
 
 if TYPE_CHECKING:
     from agentmesh.sdk.client import Mesh
+    from agentmesh.sdk.messaging import Message
     from agentmesh.sdk.types import Reply
 
 P = ParamSpec("P")
@@ -250,6 +251,7 @@ class Agent:
         self.params = dict(params or {})
         self.skills: dict[str, Skill] = {}
         self.main: Skill | None = None
+        self.hears: Callable[[Message], Any] | None = None
         self._description = description
 
     @property
@@ -257,6 +259,20 @@ class Agent:
         """One or more sentences for people and for search."""
         first = next(iter(self.skills.values()), None)
         return self._description or (first.description if first else f"The agent {self.name}.")
+
+    def on_message(self, function: F, /) -> F:
+        """Have a function called with each message that comes for the agent while it serves; use as a decorator.
+
+        What it returns is sent back to the sender, None is no answer. The message is acknowledged when the function has
+        returned. If it raises, the message comes again, five times in all; then it is taken out and the log says why.
+
+        Raises:
+            UsageError: there is one already.
+        """
+        if self.hears is not None:
+            raise UsageError(f"{self.name} has a function for messages already", code="agent.on_message")
+        self.hears = function
+        return function
 
     @overload
     def skill(self, function: F, /) -> F: ...

@@ -77,6 +77,8 @@ class AgentProcess:
         self._server: Any = None
         self._serving: asyncio.Task[Any] | None = None
         self._keeper: asyncio.Task[Any] | None = None
+        self._agents = agents
+        self._listeners: list[asyncio.Task[Any]] = []
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> AgentProcess:
@@ -92,7 +94,16 @@ class AgentProcess:
             await self.aclose()
             raise
         self._keeper = self._scope.spawn(self._keep(), "renew")
+        self._listen_to_messages()
         return self
+
+    def _listen_to_messages(self) -> None:
+        for agent in self._agents:
+            if agent.hears is not None:
+                from agentmesh.sdk.hearing import Listener
+
+                listener = Listener(agent.name, agent.hears, self._where, _say)
+                self._listeners.append(self._scope.spawn(listener.run(), f"messages of {agent.name}"))
 
     async def __aexit__(self, *exc: object) -> None:
         """Withdraw the agents and stop."""
@@ -124,6 +135,10 @@ class AgentProcess:
             # Before the withdrawal: a renewal under way would register the agents again.
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
+        for listener in self._listeners:
+            # Before the withdrawal as well: what is at work is given back while its inbox is there.
+            listener.cancel()
+            await asyncio.wait({listener})
         await self._withdraw()
         await self.app.aclose()
         if self._server is not None:
