@@ -30,6 +30,7 @@ class Desk:
 
     def __init__(self, home: Path, critical: Any = None) -> None:
         from agentmesh.core.state.config import StateConfig
+        from agentmesh.core.state.inputs import Members
         from agentmesh.engines.sqlite import SqliteCritical
         from agentmesh.identity.keys import KeyPair
         from agentmesh.ids import NodeId
@@ -58,8 +59,8 @@ class Desk:
             on_misbehaved=lambda *what: print(*what, file=sys.stderr),
         )
 
-        async def nearest(_: Any) -> tuple[NodeId, ...]:
-            return ()
+        async def providers(_: Any) -> dict[NodeId, tuple[str, ...]]:
+            return {}
 
         def replicas(on_changed: Any) -> Replicas:
             return Replicas(
@@ -72,8 +73,10 @@ class Desk:
                     feed=feed,
                     on_misbehaved=lambda *what: print(*what, file=sys.stderr),
                 ),
-                members=lambda: (tuple(peer.link.peer for peer in self.links.peers()), True),
-                nearest=nearest,
+                members=lambda: Members(tuple(peer.link.peer for peer in self.links.peers())),
+                providers=providers,
+                hint=lambda _node, _addresses: None,
+                advertise=lambda _: None,
                 on_changed=on_changed,
                 on_misbehaved=lambda *what: print(*what, file=sys.stderr),
             )

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from agentmesh.core.messages import Find, FindDone, Found, Lookup, LookupDone
+from agentmesh.core.messages import Find, FindDone, Found, Lookup, LookupDone, LookupHit
 from agentmesh.ids import AgentId, Key, NodeId
 
 #: How long after its own end the directory may take to say that a search ended, seconds.
@@ -14,11 +14,17 @@ _MARGIN_S = 1.0
 #: Numbers of look-ups begin above all that the directory gives to its own.
 _LOOKUPS_FROM = 1 << 48
 _LOOKUP_S = 10.0
+_PROVIDERS_MAX = 8
 
 
 class _Running(NamedTuple):
     done: asyncio.Future[int]
     on_found: Callable[[AgentId], None]
+
+
+class _Lookup(NamedTuple):
+    done: asyncio.Future[None]
+    found: dict[NodeId, tuple[str, ...]]
 
 
 class Finds:
@@ -32,22 +38,22 @@ class Finds:
         self._feed = feed
         self._running: dict[int, _Running] = {}
         self._next = 0
-        self._lookups: dict[int, asyncio.Future[tuple[NodeId, ...]]] = {}
+        self._lookups: dict[int, _Lookup] = {}
 
-    async def nearest(self, key: Key) -> tuple[NodeId, ...]:
-        """Return the nodes nearest to a key that answered in the DHT, nearest first; none if it takes too long."""
+    async def providers(self, key: Key) -> dict[NodeId, tuple[str, ...]]:
+        """Return the nodes that say in the DHT that they provide a key, with where they can be reached; what came in time."""
         self._next += 1
         query = _LOOKUPS_FROM + self._next
-        done: asyncio.Future[tuple[NodeId, ...]] = asyncio.get_running_loop().create_future()
-        self._lookups[query] = done
+        lookup = self._lookups[query] = _Lookup(asyncio.get_running_loop().create_future(), {})
         try:
-            self._feed(Lookup(query, key, 0))
+            self._feed(Lookup(query, key, _PROVIDERS_MAX))
             async with asyncio.timeout(_LOOKUP_S):
-                return await done
+                await lookup.done
         except TimeoutError:
-            return ()
+            pass
         finally:
             del self._lookups[query]
+        return lookup.found
 
     async def find(self, key: Key, agents_max: int, timeout_s: float, on_found: Callable[[AgentId], None]) -> int:
         """Look for agents under a key; they are in the directory afterwards.
@@ -76,10 +82,12 @@ class Finds:
 
     def hear(self, event: object) -> None:
         """Take what the directory or the DHT says of a search; other events are none of it."""
-        if isinstance(event, LookupDone):
+        if isinstance(event, LookupHit | LookupDone):
             lookup = self._lookups.get(event.query)
-            if lookup is not None and not lookup.done():
-                lookup.set_result(event.nearest)
+            if lookup is not None and isinstance(event, LookupHit):
+                lookup.found.update((provider.node_id, provider.addresses) for provider in event.providers)
+            elif lookup is not None and not lookup.done.done():
+                lookup.done.set_result(None)
         elif isinstance(event, Found | FindDone) and (running := self._running.get(event.query)) is not None:
             if isinstance(event, Found):
                 running.on_found(event.agent_id)

@@ -221,7 +221,7 @@ class Mesh:
         #: Gives the brain an input (``core.messages``), such as a broadcast to make.
         self.feed = self._driver.feed
         self._finds = Finds(self.feed)
-        self.nearest = self._finds.nearest
+        self.providers = self._finds.providers
 
     @property
     def now_s(self) -> float:

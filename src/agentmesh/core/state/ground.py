@@ -29,7 +29,7 @@ class Ground:
         up: Peers to which a stream is open.
         members: Nodes that are there, this one left out.
         gone_s: Since when a node that was there is not.
-        sure: See ``Members``.
+        sure, whole: See ``Members``.
         made, flushed: Records made, and brought to disk.
     """
 
@@ -45,7 +45,7 @@ class Ground:
         self.up: dict[NodeId, None] = {}
         self.members: dict[NodeId, None] = {}
         self.gone_s: dict[NodeId, float] = {}
-        self.sure = True
+        self.sure = self.whole = True
         self.keys = self.bytes = 0
         self.made = self.flushed = 0
         self._asked = 0

@@ -37,8 +37,8 @@ from agentmesh.ids import NodeId, public_key_of
 _ASKED_MAX = 8
 #: How long their answers are waited for before a space is founded.
 _SEEK_S = 0.5
-#: Above so many members this node does not know the whole mesh, and asks the DHT.
-ZONE_MAX = 48
+#: How soon, and then how often, the DHT of a mesh that is not known whole is asked whether somebody else founded the same space.
+_LOOK_SOON_S, _LOOK_S = 10.0, 300.0
 
 
 @dataclass(slots=True)
@@ -73,6 +73,8 @@ class Holders:
         self._seeking: dict[str, _Seeking] = {}
         self._proposals: dict[str, _Proposal] = {}
         self._following: dict[str, NodeId] = {}
+        self._looking: dict[str, None] = {}
+        self._look_s: dict[str, float] = {}
         self._token = 0
 
     # Seek and found
@@ -82,12 +84,25 @@ class Holders:
         ground = self._ground
         if is_local(space.name) or space.placement is not None or space.name in self._seeking:
             return
-        if len(ground.members) > ZONE_MAX:
+        if ground.whole:
+            self._ask(space, nearest(space.name, (*ground.members, ground.node_id)), out)
+        elif space.name not in self._looking:
+            self._looking[space.name] = None
             out.emit(PlacesWanted(space.name))
-        else:
-            self.ask(space, nearest(space.name, (*ground.members, ground.node_id)), out)
 
-    def ask(self, space: Space, ranked: list[NodeId], out: Outbox) -> None:
+    def on_places(self, space: Space, nodes: tuple[NodeId, ...], out: Outbox) -> None:
+        """Ask the nodes that the DHT names, and those known here that are nearest; or hear what another founder has to say."""
+        ground = self._ground
+        self._looking.pop(space.name, None)
+        if space.placement is None:
+            near = nearest(space.name, (*ground.members, ground.node_id))
+            self._ask(space, [*dict.fromkeys((*nodes, *near))], out)
+            return
+        for node in nodes[:_ASKED_MAX]:
+            if node != ground.node_id and node not in space.holders:
+                out.send(node, Seek(space.name))
+
+    def _ask(self, space: Space, ranked: list[NodeId], out: Outbox) -> None:
         """Ask the nearest nodes who holds a space."""
         others = [node for node in ranked if node != self._ground.node_id][:_ASKED_MAX]
         if not others or space.placement is not None:
@@ -209,6 +224,9 @@ class Holders:
         if placement is None:
             self.seek(space, out)
             return
+        if not ground.whole and now_s >= self._look_s.setdefault(space.name, now_s + _LOOK_SOON_S):
+            self._look_s[space.name] = now_s + _LOOK_S
+            out.emit(PlacesWanted(space.name))
         if not ground.holds(space):
             self.follow(space, now_s, out)
             return

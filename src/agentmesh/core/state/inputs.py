@@ -53,14 +53,16 @@ class Members(msgspec.Struct, frozen=True):
     """Input, every few seconds: the nodes that are there, this one left out, as far as this node knows.
 
     ``sure`` is False while so much of the mesh is lost that this may be the smaller part of it: no space is founded then.
+    ``whole`` is False if the mesh has more nodes than these: then the DHT is asked who holds a space.
     """
 
     nodes: tuple[NodeId, ...]
     sure: bool = True
+    whole: bool = True
 
 
 class Places(msgspec.Struct, frozen=True):
-    """Input: answer to ``PlacesWanted``: nodes near a space's key by the DHT, nearest first; this one may be among them."""
+    """Input: answer to ``PlacesWanted``: nodes that hold the space as the DHT says; none if it knows of none."""
 
     space: str
     nodes: tuple[NodeId, ...]
@@ -101,7 +103,7 @@ class FlushWanted(msgspec.Struct, frozen=True, gc=False):
 
 
 class PlacesWanted(msgspec.Struct, frozen=True, gc=False):
-    """Event: which nodes are nearest to this space's key in the whole mesh?"""
+    """Event: which nodes hold this space, as the DHT says?"""
 
     space: str
 

@@ -98,7 +98,7 @@ class Replica:
             case Places():
                 space = self.spaces.get(incoming.space)
                 if space is not None:
-                    self.holders.ask(space, list(incoming.nodes), out)
+                    self.holders.on_places(space, incoming.nodes, out)
             case _:
                 pass
         if self.ground.made > self.ground.flushed:
@@ -378,7 +378,7 @@ class Replica:
         for node in list(ground.gone_s):
             if node in there:
                 del ground.gone_s[node]
-        ground.members, ground.sure = there, members.sure
+        ground.members, ground.sure, ground.whole = there, members.sure, members.whole
         for space in self.spaces.values():
             if space.placement is None:
                 self.holders.seek(space, out)

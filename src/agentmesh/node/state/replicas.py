@@ -32,7 +32,6 @@ from agentmesh.core.state.inputs import (
     Refusal,
 )
 from agentmesh.core.state.messages import Placement, Write
-from agentmesh.core.state.placement import nearest as rank
 from agentmesh.core.state.placement import space_key
 from agentmesh.core.state.replica import Replica
 from agentmesh.core.state.space import Space
@@ -71,8 +70,10 @@ class Replicas:
         path: Where they are kept.
         config: Knobs.
         wires: Makes the streams to other nodes: called with what takes inputs.
-        members: Returns the nodes that are there, and whether that may be trusted (``Members``).
-        nearest: Looks the nodes nearest to a key up in the DHT.
+        members: Returns who is there.
+        providers: Looks up in the DHT who provides a key, and where that node can be reached.
+        hint: Takes a node and where it can be reached.
+        advertise: Has this node found in the DHT under these keys, and no others.
         on_changed: Called with each key that shows something else than before.
         on_misbehaved: Called with (peer, code, detail).
 
@@ -87,15 +88,18 @@ class Replicas:
         config: StateConfig,
         wires: Callable[[Callable[[Any], None]], Wires],
         *,
-        members: Callable[[], tuple[tuple[NodeId, ...], bool]],
-        nearest: Callable[[Key], Coroutine[Any, Any, tuple[NodeId, ...]]],
+        members: Callable[[], Members],
+        providers: Callable[[Key], Coroutine[Any, Any, dict[NodeId, tuple[str, ...]]]],
+        hint: Callable[[NodeId, tuple[str, ...]], None],
+        advertise: Callable[[tuple[Key, ...]], None],
         on_changed: Callable[[str, str], None],
         on_misbehaved: Callable[[NodeId, str, str], None],
     ) -> None:
         self._store = SpaceStore.open(path, config.history_max)
         rng = random.Random(os.urandom(16))  # noqa: S311 jitter and choices, not secrets
         self.machine = Replica(node_id(key.public), config, rng, self._store.birth, key.sign, verify)
-        self._members, self._nearest = members, nearest
+        self._members, self._providers, self._hint, self._advertise = members, providers, hint, advertise
+        self._advertised: tuple[str, ...] = ()
         self._on_changed, self._on_misbehaved = on_changed, on_misbehaved
         self.wires = wires(self.feed)
         self.refusals = Counts(1, series_max=100)
@@ -122,8 +126,14 @@ class Replicas:
 
     def _look(self) -> None:
         self.feed(WallClock(time.time()))
-        nodes, sure = self._members()
-        self.feed(Members(nodes, sure))
+        members = self._members()
+        self.feed(members)
+        if members.whole and not self._advertised:
+            return
+        held = tuple(name for name, space in self.machine.spaces.items() if self.machine.ground.holds(space))
+        if held != self._advertised:
+            self._advertised = held
+            self._advertise(tuple(space_key(name) for name in held))
 
     # Local reads and writes
 
@@ -282,9 +292,10 @@ class Replicas:
                 pass
 
     async def _look_up(self, space: str) -> None:
-        nodes = await self._nearest(space_key(space))
-        if nodes:
-            self.feed(Places(space, tuple(rank(space, (self.machine.node_id, *nodes)))))
+        found = await self._providers(space_key(space))
+        for node, addresses in found.items():
+            self._hint(node, addresses)
+        self.feed(Places(space, tuple(found)))
 
     async def _flush(self, upto: int) -> None:
         while True:

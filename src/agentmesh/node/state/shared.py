@@ -6,20 +6,24 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentmesh.core.messages import Advertise
 from agentmesh.engines.base import CriticalStore
 from agentmesh.errors import MeshError
 from agentmesh.identity.keys import KeyPair
-from agentmesh.ids import NodeId
+from agentmesh.ids import AgentId
 from agentmesh.net.base import Stream
 from agentmesh.node.links import Peer
 from agentmesh.node.mesh import Mesh
 from agentmesh.wire.state_views import LevelName, SpaceList, StateChange, StateHistory, StateKeys, StateView
 
 if TYPE_CHECKING:
+    from agentmesh.core.state.inputs import Members
     from agentmesh.node.state.replicas import Replicas
     from agentmesh.node.state.spaces import Spaces
 
 SPACES_FILE = "spaces.sqlite"
+#: An estimate of so many nodes or fewer says nothing.
+_WHOLE_MIN = 8
 
 
 class SharedState:
@@ -61,7 +65,9 @@ class SharedState:
             from agentmesh.node.state.spaces import Spaces
 
             linear = Linear(self._mesh.node_id, self._critical)
-            self._spaces = Spaces(self._mesh.node_id, self._open_replicas, linear, lambda: len(self._members()[0]) + 1)
+            self._spaces = Spaces(
+                self._mesh.node_id, self._open_replicas, linear, lambda: len(self._members().nodes) + 1
+            )
             self._spaces.replicas.open()
         return self._spaces
 
@@ -77,18 +83,24 @@ class SharedState:
             StateConfig(),
             lambda feed: Wires(mesh.links, contact_of=mesh.contact_of, feed=feed, on_misbehaved=mesh.note_misbehaviour),
             members=self._members,
-            nearest=mesh.nearest,
+            providers=mesh.providers,
+            hint=lambda node, addresses: mesh.hint(node, addresses, "peer"),
+            advertise=lambda keys: mesh.feed(Advertise(AgentId(mesh.node_id), keys)),
             on_changed=on_changed,
             on_misbehaved=mesh.note_misbehaviour,
         )
 
-    def _members(self) -> tuple[tuple[NodeId, ...], bool]:
-        """Return the nodes that are there, and whether this part of the mesh is not the smaller one."""
+    def _members(self) -> Members:
+        """Return who is there, as the machines of the brain know it."""
+        from agentmesh.core.state.inputs import Members
+
         brain = self._mesh.brain
         watched = [view.node for view in brain.swim.members() if view.state == "alive"]
         linked = [peer.link.peer for peer in self._mesh.links.peers()]
         cut = brain.cut_off()
-        return tuple(dict.fromkeys((*linked, *watched))), cut is None or 2 * cut.lost < cut.known
+        nodes = tuple(dict.fromkeys((*linked, *watched)))
+        is_sure = cut is None or 2 * cut.lost < cut.known
+        return Members(nodes, is_sure, whole=brain.dht.size_estimate() <= max(_WHOLE_MIN, 1.5 * (len(nodes) + 1)))
 
     # Other nodes
 
