@@ -3204,6 +3204,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "unit/node/test_state.py",
                 "what_one_node_writes_the_others_read_watch_and_find_in_the_history",
                 "everything_is_back_after_a_restart",
+                "in_a_mesh_that_is_not_known_whole_the_dht_says_who_holds_a_space",
                 "a_slow_watcher_sees_the_latest_only",
                 "a_full_disk_is_an_error_and_the_write_is_neither_shown_nor_sent",
                 "a_node_that_never_shares_anything_loads_and_writes_nothing_of_it",

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from agentmesh.core.dht.machine import Dht
+from agentmesh.core.state.placement import space_key
 from agentmesh.core.state.types import siblings
 from agentmesh.errors import Full, MeshError, NoRoute, StateError, UsageError
 from agentmesh.net.tasks import TaskScope
@@ -219,3 +221,24 @@ async def test_a_node_that_never_shares_anything_loads_and_writes_nothing_of_it(
         printed, _ = await process.communicate()
         loaded = eval(printed)
         assert loaded == []
+
+
+async def test_in_a_mesh_that_is_not_known_whole_the_dht_says_who_holds_a_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Dht, "size_estimate", lambda _: 500)
+    async with world(tmp_path, 4) as members:
+        (a, *_) = states(members)
+        first = await a.change("team", "x", StateChange(value=1))
+        assert first.exists
+        await until(lambda: replica(members[0]).machine.spaces["team"].placement is not None, 15)
+        holders = replica(members[0]).machine.spaces["team"].holders
+        assert len(holders) == 3
+        key = space_key("team")
+        await until(lambda: any(m.node.mesh.brain.dht.held(key) for m in members), 15)
+        outside = next(m for m in members if m.node.node_id not in holders)
+        found = await outside.node.mesh.providers(key)
+        assert found and not found.keys() - {*holders}
+        await outside.node.state.get("team", "x", level="local", token="")
+        await shows(outside.node.state, "x", 1)
+        assert replica(outside).machine.spaces["team"].holders == holders
