@@ -2838,6 +2838,7 @@ REQUIREMENTS: dict[str, Requirement] = {
         _in(
             "unit/node/test_acquaintances.py",
             "mail_for_one_whom_the_directory_has_forgotten_is_taken_carried_and_delivered",
+            "a_session_that_outlived_its_stream_does_not_keep_mail_from_going_through_others",
             "who_was_withdrawn_is_forgotten",
             "what_is_known_of_an_agent_is_its_newest_manifest_also_after_a_restart",
             "those_remembered_are_bounded",

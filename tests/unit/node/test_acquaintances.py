@@ -115,3 +115,20 @@ def test_the_agreement_key_of_an_unsigned_or_malformed_manifest_counts_nothing()
     assert agreement_in(manifest(1, signed=False, key_agreement=agreement_param(public))) is None
     assert agreement_in(manifest(1, key_agreement={"kty": "OKP"})) is None
     assert agreement_in(manifest(1)) is None
+
+
+async def test_a_session_that_outlived_its_stream_does_not_keep_mail_from_going_through_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carriers, "AWAY_S", 0.05)
+    async with world(tmp_path, 3, brain=FORGETFUL) as (a, b, c):
+        await a.serve("alice", echo)
+        await b.serve("bob", echo)
+        await until(lambda: knows(a, "bob") and knows(c, "bob"))
+        await a.node.mail.send(MessageRequest(to="bob", sender="alice", text="there"))
+        await until(lambda: not a.node.mail.room.outgoing.by_tag)
+        await b.node.mesh.aclose()
+        await until(lambda: not a.node.links.is_connected(b.node.node_id))
+        await until(lambda: not a.node.mail.room._ways.is_open(b.node.node_id))  # pyright: ignore[reportPrivateUsage]
+        await a.node.mail.send(MessageRequest(to="bob", sender="alice", text="away"))
+        await until(lambda: c.node.mail.room.carried[0] == 1, 20.0)

@@ -139,6 +139,10 @@ class Departures:
                 items = [queue.popleft().item() for _ in range(room)]
             pair.under_way += len(items)
             self._feed(inputs.Submit(pair.session, items))
+            if not self.ways.is_open(
+                pair.node
+            ):  # the session outlived its stream: try, and know for how long it is away
+                self.ways.need(pair.node)
             return
         now_s = self._mono_s()
         pair.since_s = pair.since_s or now_s
