@@ -5,7 +5,8 @@
 #   make bench   measure, and write docs/reference/benchmarks.md
 #   make bench-console   measure the console in a browser (minutes)
 #   make screenshots     take the pictures of the console that the documentation shows
-#   make soak    the long runs: simulated worlds at full size, 200 real nodes, kill -9 a hundred times, fuzzing
+#   make soak    the long runs: simulated worlds at full size, 200 real nodes, kill -9 a hundred times, ten minutes
+#                of messages and state under kills with an audit, fuzzing
 # Variables: PYTHON=python3.12 chooses the interpreter, VENV=dir the environment, ARGS="-k name" goes to pytest.
 
 SHELL := /bin/sh
@@ -23,7 +24,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .PHONY: help demo test check lint types bench bench-console screenshots soak docs fmt pins dist clean
 
 help:
-	@sed -n '2,9s/^# \{0,1\}//p' Makefile
+	@sed -n '2,10s/^# \{0,1\}//p' Makefile
 
 # -- environment: each stamp is younger than the files that decide what is installed --
 $(STAMPS)/venv: tools/venv.sh

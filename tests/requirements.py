@@ -2747,6 +2747,20 @@ REQUIREMENTS: dict[str, Requirement] = {
         ),
     ),
     # -- messages, topics, shared state ------------------------------------------------------------------------------
+    "mail.audit": Requirement(
+        "RQ3 chaos tests, issue 7 soak and final audit",
+        "While daemons are killed and paused nothing that was acknowledged is lost, doubled or out of order, id by id.",
+        (
+            *_in(
+                "e2e/test_everyday.py",
+                "everything_that_was_acknowledged_is_accounted_for_though_daemons_are_killed",
+            ),
+            *_in(
+                "soak/test_everyday.py",
+                "everything_that_was_acknowledged_is_accounted_for_after_ten_minutes_of_kills",
+            ),
+        ),
+    ),
     "mail.message": Requirement(
         "RQ1 §5, RQ3 AgentMessage and ConsistencyLevel, issue 7.2",
         "A message has id, sender, recipient, type, priority, TTL and time; bad ones are refused with a code, by whom ever made.",
