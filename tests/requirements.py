@@ -2858,6 +2858,15 @@ REQUIREMENTS: dict[str, Requirement] = {
             "those_remembered_are_bounded",
         ),
     ),
+    "mail.eyes": Requirement(
+        "RQ1 §4, issue 7.4",
+        "A node in between sees ciphertext only.",
+        _in(
+            "e2e/test_sealed_eyes.py",
+            "a_third_node_holds_nothing_of_what_two_agents_or_a_group_say",
+            "a_node_that_keeps_mail_for_an_absent_one_cannot_read_it",
+        ),
+    ),
     "mail.sealed": Requirement(
         "RQ1 §4, issue 7.4, standards (a) E2E",
         "Mail that others carry is a JWE around a JWS: any JOSE library reads it, one agent opens it, none forges it.",
