@@ -3256,6 +3256,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "levels_give_what_they_promise_or_say_why_not",
                 "a_node_alone_has_linearizable_keys_in_spaces_of_its_own",
             ),
+            *_in("e2e/test_state_kill9.py", "what_was_acknowledged_by_two_of_three_outlives_a_killed_node"),
         ),
     ),
     "state.partition": Requirement(
