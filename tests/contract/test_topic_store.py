@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from agentmesh.engines.base import TopicSpec, TopicStore
+from agentmesh.engines.base import RECORD_BYTES_MAX, TopicSpec, TopicStore
 from agentmesh.engines.nats_topics import NatsTopics
 from agentmesh.engines.place import read_place
-from agentmesh.errors import MeshError, RecordNotFound, StateError
+from agentmesh.errors import LimitError, MeshError, RecordNotFound, StateError
 from agentmesh.node.topics.compose import sqlite_store
 from tests.support.servers import NatsServers, Servers, nats_server, running
 
@@ -228,3 +228,21 @@ async def test_a_closed_store_says_so(make: Make) -> None:
     await store.aclose()
     with pytest.raises(StateError):
         await store.append("jobs", [("jobs.a", b"", "x")])
+
+
+async def test_acknowledging_on_a_topic_that_was_removed_is_said_so(store: TopicStore) -> None:
+    await store.create(JOBS)
+    await fill(store, 1)
+    [lease] = await store.fetch("jobs", "g", "m")
+    await store.remove("jobs")
+    with pytest.raises(RecordNotFound):
+        await store.ack("jobs", "g", [lease.token])
+
+
+async def test_a_record_that_is_too_large_is_refused_before_it_is_sent(store: TopicStore) -> None:
+    await store.create(JOBS)
+    await refused(LimitError, "topic.too_large", store.append("jobs", [("jobs.a", bytes(RECORD_BYTES_MAX + 1), "x")]))
+    assert await store.read("jobs", 0) == []
+    [offset] = await store.append("jobs", [("jobs.a", bytes(512 * 1024), "y")])
+    [record] = await store.read("jobs", offset)
+    assert len(record.body) == 512 * 1024

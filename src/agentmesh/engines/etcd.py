@@ -224,7 +224,7 @@ class EtcdCritical:
         Raises:
             NoRoute, Timeout, Unauthorized, LimitError: see ``base``.
         """
-        from aiohttp import ClientConnectorError, ClientError, ClientTimeout
+        from aiohttp import ClientConnectorError, ClientError, ClientTimeout, ConnectionTimeoutError
 
         loop = asyncio.get_running_loop()
         until = loop.time() + CALL_TIMEOUT_S
@@ -253,9 +253,7 @@ class EtcdCritical:
                 said = _object(self.url, raw)
             except (ClientConnectorError, TimeoutError, ClientError, OSError, DecodeError) as error:
                 self._at += 1
-                is_sent = (
-                    is_sent and not isinstance(error, ClientConnectorError) and "onnection timeout" not in str(error)
-                )
+                is_sent = is_sent and not isinstance(error, ClientConnectorError | ConnectionTimeoutError)
                 if writes and is_sent:
                     raise unknown_outcome(self.url, error or "no answer in time") from error
                 why = error or "no answer in time"

@@ -37,6 +37,8 @@ CURSORS_MAX = 256
 SETTLED_MAX = 65_536
 APPEND_TIMEOUT_S = 10.0
 _CURSOR_S = 60
+#: What headers add to a record.
+_HEADER_BYTES = 1024
 _PAUSE_S = 0.05
 _NS = 1_000_000_000
 _NO_STREAM, _NO_CONSUMER, _OVERLAP, _NAME_TAKEN, _OTHER_STREAM = 10059, 10014, 10065, 10058, 10060
@@ -154,9 +156,14 @@ class NatsTopics:
         await self._ready()
         stream = self._stream(topic)
         items: list[tuple[str, bytes, dict[str, str]]] = []
+        most = min(RECORD_BYTES_MAX, (await self._link.wire()).client.max_payload - _HEADER_BYTES)
         for subject, body, id_ in records:
-            if len(body) > RECORD_BYTES_MAX or len(id_) > NAME_CHARS_MAX:
-                raise LimitError(f"a record of {len(body)} bytes, at most {RECORD_BYTES_MAX}", code="topic.too_large")
+            if len(body) > most or len(id_) > NAME_CHARS_MAX:
+                raise LimitError(
+                    f"a record of {len(body)} bytes, at most {most}",
+                    code="topic.too_large",
+                    why=None if most == RECORD_BYTES_MAX else f"more than the max_payload of {self.url}",
+                )
             headers = {"Nats-Expected-Stream": stream, **({"Nats-Msg-Id": id_} if id_ else {})}
             items.append((self._subject(subject), body, headers))
         until = asyncio.get_running_loop().time() + CALL_TIMEOUT_S
@@ -284,7 +291,14 @@ class NatsTopics:
                 ours.append((token, word, {}))
         if not ours:
             return 0
-        await self._link.request_many(ours, timeout_s=CALL_TIMEOUT_S, is_json=False)
+        try:
+            await self._link.request_many(ours, timeout_s=CALL_TIMEOUT_S, is_json=False)
+        except NoRoute:
+            await self._state(topic)
+            info = await self._link.ask(f"CONSUMER.INFO.{self._stream(topic)}.{_consumer(group)}")
+            if error_of(info)[0] == _NO_CONSUMER:
+                return 0
+            raise
         for token, _, _ in ours:
             self._close_lease(token)
         return len(ours)
