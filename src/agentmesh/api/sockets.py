@@ -25,7 +25,7 @@ from agentmesh.api.sse import SEND_TIMEOUT_S, Streams
 from agentmesh.api.table import Ask
 from agentmesh.errors import LimitError, MeshError, RecordNotFound, UsageError
 from agentmesh.net.tasks import TaskScope
-from agentmesh.sdk.message_requests import ACKS_MAX, LEASE_S, LEASE_S_MAX, NODE
+from agentmesh.wire.message_limits import ACKS_MAX, LEASE_S, LEASE_S_MAX, NODE
 from agentmesh.wire.message_views import MessageRequest, PublishRequest, SubscribeRequest
 
 _log = logging.getLogger("agentmesh.api")

@@ -11,10 +11,11 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from agentmesh.errors import Closed, DecodeError, MeshError, NoRoute, Timeout, UsageError
+from agentmesh.errors import Closed, DecodeError, MeshError, NoRoute, Timeout
 from agentmesh.sdk.context import current
 from agentmesh.sdk.requests import ANSWER_TIMEOUT_S, BODY_BYTES_MAX, Request, body_of, error_of_problem, segment
 from agentmesh.sdk.sse import Frame
+from agentmesh.wire.message_limits import MESSAGE_BODY_BYTES_MAX, NODE, STATE_BODY_BYTES_MAX
 from agentmesh.wire.message_views import (
     AckRequest,
     AckView,
@@ -54,20 +55,6 @@ from agentmesh.wire.state_views import (
     StateKeys,
     StateView,
 )
-
-#: In a path: the inbox of the node itself, where people and programs beside it receive. No agent can be named so.
-NODE = "-"
-#: A payload of 1 MiB in base64 or as escaped JSON text.
-MESSAGE_BODY_BYTES_MAX = 8 * 1024 * 1024
-#: A value of 64 KiB as escaped JSON.
-STATE_BODY_BYTES_MAX = 512 * 1024
-#: Most messages or leases acknowledged in one request, and most messages of one page.
-ACKS_MAX = 1000
-#: Longest wait of one request for an inbox, in seconds.
-INBOX_WAIT_S_MAX = 60
-#: How long a message that was handed out is not handed out again, in seconds.
-LEASE_S, LEASE_S_MAX = 60, 3600
-PATTERNS_MAX = 64
 
 
 class SendOptions(TypedDict, total=False):
@@ -245,14 +232,6 @@ def set_topic_rules(rules: Sequence[TopicRules]) -> Request[TopicList]:
 def presence() -> Request[PresenceList]:
     """Ask which agents are there."""
     return Request("GET", "/api/v1/presence", PresenceList)
-
-
-def split_patterns(text: str) -> list[str]:
-    """Return the patterns of a list divided by commas. Raises UsageError: none, or too many."""
-    found = [word.strip() for word in text.split(",") if word.strip()]
-    if not 0 < len(found) <= PATTERNS_MAX:
-        raise UsageError(f"a subscriber names 1 to {PATTERNS_MAX} patterns", code="topic.patterns")
-    return found
 
 
 # -- state and locks --------------------------------------------------------------------------------------------------

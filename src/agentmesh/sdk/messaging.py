@@ -11,7 +11,8 @@ from agentmesh.errors import MeshError, UsageError
 from agentmesh.sdk import message_requests as wanted
 from agentmesh.sdk.carrier import Carrier, Reader
 from agentmesh.sdk.deliveries import InboxPlace, Received, reply_request
-from agentmesh.sdk.message_requests import LEASE_S, LEASE_S_MAX, Patience, SendOptions
+from agentmesh.sdk.message_requests import Patience, SendOptions
+from agentmesh.wire.message_limits import LEASE_S, LEASE_S_MAX
 from agentmesh.wire.message_views import DeadLetters, GroupView, MailView, MessageView, SentView
 
 

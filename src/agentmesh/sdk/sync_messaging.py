@@ -13,8 +13,6 @@ from agentmesh.errors import Closed, MeshError, UsageError
 from agentmesh.sdk import message_requests as wanted
 from agentmesh.sdk.deliveries import InboxPlace, Published, Received, TopicPlace, reply_request
 from agentmesh.sdk.message_requests import (
-    LEASE_S,
-    LEASE_S_MAX,
     Patience,
     PublishOptions,
     SendOptions,
@@ -23,6 +21,7 @@ from agentmesh.sdk.message_requests import (
 )
 from agentmesh.sdk.requests import Request
 from agentmesh.sdk.sse import Frame
+from agentmesh.wire.message_limits import LEASE_S, LEASE_S_MAX, split_patterns
 from agentmesh.wire.message_views import (
     CloudEventView,
     DeadLetters,
@@ -356,7 +355,7 @@ class SyncMessaging(SyncCarrier):
         self, *subjects: str, retry_for_s: float = 60.0, auto_ack: bool = True, **options: Unpack[SubscribeOptions]
     ) -> SyncSubscription:
         """Return what is published under some subjects, to be iterated."""
-        asked = SubscribeRequest(subjects=wanted.split_patterns(",".join(subjects)), **options)
+        asked = SubscribeRequest(subjects=split_patterns(",".join(subjects)), **options)
         return SyncSubscription(self, asked, retry_for_s=retry_for_s, auto=auto_ack)
 
     def topics(self) -> TopicList:

@@ -14,6 +14,7 @@ from agentmesh.sdk.carrier import Carrier, Reader
 from agentmesh.sdk.deliveries import Published, TopicPlace
 from agentmesh.sdk.message_requests import Patience, PublishOptions, SubscribeOptions, decode_event
 from agentmesh.sdk.sse import Frame
+from agentmesh.wire.message_limits import split_patterns
 from agentmesh.wire.message_views import (
     CloudEventView,
     PresenceView,
@@ -185,7 +186,7 @@ class Publishing(Carrier):
             options: As in ``SubscribeOptions``: ``topic`` reads a durable one from ``start``, ``offset`` or ``since``; with
                 ``group`` its members share the work.
         """
-        asked = SubscribeRequest(subjects=wanted.split_patterns(",".join(subjects)), **options)
+        asked = SubscribeRequest(subjects=split_patterns(",".join(subjects)), **options)
         return Subscription(self, asked, retry_for_s=retry_for_s, auto=auto_ack)
 
     async def topics(self) -> TopicList:

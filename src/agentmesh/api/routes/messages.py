@@ -13,7 +13,7 @@ from agentmesh.errors import (
     RecordNotFound,
     UsageError,
 )
-from agentmesh.sdk.message_requests import (
+from agentmesh.wire.message_limits import (
     ACKS_MAX,
     INBOX_WAIT_S_MAX,
     LEASE_S,

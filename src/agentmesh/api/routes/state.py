@@ -8,7 +8,7 @@ from agentmesh.api.owned import state_of
 from agentmesh.api.sse import item_frame, stream_of_items
 from agentmesh.api.table import Ask, EventStream, Param, RouteRow
 from agentmesh.errors import Full, LimitError, NoRoute, StateError, Timeout, UsageError
-from agentmesh.sdk.message_requests import STATE_BODY_BYTES_MAX
+from agentmesh.wire.message_limits import STATE_BODY_BYTES_MAX
 from agentmesh.wire.state_views import LevelName, SpaceList, StateChange, StateHistory, StateKeys, StateView
 
 _LEVELS: tuple[str, ...] = get_args(LevelName)

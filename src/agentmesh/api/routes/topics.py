@@ -8,7 +8,7 @@ from agentmesh.api.owned import topics_of
 from agentmesh.api.sse import item_frame, stream_of_items
 from agentmesh.api.table import Ask, EventStream, Param, RouteRow
 from agentmesh.errors import Busy, Full, LimitError, NoRoute, RecordNotFound, StateError, UsageError
-from agentmesh.sdk.message_requests import ACKS_MAX, MESSAGE_BODY_BYTES_MAX, PATTERNS_MAX, split_patterns
+from agentmesh.wire.message_limits import ACKS_MAX, MESSAGE_BODY_BYTES_MAX, PATTERNS_MAX, split_patterns
 from agentmesh.wire.message_views import (
     AckView,
     CloudEventIn,
