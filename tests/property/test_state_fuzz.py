@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from agentmesh.core.state import docs, types
 from agentmesh.core.state.causality import Dot, of_dots
 from agentmesh.core.state.cell import Cell, Entry
+from agentmesh.core.state.clock import pack
 from agentmesh.core.state.ops import Op
-from agentmesh.errors import DecodeError, LimitError, MeshError
+from agentmesh.errors import DecodeError, LimitError, MeshError, StateError
 
 A, B = b"a" * 16, b"b" * 16
 
@@ -171,6 +172,66 @@ def test_many_edits_are_taken_together_and_late_ones_still_fit() -> None:
     both = types.merge(cell, late_delta)
     assert types.value(both) == "LATE edit 1 " + "x" * 198
     assert both == types.merge(late, cell)
+
+
+def test_a_document_that_is_broken_beyond_help_says_so_and_can_be_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("loro")
+
+    def panic(doc: object, update: bytes) -> None:
+        raise docs._Panic("as loro does on some updates")  # pyright: ignore[reportPrivateUsage]
+
+    text = document("text", 20)
+    monkeypatch.setattr(docs, "_import", panic)
+    for call in (lambda: types.value(text), lambda: types.apply(text, Op(op="insert", value="x"), Dot(A, 99), 99)):
+        with pytest.raises(StateError) as caught:
+            call()
+        assert caught.value.code == "state.document"
+    gone, _ = types.apply(text, Op(op="delete"), Dot(A, 99), 99)
+    assert not types.exists(gone)
+    monkeypatch.undo()
+    anew, _ = types.apply(gone, Op(op="insert", type="text", value="anew"), Dot(A, 100), 100)
+    assert types.value(anew) == "anew"
+
+
+@pytest.mark.parametrize("kind", ["text", "list"])
+def test_the_history_of_a_document_goes_when_nobody_can_build_on_it_any_more(kind: str) -> None:
+    pytest.importorskip("loro")
+    cell: Cell | None = None
+    for number in range(1, 200):
+        cell, _ = types.apply(cell, Op(op="insert", type=kind, value="word ", at=0), Dot(A, number), pack(number))
+        if number > 4:
+            cell, _ = types.apply(
+                cell, Op(op="cut", at=0, count=1 if kind == "list" else 5), Dot(B, number), pack(number)
+            )
+    assert cell is not None
+    text, before = types.value(cell), len(types.encode(cell))
+    later = pack(types.LEASE_MS + 1_000)
+    one, first = types.apply(cell, Op(op="insert", value="one "), Dot(A, 500), later)
+    assert len(types.encode(one)) < before / 2
+    two, second = types.apply(cell, Op(op="insert", value="two "), Dot(B, 500), later + 1)  # at the same time
+    both = types.merge(one, second)
+    assert both == types.merge(two, first)
+    shown = types.value(both)
+    assert sorted(shown) == sorted([*text, *(["one ", "two "] if kind == "list" else "one two ")])
+    on, _ = types.apply(both, Op(op="insert", value="on"), Dot(A, 501), later + 2)
+    assert len(types.value(on)) == len(shown) + (1 if kind == "list" else 2)
+    recent, _ = types.apply(cell, Op(op="insert", value="x"), Dot(A, 500), pack(1_000))
+    assert len(types.encode(recent)) >= before  # too soon
+
+
+@pytest.mark.parametrize("kind", ["text", "list"])
+def test_an_edit_that_comes_after_the_lease_hides_nothing(kind: str) -> None:
+    pytest.importorskip("loro")
+    start = document(kind, 3)
+    _, late = types.apply(start, Op(op="insert", value="late"), Dot(B, 1), pack(1))
+    cell, _ = types.apply(start, Op(op="insert", value="on"), Dot(A, 9), pack(types.LEASE_MS + 1_000))
+    cell, _ = types.apply(cell, Op(op="insert", value="off"), Dot(A, 10), pack(3 * types.LEASE_MS))
+    shown = types.value(cell)
+    assert types.value(types.merge(cell, late)) == types.value(types.merge(late, cell))
+    assert len(types.value(types.merge(cell, late))) >= len(shown)
+    garbage = Cell(of_dots([Dot(B, 1)]), {kind: {b"": {Dot(B, 1): Entry(1, b"ugarbage")}}}, 1)
+    anew, _ = types.apply(garbage, Op(op="insert", type=kind, value="anew"), Dot(A, 1), pack(2 * types.LEASE_MS))
+    assert "anew" in types.value(anew)
 
 
 def test_an_edit_made_while_another_deleted_the_text_is_what_is_left_of_it() -> None:

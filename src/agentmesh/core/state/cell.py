@@ -27,7 +27,18 @@ from agentmesh.core.state.causality import (
     too_many_writers,
 )
 from agentmesh.core.state.clock import STAMP_MAX
-from agentmesh.core.state.ops import CELL_BYTES_MAX, COUNT_MAX, COUNTER, FIELD_BYTES_MAX, LIST, MAP, SET, TEXT, TYPES
+from agentmesh.core.state.ops import (
+    CELL_BYTES_MAX,
+    COUNT_MAX,
+    COUNTER,
+    DOCUMENT_FORMS,
+    FIELD_BYTES_MAX,
+    LIST,
+    MAP,
+    SET,
+    TEXT,
+    TYPES,
+)
 from agentmesh.core.state.ops import VALUE_BYTES_MAX as VALUE_MAX
 from agentmesh.errors import DecodeError, LimitError
 
@@ -324,7 +335,7 @@ def check_value(kind: str, value: bytes) -> None:
         if abs(total) > COUNT_MAX or str(total).encode() != value:
             raise _malformed("a count out of range")
     elif kind in (LIST, TEXT):
-        if value[:1] not in (b"u", b"x"):
+        if value[:1] not in DOCUMENT_FORMS:
             raise _malformed("an update of a document of unknown form")
     elif value or kind != "lww":  # an empty one is the mark of a deletion
         _check_json(value)

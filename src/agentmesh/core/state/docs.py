@@ -19,15 +19,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from agentmesh.core.state.causality import Dot
-from agentmesh.core.state.ops import CELL_BYTES_SOFT_MAX, ITEMS_MAX, TEXT, Op, to_json
+from agentmesh.core.state.ops import CELL_BYTES_SOFT_MAX, CLEAR, EDIT, ITEMS_MAX, SHALLOW, TEXT, Op, to_json
 from agentmesh.errors import LimitError, StateError, UsageError
 
 #: Updates that are kept one by one before the next edit takes them together.
 UPDATES_MAX = 64
 #: Of what a document shows, in bytes; more is not built up in memory.
 CONTENT_BYTES_MAX = 8 * 1024 * 1024
-#: First byte of an update: an edit, or one that emptied the document because its key was deleted.
-_EDIT, _CLEAR = b"u", b"x"
 _NAME = "content"
 #: Updates that make loro panic and are passed over; a panic costs a new start.
 _PANICS_MAX = 16
@@ -68,7 +66,12 @@ def _guarded(call: Callable[[], T]) -> T:
 
 def holds(update: bytes) -> bool:
     """Say whether an update is an edit, not the mark of a deletion."""
-    return update[:1] == _EDIT
+    return update[:1] != CLEAR
+
+
+def order(update: bytes) -> int:
+    """Return where an update comes in: those without history first, as loro takes them only so."""
+    return 0 if update[:1] == SHALLOW else 1
 
 
 def _new(peer: int) -> Any:
@@ -92,11 +95,15 @@ def _open(updates: Sequence[bytes], kind: str, peer: int) -> Any:
             at = len(left)
             _read(doc, kind)
             return doc
-        except _Panic:
+        except (_Panic, ValueError):
             if at == len(left):  # it broke when it was read: the culprit is found by reading after each
                 at = _culprit(left, kind, peer)
             del left[at]
-    raise StateError(
+    raise _broken()
+
+
+def _broken() -> StateError:
+    return StateError(
         "somebody wrote updates that break this document",
         code="state.document",
         hint="delete the key and write it anew; its history says who wrote",
@@ -114,7 +121,7 @@ def _culprit(updates: Sequence[bytes], kind: str, peer: int) -> int:
         try:
             _import(doc, update)
             _read(doc, kind)
-        except _Panic:
+        except (_Panic, ValueError):
             return at
     return len(updates) - 1
 
@@ -159,7 +166,7 @@ def _too_large() -> LimitError:
     return LimitError(f"the document is over {CONTENT_BYTES_MAX} bytes", code="state.too_large")
 
 
-def edit(updates: Sequence[bytes], kind: str, change: Op, dot: Dot) -> tuple[bytes, bool]:
+def edit(updates: Sequence[bytes], kind: str, change: Op, dot: Dot, *, idle: bool = False) -> tuple[bytes, bool]:
     """Return the update for an edit, and whether it stands for all updates before.
 
     Args:
@@ -167,15 +174,26 @@ def edit(updates: Sequence[bytes], kind: str, change: Op, dot: Dot) -> tuple[byt
         kind: "list" or "text".
         change: "insert" of ``value`` at ``at`` (-1 = the end), "cut" of ``count`` from ``at`` on, or "delete".
         dot: Of this write.
+        idle: Nobody can have an edit any more that builds on what was before, so its history may go.
 
     Raises:
         StateError: as ``content``.
         UsageError: a place that is not there, or a value that is no text (code "state.value").
         LimitError: too large. No state changed.
     """
-    doc = _open(updates, kind, _peer_of(dot))
+    try:
+        return _edit(_open(updates, kind, _peer_of(dot)), updates, kind, change, idle)
+    except (_Panic, ValueError) as error:
+        raise _broken() from error
+    except StateError as error:
+        if error.code == "state.document" and change.op == "delete":
+            return CLEAR, True  # nothing of it can be kept for those who edit it meanwhile
+        raise
+
+
+def _edit(doc: Any, updates: Sequence[bytes], kind: str, change: Op, idle: bool) -> tuple[bytes, bool]:
     loro = _loro()
-    before = doc.oplog_vv
+    before, place = doc.oplog_vv, doc.oplog_frontiers
     body = doc.get_text(_NAME) if kind == TEXT else doc.get_list(_NAME)
     length = body.len_unicode if kind == TEXT else len(body)
     if change.op == "delete":
@@ -189,12 +207,17 @@ def edit(updates: Sequence[bytes], kind: str, change: Op, dot: Dot) -> tuple[byt
         else:
             _insert(body, kind, at, length, change.value)
     _guarded(doc.commit)
-    whole = change.op == "delete" or len(updates) >= UPDATES_MAX
-    mode = loro.ExportMode.Snapshot() if whole else loro.ExportMode.Updates(before)
+    is_delete = change.op == "delete"
+    shallow = idle and not is_delete and bool(updates)
+    whole = is_delete or shallow or len(updates) >= UPDATES_MAX
+    if shallow:
+        mode = loro.ExportMode.ShallowSnapshot(place)
+    else:
+        mode = loro.ExportMode.Snapshot() if whole else loro.ExportMode.Updates(before)
     raw: bytes = _guarded(lambda: doc.export(mode))
     if len(raw) > CELL_BYTES_SOFT_MAX:
         raise LimitError("the document has grown too large with all its edits", code="state.cell_full")
-    return (_CLEAR if change.op == "delete" else _EDIT) + raw, whole
+    return (CLEAR if is_delete else SHALLOW if shallow else EDIT) + raw, whole
 
 
 def _insert(body: Any, kind: str, at: int, length: int, value: Any) -> None:

@@ -21,6 +21,8 @@ CELL_BYTES_MAX = 1024 * 1024
 #: From here on writes are refused that make it larger, so that what others write meanwhile still finds room.
 CELL_BYTES_SOFT_MAX = 768 * 1024
 
+#: First byte of an update of a document (``docs``): an edit, the mark of a deletion, all before without history.
+DOCUMENT_FORMS = EDIT, CLEAR, SHALLOW = b"u", b"x", b"s"
 REGISTER, LWW, MAP, COUNTER, SET, LIST, TEXT = TYPES = ("register", "lww", "map", "counter", "set", "list", "text")
 _OF_TYPE: Final[dict[str, tuple[str, ...]]] = {
     REGISTER: ("set", "delete", "resolve"),

@@ -12,12 +12,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 
 from agentmesh.core.state import docs
-from agentmesh.core.state.causality import Dot, Seen, VersionVector, of_dots
+from agentmesh.core.state.causality import Dot, Seen, of_dots
 from agentmesh.core.state.cell import (
     Cell,
     Dots,
@@ -40,18 +40,31 @@ from agentmesh.core.state.ops import (
     LIST,
     LWW,
     MAP,
-    REGISTER,
     SET,
     TEXT,
-    TYPES,
     Op,
-    from_json,
     to_json,
     type_for,
+)
+from agentmesh.core.state.reading import (
+    LEASE_MS,
+    Sibling,
+    context,
+    exists,
+    forgettable,
+    live_of,
+    newest,
+    part_exists,
+    shown,
+    siblings,
+    top,
+    updates_of,
+    value,
 )
 from agentmesh.errors import LimitError, UsageError
 
 __all__ = [
+    "LEASE_MS",
     "Cell",
     "Past",
     "Sibling",
@@ -71,17 +84,6 @@ __all__ = [
     "siblings",
     "value",
 ]
-
-#: How long a deleted key is remembered. A replica that was away for longer must not bring its copy back (§2.4).
-LEASE_MS = 10 * 86_400_000
-
-
-class Sibling(NamedTuple):
-    """One of several values that stand beside each other."""
-
-    value: Any
-    dot: Dot
-    stamp: int
 
 
 class Past(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -134,7 +136,8 @@ def apply(cell: Cell | None, change: Op, dot: Dot, hlc: int) -> tuple[Cell, Cell
         kind = type_for(change, shown(cell))
         hlc = max(hlc, cell.stamp + 1)
     part: Part = cell.parts.get(kind, {}) if cell else {}
-    path, new, replaced = _write(part, kind, change, dot)
+    idle = cell is not None and ms_of(hlc) - ms_of(cell.stamp) > LEASE_MS
+    path, new, replaced = _write(part, kind, change, dot, idle)
     covered = [(kind, path, old) for old in replaced]
     if cell is not None and (change.op in ("delete", "resolve") or len(cell.parts) > (kind in cell.parts)):
         covered = _cover_more(cell, kind, path, change, covered)
@@ -213,7 +216,7 @@ def _cover_more(
     whole = change.op == "delete"
     for other, part in cell.parts.items():
         if (whole and other == kind) or (
-            other != kind and (whole or change.op == "resolve" or not _exists(other, part))
+            other != kind and (whole or change.op == "resolve" or not part_exists(other, part))
         ):
             covered = covered + [
                 (other, at, dot)
@@ -224,11 +227,11 @@ def _cover_more(
     return covered
 
 
-def _write(part: Part, kind: str, change: Op, dot: Dot) -> tuple[bytes, bytes | None, list[Dot]]:
+def _write(part: Part, kind: str, change: Op, dot: Dot, idle: bool) -> tuple[bytes, bytes | None, list[Dot]]:
     """Return where a write goes, its bytes (None = it only removes), and which live writes there it replaces."""
     op = change.op
     if kind in (LIST, TEXT):
-        update, whole = docs.edit(_updates(part.get(b"", {})), kind, change, dot)
+        update, whole = docs.edit(updates_of(part.get(b"", {})), kind, change, dot, idle=idle)
         return b"", update, list(part.get(b"", {})) if whole else []
     if op == "delete":
         return b"", b"" if kind == LWW else None, []
@@ -259,123 +262,7 @@ def _replaced(dots: Dots, kind: str, change: Op) -> list[Dot]:
         return list(dots)
     if change.seen is not None:
         return [dot for dot in dots if change.seen.covers(dot)]
-    return [_top(dots)]
-
-
-def _top(dots: Dots) -> Dot:
-    return max(dots, key=lambda dot: (dots[dot].stamp, dot))
-
-
-def _updates(dots: Dots) -> list[bytes]:
-    """Return the updates of a document in an order that is the same everywhere."""
-    return [dots[dot].value for dot in sorted(dots, key=lambda dot: (dots[dot].stamp, dot))]
-
-
-def _exists(kind: str, part: Part) -> bool:
-    if not part:
-        return False
-    if kind == LWW:
-        return any(dots[_top(dots)].value != b"" for dots in part.values())
-    if kind in (LIST, TEXT):
-        return any(docs.holds(entry.value) for dots in part.values() for entry in dots.values())
-    return True
-
-
-def newest(cell: Cell, kind: str | None = None) -> tuple[int, Dot] | None:
-    """Return (stamp, dot) of the newest live write, of one type or of all; None if nothing is live."""
-    return max(((entry.stamp, dot) for one, _, dot, entry in _live(cell) if kind in (None, one)), default=None)
-
-
-def _live(cell: Cell) -> list[tuple[str, bytes, Dot, Entry]]:
-    return [
-        (kind, path, dot, entry)
-        for kind, part in cell.parts.items()
-        for path, dots in part.items()
-        for dot, entry in dots.items()
-    ]
-
-
-def shown(cell: Cell | None) -> str:
-    """Return the type that a key shows: the one written last, if two made it at the same time; "" if it is not there."""
-    if cell is None:
-        return ""
-    kinds = [kind for kind in TYPES if kind in cell.parts and _exists(kind, cell.parts[kind])]
-    if len(kinds) <= 1:
-        return kinds[0] if kinds else ""
-    return max(kinds, key=lambda kind: newest(cell, kind) or (0, Dot(b"", 0)))
-
-
-def exists(cell: Cell | None) -> bool:
-    """Say whether the key is there. A map or set whose last item went is not, as in Redis."""
-    return shown(cell) != ""
-
-
-def value(cell: Cell | None) -> Any:
-    """Return what the key shows, as JSON types; None if it is not there.
-
-    Raises:
-        StateError: a list or text, and loro is not installed (code "state.no_docs").
-    """
-    kind = shown(cell)
-    return _value(kind, cell.parts[kind]) if cell is not None and kind else None
-
-
-def _value(kind: str, part: Part) -> Any:
-    if kind in (REGISTER, LWW):
-        return _json_or_none(part[b""])
-    if kind == MAP:
-        return {path.decode(): _json_or_none(part[path]) for path in sorted(part)}
-    if kind == COUNTER:
-        return sum(int(entry.value) for entry in part[b""].values())
-    if kind == SET:
-        return [from_json(path) for path in sorted(part)]
-    return docs.content(_updates(part[b""]), kind)
-
-
-def _json_or_none(dots: Dots) -> Any:
-    raw = dots[_top(dots)].value
-    return from_json(raw) if raw else None
-
-
-def siblings(cell: Cell | None) -> list[Sibling]:
-    """Return values that were written at the same time, newest first, the shown one included; empty if there is but one.
-
-    Of a map, each is ``{field: value}``. Where two made the key with different types, each type is one, with all it holds.
-    """
-    if cell is None:
-        return []
-    kinds = [kind for kind in TYPES if kind in cell.parts and _exists(kind, cell.parts[kind])]
-    found: list[Sibling] = []
-    for kind in kinds:
-        part = cell.parts[kind]
-        several = _several(kind, part)
-        last = newest(cell, kind)
-        if several:
-            found += several
-        elif len(kinds) > 1 and last is not None:
-            found.append(Sibling(_value(kind, part), last[1], last[0]))
-    return sorted(found, key=lambda one: (one.stamp, one.dot), reverse=True)
-
-
-def _several(kind: str, part: Part) -> list[Sibling]:
-    if kind not in (REGISTER, MAP):
-        return []
-    return [
-        Sibling({path.decode(): from_json(raw)} if kind == MAP else from_json(raw), dot, stamp)
-        for path, dots in part.items()
-        if len(dots) > 1
-        for dot, (stamp, raw) in dots.items()
-    ]
-
-
-def context(cell: Cell | None) -> VersionVector:
-    """Return what whoever reads this copy has seen, for ``Op.seen``."""
-    return cell.seen.vector() if cell else VersionVector()
-
-
-def forgettable(cell: Cell, now_ms: int, lease_ms: int = LEASE_MS) -> bool:
-    """Say whether a deleted key need not be remembered any longer."""
-    return not exists(cell) and ms_of(cell.stamp) + lease_ms < now_ms
+    return [top(dots)]
 
 
 def past_of(before: Cell | None, change: Op, delta: Cell, dot: Dot) -> Past:
@@ -395,7 +282,7 @@ def pasts(cell: Cell) -> list[Past]:
     """Return a history for a copy that came without one: its live writes, newest first."""
     words = {MAP: "put", COUNTER: "increment", SET: "add", LIST: "insert", TEXT: "insert"}
     lines: list[Past] = []
-    for kind, path, dot, (stamp, raw) in _live(cell):
+    for kind, path, dot, (stamp, raw) in live_of(cell):
         op = words.get(kind, "set")
         if kind in (LWW, LIST, TEXT) and raw[:1] in (b"", b"x"):
             op = "delete"
@@ -426,4 +313,4 @@ def fate(cell: Cell | None, past: Past) -> Literal["stands", "merged", "supersed
         return "superseded" if exists(cell) else "stands"
     if past.dot not in dots:
         return "superseded"
-    return "stands" if past.type != LWW or _top(dots) == past.dot else "superseded"
+    return "stands" if past.type != LWW or top(dots) == past.dot else "superseded"
