@@ -202,6 +202,8 @@ async def test_only_the_node_that_made_a_group_changes_it(tmp_path: Path) -> Non
         assert old is not None
         again = await a.node.mail.set_group("team", ["alice", "carol"])
         assert again.epoch == 3, "an old statement brings nothing back"
+        sent = await a.node.mail.sent(await say(a, "alice", "to one other"))
+        assert (sent.to, sent.recipient) == ("group:team", "")
 
 
 async def test_who_is_no_member_cannot_write_and_what_it_sends_past_its_own_node_is_refused(tmp_path: Path) -> None:

@@ -161,11 +161,12 @@ def waiting_view(one: Waiting, name_of: Callable[[str], str]) -> MessageView:
 def sent_view(row: OutRow, name_of: Callable[[str], str], copies: int = 1) -> SentView:
     """Return what became of a message."""
     recipient = did_of(row.recipient)
+    is_one = copies == 1 and not row.asked.startswith(("group:", "*"))
     return SentView(
         message_id=id_text(row.id),
         to=row.asked or recipient,
-        recipient=recipient if copies == 1 else "",
-        recipient_name=name_of(recipient) if copies == 1 else "",
+        recipient=recipient if is_one else "",
+        recipient_name=name_of(recipient) if is_one else "",
         state=STATES[row.state],  # pyright: ignore[reportArgumentType] its words are those of MessageState
         copies=copies,
         reason=row.reason,
