@@ -158,7 +158,9 @@ class Serving:
                 hint="set the clocks of both machines",
             )
         rule = self._rules.of(one.subject)
-        names = self._who.names(did) | ({node} if self._who.node_of(did) == node else set())
+        names = self._who.names(did)
+        if self._who.node_of(did) == node:  # both say so: the agent in its manifest, the node by its link
+            names = frozenset((*names, node))
         if rule is not None and not may(rule.publish, names):
             raise Unauthorized(f"the publisher may not publish to {one.subject!r}", code="topic.publish")
 
