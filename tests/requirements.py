@@ -3345,6 +3345,7 @@ REQUIREMENTS: dict[str, Requirement] = {
         "A linearizability checker that agrees with brute force, and catches stores that are broken on purpose.",
         (
             *_in("soak/test_histories.py", "ten_thousand_more_histories_break_no_rule"),
+            *_in("unit/engines/test_sqlite_history.py", "clients_of_one_file_hear_what_one_copy_would_have_said"),
             *_in(
                 "sim/test_histories.py",
                 "a_history_of_one_copy_passes",
