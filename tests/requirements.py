@@ -3828,4 +3828,37 @@ REQUIREMENTS: dict[str, Requirement] = {
             ),
         ),
     ),
+    "surface.http": Requirement(
+        "issue 7.1, 7.5 CloudEvents and SSE, bad input",
+        "Routes of messages, topics, state and locks: CloudEvents, streams that resume, waits that take nothing, refusals.",
+        (
+            *_in(
+                "api/test_messaging_routes.py",
+                "a_cloudevent_is_published_as_it_was_and_once",
+                "what_is_no_cloudevent_is_refused",
+                "a_durable_topic_goes_on_after_the_last_event_that_came",
+                "a_space_is_watched_by_whoever_accepts_a_stream",
+                "a_subscription_that_is_refused_is_no_stream",
+                "what_an_inbox_handed_to_a_client_that_had_gone_is_given_back",
+                "a_lawful_no_is_403_and_not_a_question_of_the_credential",
+                "a_write_of_which_nobody_knows_is_told_as_that",
+                "what_makes_no_sense_reaches_nobody",
+                "a_message_that_is_too_large_is_refused_before_it_is_read",
+                "the_codes_that_are_403_are_of_refusals",
+            ),
+            *_in("api/test_tenant_keys.py", "a_tenant_sends_and_reads_as_its_own_agents_only"),
+        ),
+    ),
+    "surface.restart": Requirement(
+        "RQ3 persistence, issue 7.1 and 7.3",
+        "Readers of inboxes and durable topics go on after the daemon was killed; locks outlive it.",
+        (
+            *_in(
+                "e2e/test_messages.py",
+                "readers_go_on_after_the_daemon_was_killed",
+                "what_was_taken_is_there_after_a_kill_and_comes_to_whoever_reads_then",
+                "a_lock_outlives_the_daemon_and_is_still_its_holders",
+            ),
+        ),
+    ),
 }

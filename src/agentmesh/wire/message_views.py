@@ -20,7 +20,7 @@ MessageState = Literal["queued", "carried", "delivered", "read", "expired", "dea
 Start = Literal["new", "all", "last"]
 
 
-class MessageRequest(msgspec.Struct, kw_only=True):
+class MessageRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """``POST /api/v1/messages``: one message to an agent, a group, a topic or all.
 
     Attributes:
@@ -131,7 +131,7 @@ class InboxPage(msgspec.Struct, kw_only=True):
     bytes: int = 0
 
 
-class AckRequest(msgspec.Struct, kw_only=True):
+class AckRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Ids of messages that are done (acknowledged), or given back (``back``) to be handed out again."""
 
     message_ids: list[str]
@@ -197,7 +197,7 @@ class MailView(msgspec.Struct, kw_only=True):
     outgoing: list[SentView] = []
 
 
-class PublishRequest(msgspec.Struct, kw_only=True):
+class PublishRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """``POST /api/v1/topics/{subject}``.
 
     Attributes:
@@ -263,7 +263,7 @@ class CloudEventView(msgspec.Struct, kw_only=True):
     traceparent: str = ""
 
 
-class SubscribeRequest(msgspec.Struct, kw_only=True):
+class SubscribeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What a subscriber wants.
 
     Attributes:
@@ -287,7 +287,7 @@ class SubscribeRequest(msgspec.Struct, kw_only=True):
     member: str = ""
 
 
-class TopicRules(msgspec.Struct, kw_only=True):
+class TopicRules(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Who may publish to and subscribe to subjects; the first rule whose pattern fits decides, without one all members may.
 
     Attributes:
@@ -300,7 +300,7 @@ class TopicRules(msgspec.Struct, kw_only=True):
     subscribe: list[str] = msgspec.field(default_factory=lambda: ["*"])
 
 
-class TopicRequest(msgspec.Struct, kw_only=True):
+class TopicRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """``PUT /api/v1/topics``: make a durable topic, or change its limits; as ``engines.base.TopicSpec``."""
 
     name: str
@@ -343,7 +343,7 @@ class TopicList(msgspec.Struct, kw_only=True):
     rules: list[TopicRules] = []
 
 
-class GroupRequest(msgspec.Struct, kw_only=True):
+class GroupRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """``PUT /api/v1/groups/{name}``: who is in a group from now on (ids, names); the key is renewed when somebody leaves."""
 
     members: list[str]
@@ -387,13 +387,13 @@ class PresenceList(msgspec.Struct, kw_only=True):
     agents: list[PresenceView]
 
 
-class RulesRequest(msgspec.Struct, kw_only=True):
+class RulesRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """``PUT /api/v1/topics/rules``: all rules of this node from now on, the first that fits decides."""
 
     rules: list[TopicRules]
 
 
-class LeaseRequest(msgspec.Struct, kw_only=True):
+class LeaseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """``POST /api/v1/topics/{topic}/groups/{group}/ack``: work that is done, or given back (``back``)."""
 
     leases: list[str]

@@ -13,7 +13,7 @@ StateType = Literal["register", "lww", "map", "counter", "set", "list", "text"]
 StateOp = Literal["set", "delete", "put", "remove", "add", "discard", "increment", "insert", "cut", "resolve"]
 
 
-class StateChange(msgspec.Struct, kw_only=True):
+class StateChange(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """``POST /api/v1/state/{space}/{key}``: one operation on one key.
 
     Attributes:
@@ -135,7 +135,7 @@ class StateKeys(msgspec.Struct, kw_only=True):
     total: int = 0
 
 
-class LockRequest(msgspec.Struct, kw_only=True):
+class LockRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """``POST /api/v1/locks/{name}``.
 
     Attributes:

@@ -50,6 +50,17 @@ SHEET: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         ),
     ),
     (
+        "together",
+        (
+            ('agentmesh send NAME "text"', "a message; it waits for whoever is away"),
+            ("agentmesh inbox NAME -f", "what comes for an agent here"),
+            ("agentmesh pub build.done ok", "publish to all who follow"),
+            ("agentmesh sub 'build.>'", "follow"),
+            ("agentmesh state set SPACE KEY VALUE", "share a value; get, increment, add, watch"),
+            ("agentmesh lock NAME -- COMMAND", "one at a time"),
+        ),
+    ),
+    (
         "trouble",
         (
             ("agentmesh doctor", "checks, each with the next command"),
