@@ -72,6 +72,9 @@ async def test_three_nodes_that_run_nats_themselves_agree_and_outlive_one(tmp_pa
         for node in nodes:
             await asyncio.to_thread(wait_until, lambda node=node: "answers" in node.cli("doctor").out, "the engine", 90)
             await asyncio.to_thread(wait_until, lambda node=node: not warnings(node), "the warnings to go", 60)
+        [words] = next(commands(block.text) for block in blocks(PAGE) if "agentmesh lock" in block.text)
+        done = await asyncio.to_thread(nodes[1].cli, *words[1:])
+        assert (done.code, done.out) == (0, "it is our turn\n"), done.err
         first, second, third = (locks_of(node) for node in nodes)
         stack.extend(store for _, store in (first, second, third))
         held = await first[0].acquire("nightly", LockRequest(holder="a", ttl_s=600))
