@@ -56,6 +56,7 @@ class One:
     def __init__(self, config: CourierConfig | None = None) -> None:
         self.courier = Courier(config)
         self.now_s = 0.0
+        self.timers: list[Timer] = []
         self.feed(SessionUp(1, B), PathUp(B), SessionUp(2, NodeId("c")), PathUp(NodeId("c")))
         self.feed(Submit(1, items(2)), Room(B, 10_000))
         self.feed(Arrived(B, Parcel(1, [letter(1), letter(2, 1)], [], 300, 1, [])), Taken(1, [2, 1]))
@@ -68,6 +69,7 @@ class One:
             self.courier.handle(one, self.now_s, self.out)
             self.courier.assert_invariants()
             events += self.out.events
+            self.timers += [timer for _, timer in self.out.timers]
         return events
 
 
@@ -404,6 +406,34 @@ def test_only_a_few_are_repeated_while_the_peer_may_just_be_slow() -> None:
     assert 0 < a.courier.repeats <= CourierConfig().probe_letters
 
 
+def test_round_trips_are_measured_from_letters_sent_once_and_an_answer_ends_the_doubling() -> None:
+    one = One()
+    sending = one.courier.sessions[1].sending
+    one.now_s = 0.02
+    one.feed(one.timers[-1])
+    assert sending.rto_s() == 1.0
+    for _ in range(4):
+        one.now_s += sending.rto_s() + 0.001
+        one.feed(one.timers[-1], Room(B, 10_000))
+    assert one.courier.repeats == 8
+    assert sending.rto_s() == 8.0
+    one.feed(Arrived(B, parcel(acks=[1, 2])))
+    assert sending.rto_s() == 1.0
+    one.feed(Submit(1, items(1, start=10)), Room(B, 1_000))
+    one.now_s += 0.4
+    one.feed(Arrived(B, parcel(acks=[1, 3])))
+    assert sending.rto_s() == pytest.approx(0.4 + 4 * 0.2)
+
+
+def test_a_letter_comes_after_the_last_of_its_conversation_that_is_not_acknowledged() -> None:
+    one = One()
+    one.feed(Submit(1, items(1, "other", start=10)), Room(B, 1_000))
+    one.feed(Submit(1, items(1, start=11)), Room(B, 1_000))
+    assert [each.after for send in one.out.sends for each in send.message.letters] == [2]
+    one.feed(Arrived(B, parcel(acks=[1, 2, 4, 4])), Submit(1, items(1, start=12)), Room(B, 1_000))
+    assert [(each.seq, each.after) for send in one.out.sends for each in send.message.letters] == [(5, 0)]
+
+
 def test_a_new_path_repeats_what_did_not_arrive_and_nothing_else() -> None:
     net, a, b = pair()
     a.submit(1, ["c"] * 20)
@@ -417,7 +447,7 @@ def test_a_new_path_repeats_what_did_not_arrive_and_nothing_else() -> None:
     net.run(0.0015)
     net.cut(a, b)
     net.link(a, b)
-    net.run(1)
+    net.run(0.1)  # sooner than any repetition for lack of an answer
     assert a.courier.repeats == 7
     assert len(b.got) == 32
     check_accounts(a, b, 1)
@@ -453,9 +483,12 @@ def test_at_most_once_is_never_repeated_and_comes_back_when_it_was_lost() -> Non
     assert set(copies.values()) == {1}
     assert [sent.ended for sent in a.sent.values()] == [["lost"]] * 3 + [["Delivered"]] * 2
     assert [number for _, _, number in b.got] == [3, 4]
-    net.cut(a, b)
     a.submit(1, ["c"], acked=False)
-    assert a.sent[5].ended == ["no_path"]
+    net.run(0.0015)
+    net.cut(a, b)
+    assert a.sent[5].ended == ["lost"]
+    a.submit(1, ["c"], acked=False)
+    assert a.sent[6].ended == ["no_path"]
 
 
 def test_what_expires_is_told_without_a_path_and_lets_the_rest_of_its_conversation_go_on() -> None:
@@ -481,6 +514,16 @@ def test_an_expired_letter_does_not_let_later_ones_overtake_an_earlier_one() -> 
     assert told(events, "Deliver") == []
     (delivered,) = told(one.feed(Arrived(B, parcel(letter(3, 2)))), "Deliver")
     assert [each.seq for each in delivered.letters] == [3, 5]
+
+
+def test_a_letter_given_up_while_it_waits_for_an_earlier_one_is_not_delivered() -> None:
+    one = One()
+    one.feed(Arrived(B, parcel(letter(5, 4, body=b"x" * 100), letter(6, 5))))
+    assert one.courier.held_bytes == 101
+    one.feed(Arrived(B, parcel(gone=[5, 4])))
+    assert one.courier.held_bytes == 1
+    (delivered,) = told(one.feed(Arrived(B, parcel(letter(4)))), "Deliver")
+    assert [each.seq for each in delivered.letters] == [4, 6]
 
 
 def test_the_time_left_shrinks_with_every_copy() -> None:
@@ -535,6 +578,15 @@ def test_a_window_in_bytes_lets_as_many_letters_come_as_would_fill_it_at_their_m
     b.feed(Window(1, 1_000, 20_000))
     net.run(3)
     assert CREDIT_FIRST + 8 <= len(b.got) <= CREDIT_FIRST + 10
+
+
+def test_no_more_is_allowed_beyond_a_letter_that_is_missing_than_can_be_kept_track_of() -> None:
+    one = One(CourierConfig(window_letters=260))
+    rest = [letter(seq) for seq in range(4, 201)]
+    one.feed(Arrived(B, parcel(*rest)), Taken(1, [each.seq for each in rest]))
+    assert one.courier.sessions[1].receiving.credit == 2 + 260
+    one.feed(Arrived(B, parcel(letter(3))), Taken(1, [3]), Arrived(B, Parcel(1, [], [], 300, 1, [], ask=True)))
+    assert one.courier.sessions[1].receiving.credit == 200 + 260
 
 
 def test_a_window_wide_open_is_none_and_need_not_be_renewed() -> None:

@@ -390,6 +390,8 @@ class Sending:
             assert all(item.via == via and item.seq == 0 for item in lane)
         assert len(flight) + self.acked.count == self.seq <= self.acked.upto + self._config.flight_letters_max
         assert all(seq == item.seq and seq not in self.acked for seq, item in flight.items())
+        times = [item.sent_s for item in flight.values()]
+        assert times == sorted(times), "what is on its way is not in the order of its last copies"
         due = [item for item in self._repeats if item.seq in flight]
         assert all(item.due for item in due)
         assert len(due) == sum(item.due for item in flight.values())
