@@ -2832,6 +2832,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "the_chains_of_who_left_are_deleted_and_those_who_stay_are_still_read",
                 "old_statements_and_those_of_strangers_change_nothing",
                 "groups_are_bounded_and_those_that_ended_make_room",
+                "one_other_node_cannot_fill_the_table",
             ),
             *_in(
                 "unit/node/test_groups.py",

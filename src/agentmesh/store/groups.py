@@ -50,9 +50,9 @@ class GroupStore:
         """Return the statement of each group."""
         return [bytes(raw) for (raw,) in self._db.read("SELECT raw FROM groups ORDER BY id")]
 
-    def keep(self, group_id: bytes, raw: bytes) -> None:
-        """Keep a statement in place of the one before; on disk when this returns."""
-        self._db.write("INSERT OR REPLACE INTO groups VALUES (?,?)", group_id, raw, durable=True)
+    def keep(self, group_id: bytes, raw: bytes, *, durable: bool) -> None:
+        """Keep a statement in place of the one before; ``durable``: safe from a power cut when this returns."""
+        self._db.write("INSERT OR REPLACE INTO groups VALUES (?,?)", group_id, raw, durable=durable)
 
     def drop(self, group_id: bytes) -> None:
         """Forget a group and all its chains; on disk when this returns."""

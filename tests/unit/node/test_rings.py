@@ -144,6 +144,19 @@ def test_groups_are_bounded_and_those_that_ended_make_room(tmp_path: Path, monke
     assert [ring.group.name for ring in bob.all()] == ["three", "two"]
 
 
+def test_one_other_node_cannot_fill_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OWNER_MAX", 2)
+    bob = rings_of(tmp_path, BOB)
+    for name in ("one", "two"):
+        bob.learn(statement(BOB, name=name))
+    with pytest.raises(LimitError):
+        bob.learn(statement(BOB, name="three"))
+    assert bob.learn(statement(BOB, name="two", epoch=2)) is not None
+    assert bob.learn(statement(BOB, name="three", owner=CAROL)) is not None
+    for name in ("mine", "too", "and"):
+        assert bob.learn(statement(BOB, name=name, owner=OTHER)) is not None, "its own it makes itself"
+
+
 @pytest.mark.parametrize("payload", [b"", b"\x93", b"\x93\xc4\x00\xc0\xc4\x00", os.urandom(300)], ids=range(4))
 def test_garbage_is_refused_and_changes_nothing(tmp_path: Path, payload: bytes) -> None:
     bob = rings_of(tmp_path, BOB)

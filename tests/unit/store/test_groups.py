@@ -17,9 +17,9 @@ def test_statements_and_chains_are_there_after_a_restart_as_they_were_kept_last(
     path = tmp_path / "groups.sqlite"
     store = GroupStore.open(path)
     assert path.stat().st_mode & 0o777 == 0o600
-    store.keep(GROUP, b"first")
-    store.keep(GROUP, b"second")
-    store.keep(OTHER, b"other")
+    store.keep(GROUP, b"first", durable=True)
+    store.keep(GROUP, b"second", durable=False)
+    store.keep(OTHER, b"other", durable=True)
     store.keep_chains([row(number=1), row(number=9), row(b"t" * 32), row(group=OTHER)])
     store.close()
     store = GroupStore.open(path)

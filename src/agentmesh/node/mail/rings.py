@@ -20,6 +20,8 @@ from agentmesh.store.groups import CHAINS_MAX, ChainRow, GroupStore
 
 #: Groups that a node knows, those included that ended or that its agents left: an old statement must not bring them back.
 RINGS_MAX = 1_000
+#: Of these, made by one other node.
+OWNER_MAX = 100
 
 
 class Copy(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -149,13 +151,17 @@ class Rings:
             return ring
         if ring is None and group.owner != self._node_id and not any(map(self._is_here, group.members)):
             return None
+        is_own = group.owner == self._node_id
+        if ring is None and not is_own and sum(r.group.owner == group.owner for r in rings.values()) >= OWNER_MAX:
+            raise LimitError(f"{OWNER_MAX} groups of one other node are known here", code="group.full")
         if ring is None and len(rings) >= RINGS_MAX:
             gone = next((key for key, one in rings.items() if not one.group.members), None)
             if gone is None:
                 raise LimitError(f"{RINGS_MAX} groups are known at this node", code="group.full")
             self._opened().drop(gone)
             del rings[gone]
-        self._opened().keep(group.id, raw)
+        # Its own are on disk at once: no epoch may ever come twice. Those of others are told again.
+        self._opened().keep(group.id, raw, durable=is_own)
         if ring is None:
             ring = rings[group.id] = Ring(group)
         ring.group = group
@@ -199,9 +205,10 @@ class Rings:
         """
         copy = _copy_in(message)
         head = read_head(copy.letter)
-        if copy.statement:
-            self.learn(copy.statement)
         ring = self.of(head.group)
+        if copy.statement and (ring is None or ring.group.raw != copy.statement):
+            self.learn(copy.statement)
+            ring = self.of(head.group)
         if ring is None:
             raise Missing("a letter to a group that is not known here", code="group.key_missing")
         if not ring.may_write(message.sender) or message.recipient not in ring.group.members:
