@@ -30,7 +30,6 @@ CREATE TABLE outbox(
   state INTEGER NOT NULL, reason TEXT NOT NULL,
   sent_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL, ended_ms INTEGER NOT NULL, tries INTEGER NOT NULL);
 CREATE INDEX outbox_id ON outbox(id);
-CREATE INDEX outbox_state ON outbox(state, tag);
 CREATE TABLE inbox(
   cursor INTEGER PRIMARY KEY, agent BLOB NOT NULL, body BLOB NOT NULL, received_ms INTEGER NOT NULL, encrypted INTEGER NOT NULL,
   tries INTEGER NOT NULL);
@@ -46,6 +45,11 @@ CREATE INDEX carried_recipient ON carried(recipient);
 CREATE TABLE receipts(mark BLOB PRIMARY KEY, depositor BLOB NOT NULL, receipt BLOB NOT NULL, expires_ms INTEGER NOT NULL);
 CREATE TABLE tally(name TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
 """
+
+
+#: Which of so many marks are known; what is left of the last round is filled with b"".
+_MARKS = 256
+_KNOWN = f"SELECT key FROM seen WHERE key IN ({','.join('?' * _MARKS)})"  # noqa: S608 nothing of it comes from outside
 
 
 class OutRow(NamedTuple):
@@ -173,13 +177,8 @@ class MailStore:
         with db.transaction(durable=bool(batch.out or batch.came)):
             if batch.out:
                 db.execute_many("INSERT INTO outbox VALUES(?,?,?,?,?,?,?,?,?,?,?)", batch.out)
-            for row in batch.came:
-                if row.mark and not db.write(
-                    "INSERT OR IGNORE INTO seen(key, until_ms) VALUES(?,?)", row.mark, row.until_ms
-                ):
-                    again.append(row.cursor)
-                    continue
-                db.write("INSERT INTO inbox VALUES(?,?,?,?,?,?)", *row[:6])
+            if batch.came:
+                again = self._keep(batch.came)
             if batch.ended:
                 db.execute_many(
                     "UPDATE outbox SET state=?, reason=?, ended_ms=?, tries=?, body=x'' WHERE tag=?", batch.ended
@@ -192,6 +191,28 @@ class MailStore:
                 db.execute_many("INSERT INTO dead(side,id,body,asked,reason,ended_ms) VALUES(?,?,?,?,?,?)", batch.dead)
             if batch.tally:
                 db.execute_many("INSERT OR REPLACE INTO tally VALUES(?,?)", list(batch.tally.items()))
+        return again
+
+    def _keep(self, rows: list[InRow]) -> list[int]:
+        """Write rows of the inbox whose marks are new; return the cursors of the others."""
+        db, marks = self._db, [row.mark for row in rows if row.mark]
+        known: set[bytes] = set()
+        for at in range(0, len(marks), _MARKS):
+            some = marks[at : at + _MARKS]
+            known.update(mark for (mark,) in db.read(_KNOWN, *some, *[b""] * (_MARKS - len(some))))
+        again: list[int] = []
+        fresh: list[InRow] = []
+        for row in rows:
+            if row.mark in known:
+                again.append(row.cursor)
+            else:
+                fresh.append(row)
+                if row.mark:
+                    known.add(row.mark)  # once in a batch too
+        db.execute_many(
+            "INSERT INTO seen(key, until_ms) VALUES(?,?)", [(row.mark, row.until_ms) for row in fresh if row.mark]
+        )
+        db.execute_many("INSERT INTO inbox VALUES(?,?,?,?,?,?)", [row[:6] for row in fresh])
         return again
 
     def tally(self) -> dict[str, int]:

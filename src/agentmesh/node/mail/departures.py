@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ class Departures:
         self._feed, self._place_of = feed, place_of
         self._mono_s, self._unix_ms = mono_s, unix_ms
         self.outgoing = Outgoing()
+        self._due: dict[Pair, None] = {}
 
     def on_receipt(self, out: Out) -> None:
         """Hear that a third node handed a message over, and that its recipient signed for it."""
@@ -121,6 +123,17 @@ class Departures:
                 ended=[Ended(state, reason, now_ms, out.tries, out.tag)] if out.durable else None,
                 dead=[DeadRow(0, out.id, body, out.asked, reason, now_ms)],
             )
+
+    def push_soon(self, pair: Pair) -> None:
+        """Let what waits go in a moment, together with what else is taken in this turn of the loop."""
+        if not self._due:
+            asyncio.get_running_loop().call_soon(self._push_due)
+        self._due[pair] = None
+
+    def _push_due(self) -> None:
+        due, self._due = self._due, {}
+        for pair in due:
+            self.push(pair)
 
     def push(self, pair: Pair) -> None:
         """Let what waits between two agents go as far as it can."""

@@ -304,7 +304,7 @@ class Mailroom:
             taken = [out for out in outs if out.tag in outgoing.by_tag] if rows else outs
             self.tally.sent += len(taken)
             outgoing.queue(pair, taken)
-            self._departures.push(pair)
+            self._departures.push_soon(pair)
         if local:
             await self._post_here(local, results, asked)
         return results
