@@ -42,6 +42,7 @@ NAMES = {
     "audit": "bench.audit",
     "discovery": "bench.discovery.main",
     "federation": "bench.federation",
+    "mail": "bench.mail",
     "courier": "bench.courier",
     "engines": "bench.engines",
     "state": "bench.state",

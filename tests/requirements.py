@@ -3444,10 +3444,20 @@ REQUIREMENTS: dict[str, Requirement] = {
     "mail.hostile": Requirement(
         "issue 7 bad input, mail.md §3",
         "Nonsense is refused before anything is kept; who speaks for others is dropped and noted.",
-        _in(
-            "unit/node/test_mail.py",
-            "what_makes_no_sense_is_refused_before_anything_is_kept",
-            "a_peer_that_speaks_for_others_inside_its_session_is_refused_and_noted",
+        (
+            *_in(
+                "unit/node/test_mail.py",
+                "what_makes_no_sense_is_refused_before_anything_is_kept",
+                "a_peer_that_speaks_for_others_inside_its_session_is_refused_and_noted",
+            ),
+            *_in(
+                "unit/node/test_mail_hostile.py",
+                "what_is_no_frame_costs_its_sender_the_stream_and_nobody_else_anything",
+                "a_flood_of_offers_makes_no_session_and_keeps_nobody_out",
+                "an_offer_that_a_third_node_repeats_opens_nothing_for_it",
+                "a_parcel_that_is_repeated_delivers_once_and_one_for_the_session_of_others_ends_its_stream",
+                "a_letter_that_was_altered_or_made_up_is_never_delivered",
+            ),
         ),
     ),
     "mail.box": Requirement(
