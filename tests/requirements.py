@@ -3851,6 +3851,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "a_space_is_watched_by_whoever_accepts_a_stream",
                 "a_subscription_that_is_refused_is_no_stream",
                 "what_an_inbox_handed_to_a_client_that_had_gone_is_given_back",
+                "whoever_waits_is_told_at_once_that_the_daemon_stops",
                 "a_lawful_no_is_403_and_not_a_question_of_the_credential",
                 "a_write_of_which_nobody_knows_is_told_as_that",
                 "what_makes_no_sense_reaches_nobody",

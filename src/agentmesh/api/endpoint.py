@@ -119,6 +119,7 @@ class Endpoint:
             client=scope.get("client"),
             server=scope.get("server"),
             gone=functools.partial(_gone, receive),
+            waiting=self._streams.waiting,
         )
 
 

@@ -31,8 +31,9 @@ _log = logging.getLogger("agentmesh.api")
 HEARTBEAT_S = 15
 #: A client that takes nothing for so long is dropped.
 SEND_TIMEOUT_S = 60.0
-#: Most streams open at once.
+#: Most streams open at once, and most requests that wait.
 STREAMS_MAX = 512
+WAITS_MAX = 4096
 #: Longest wait for a call to be given up after its client went away.
 CLOSE_TIMEOUT_S = 10.0
 
@@ -167,6 +168,7 @@ class Streams:
         self.streams_max = streams_max
         self.heartbeat_s = heartbeat_s
         self._open: list[asyncio.Timeout] = []
+        self._waiting: list[asyncio.Timeout] = []
         self._ended = False
 
     def __len__(self) -> int:
@@ -187,8 +189,31 @@ class Streams:
     def end_all(self) -> None:
         """End every stream now, cleanly, and open no more. Idempotent."""
         self._ended = True
-        for clock in self._open:
+        for clock in (*self._open, *self._waiting):
             clock.reschedule(asyncio.get_running_loop().time())
+
+    @contextlib.asynccontextmanager
+    async def waiting(self) -> AsyncGenerator[None]:
+        """Count what goes on in the body as a request that waits; ``end_all`` ends it.
+
+        Raises:
+            Busy: too many wait.
+            Closed: the daemon is stopping.
+        """
+        stopping = Closed("the daemon is stopping", code="daemon.stopping")
+        if self._ended:
+            raise stopping
+        if len(self._waiting) >= WAITS_MAX:
+            raise Busy(f"{WAITS_MAX} requests wait", code="refused.busy.waits", retry_after_s=5)
+        clock = asyncio.timeout(None)
+        self._waiting.append(clock)
+        try:
+            async with clock:
+                yield
+        except TimeoutError:
+            raise stopping from None
+        finally:
+            self._waiting.remove(clock)
 
     @contextlib.asynccontextmanager
     async def lasting(self) -> AsyncGenerator[None]:

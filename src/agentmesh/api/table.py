@@ -7,6 +7,7 @@ cannot drift apart.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -80,8 +81,9 @@ class Ask:
     #: Both ends of the connection, if the server tells.
     client: tuple[str, int] | None = None
     server: tuple[str, int] | None = None
-    #: Returns when the client has gone away; for routes that wait long.
+    #: Returns when the client has gone away, and counts a wait (``sse.Streams.waiting``); for routes that wait long.
     gone: Callable[[], Awaitable[None]] | None = None
+    waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     #: Run after the answer is out.
     afterwards: Callable[[], None] | None = None
 

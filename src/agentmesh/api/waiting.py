@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from agentmesh.api.table import Ask
-from agentmesh.errors import Closed
+from agentmesh.errors import Closed, MeshError
 from agentmesh.net.tasks import TaskScope
 
 T = TypeVar("T")
@@ -22,7 +22,8 @@ async def unless_gone(ask: Ask, work: Coroutine[Any, Any, T], undo: Callable[[T]
         undo: Gives back what the work had fetched already when the client went.
 
     Raises:
-        Closed: the client went away (code "body.gone"); nothing is answered.
+        Closed: the client went away (code "body.gone"), nothing is answered; or the daemon is stopping ("daemon.stopping").
+        Busy: too many requests wait.
         MeshError: whatever the work raises.
     """
     if ask.gone is None:
@@ -31,16 +32,26 @@ async def unless_gone(ask: Ask, work: Coroutine[Any, Any, T], undo: Callable[[T]
     doing = scope.spawn(work, "work", quiet=True)
     going = scope.spawn(_gone(ask.gone), "client", quiet=True)
     try:
-        await asyncio.wait({doing, going}, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            async with ask.waiting():
+                await asyncio.wait({doing, going}, return_when=asyncio.FIRST_COMPLETED)
+        except MeshError:
+            await _undone(doing, undo)
+            raise
         if not going.done():
             return await doing
-        doing.cancel()
-        await asyncio.wait({doing})
-        if not doing.cancelled() and doing.exception() is None:
-            await undo(doing.result())
+        await _undone(doing, undo)
         raise Closed("the client went away", code="body.gone")
     finally:
         await scope.aclose()
+
+
+async def _undone(doing: asyncio.Task[T], undo: Callable[[T], Awaitable[object]]) -> None:
+    """Cancel the work, and give back what it had fetched at that very moment."""
+    doing.cancel()
+    await asyncio.wait({doing})
+    if not doing.cancelled() and doing.exception() is None:
+        await undo(doing.result())
 
 
 async def _gone(gone: Callable[[], Awaitable[None]]) -> None:
