@@ -3268,6 +3268,8 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "unit/core/test_replica.py",
                 "a_minority_keeps_local_and_causal_and_refuses_quorum_within_two_seconds",
                 "after_a_heal_all_agree_siblings_are_listed_and_nothing_acknowledged_is_lost",
+                "who_followed_a_holder_that_was_replaced_hears_of_the_others_after_the_heal",
+                "a_node_that_was_away_catches_up_though_nobody_asks_it_for_anything",
                 "whatever_is_cut_killed_and_written_all_nodes_agree_in_the_end",
                 "what_a_power_cut_took_was_never_seen_by_others",
             ),

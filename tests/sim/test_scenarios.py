@@ -41,6 +41,8 @@ SMALL: dict[str, tuple[int, list[str], set[str]]] = {
     ),
     "mail-lossy": (16, ["measures.0.count=200"], {"mail_delivered", "mail_repeated_ratio"}),
     "mail-partition": (16, ["measures.0.count=200", "duration_s=60"], {"mail_delivered", "mail_waiting"}),
+    "state": (16, ["measures.0.count=60"], {"state_quorum", "state_quorum_p99_ms", "state_lost", "state_versions"}),
+    "state-partition": (16, ["measures.0.count=60"], {"state_heal_s", "state_refused", "state_lost"}),
     "orders": (32, [], {"order_max_ms", "order_healed_max_ms", "orders_missed"}),
     "lookup": (
         32,

@@ -31,6 +31,8 @@ def verify(run: Run) -> None:
                     _expect_none(run, kind)
             case "mail_balances":
                 _expect_none(run, "mail")
+            case "state_agrees":
+                _expect_none(run, "state")
             case "no_false_deaths":
                 for at_s, watcher, node in run.deaths.false[:10]:
                     world.violate(f"node {watcher} declared node {node} dead at {at_s} s while it ran")

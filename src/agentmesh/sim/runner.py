@@ -23,6 +23,7 @@ from agentmesh.sim.probes.members import Deaths, DetectProbe, PartitionProbe
 from agentmesh.sim.probes.orders import OrdersProbe
 from agentmesh.sim.probes.search import FindProbe, JoinProbe, LookupProbe, ReplicasProbe
 from agentmesh.sim.probes.shape import TopologyProbe, TrafficProbe
+from agentmesh.sim.probes.state import StateProbe
 from agentmesh.sim.scenario import Scenario
 from agentmesh.sim.world import Maker, StuckError, World
 
@@ -37,6 +38,7 @@ _PROBES: dict[str, type[Probe]] = {
     "orders": OrdersProbe,
     "partition": PartitionProbe,
     "replicas": ReplicasProbe,
+    "state": StateProbe,
     "topology": TopologyProbe,
     "traffic": TrafficProbe,
 }

@@ -31,6 +31,7 @@ MeasureKind = Literal[
     "traffic",
     "orders",
     "mail",
+    "state",
 ]
 Check = Literal[
     "directories_equal",
@@ -40,6 +41,7 @@ Check = Literal[
     "nothing_lost",
     "all_joined",
     "mail_balances",
+    "state_agrees",
 ]
 
 

@@ -246,6 +246,38 @@ def test_a_killed_node_comes_back_with_all_it_wrote_and_uses_no_number_twice():
     world.check()
 
 
+def test_a_node_that_was_away_catches_up_though_nobody_asks_it_for_anything():
+    world = together(5)
+    away = world.holders()[0]
+    world.stop(away)
+    world.run(1)
+    other = next(i for i in range(5) if i != away)
+    world.set(other, "a", "meanwhile")
+    world.run(1)
+    world.start(away)
+    assert world.run_until(world.agree, 10) is not None
+    assert world.shows(away, "a") == "meanwhile"
+    world.check()
+
+
+def test_who_followed_a_holder_that_was_replaced_hears_of_the_others_after_the_heal():
+    world = together(7, 3, StateConfig(compare_s=1000.0))
+    old = world.holders()[0]
+    fans = [s.index for s in world.seats if s.node_id in world.seats[old].replica.spaces[SPACE].followers]
+    rest = [i for i in range(7) if i != old and i not in fans]
+    world.cut([old, *fans], rest)
+    world.run(40)
+    assert old not in [i for i in rest if world.seats[i].replica.ground.holds(world.seats[i].replica.spaces[SPACE])]
+    world.set(rest[0], "a", "new")
+    world.set(old, "b", "old")
+    world.heal()
+    assert world.run_until(world.agree, 10) is not None
+    world.set(rest[0], "a", "newer")
+    world.run(1)
+    assert [world.shows(i, "a") for i in range(7)] == ["newer"] * 7
+    world.check()
+
+
 def test_what_a_power_cut_took_was_never_seen_by_others():
     world = together(3)
     world.run(1)

@@ -22,6 +22,7 @@ from agentmesh.core.state.messages import (
     Line,
     Lines,
     Offer,
+    Placed,
     StateMessage,
     Synced,
     Want,
@@ -81,7 +82,7 @@ class Compare:
         if talk is not None and now_s - talk.since_s < _STALE_S and talk.left:
             return
         self._talks[peer, space.name] = _Talk(space.seen, now_s)
-        out.send(peer, Digest(space.name, space.total(), space.seen.encode()))
+        out.send(peer, Digest(space.name, space.total(), space.seen.encode(), space.place))
 
     def forget_peer(self, peer: NodeId) -> None:
         """Drop what was under way with a peer."""
@@ -118,6 +119,8 @@ class Compare:
         theirs = self._vector(peer, message.seen, out)
         if theirs is None:
             return
+        if message.place not in (0, space.place) and space.placement is not None:
+            out.send(peer, Placed(space.name, space.placement))
         if message.total == space.total():
             self._agree(peer, space, theirs, now_s, out)
             if not theirs.descends(space.seen) or self._is_catching_up(space, peer):

@@ -187,7 +187,7 @@ class Holders:
         self._proposals.pop(space.name, None)
         self._following.pop(space.name, None)
         ground.keep_space(space, out)
-        if ground.holds(space) or told_by is None:
+        if ground.holds(space) or told_by is None or ground.node_id in before:
             news = Placed(space.name, placement)
             for node in dict.fromkeys((*space.holders, *before, *space.followers)):
                 if node not in (ground.node_id, told_by):

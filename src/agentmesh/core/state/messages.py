@@ -249,11 +249,12 @@ class Voted(msgspec.Struct, tag=10, array_like=True):
 
 
 class Digest(msgspec.Struct, tag=11, array_like=True):
-    """What I hold of this space, in one number, and what I have seen (an encoded version vector)."""
+    """What I hold of this space, in one number, what I have seen (an encoded version vector), and the placement that I know."""
 
     space: str
     total: int
     seen: bytes
+    place: int = 0
 
 
 class Buckets(msgspec.Struct, tag=12, array_like=True):

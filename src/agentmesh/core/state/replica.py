@@ -342,7 +342,9 @@ class Replica:
 
     def _on_follow(self, peer: NodeId, space: Space, message: m.Follow, out: Outbox) -> None:
         space.followers.pop(peer, None)
-        if message.on and self.ground.holds(space) and len(space.followers) < self.config.followers_max:
+        if message.on and not self.ground.holds(space) and space.placement is not None:
+            out.send(peer, m.Placed(space.name, space.placement))
+        elif message.on and self.ground.holds(space) and len(space.followers) < self.config.followers_max:
             space.followers[peer] = None
 
     # Who is there
@@ -379,6 +381,7 @@ class Replica:
             if node in there:
                 del ground.gone_s[node]
         ground.members, ground.sure, ground.whole = there, members.sure, members.whole
+        self._tick(out)  # spaces that came from disk are looked after from now on
         for space in self.spaces.values():
             if space.placement is None:
                 self.holders.seek(space, out)
