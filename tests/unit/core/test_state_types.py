@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from agentmesh.core.state import types
-from agentmesh.core.state.causality import Dot
-from agentmesh.core.state.cell import Cell
+from agentmesh.core.state.causality import Dot, Seen
+from agentmesh.core.state.cell import Cell, Entry
 from agentmesh.core.state.clock import pack
 from agentmesh.core.state.ops import Op
 from agentmesh.errors import DecodeError, LimitError, MeshError, StateError, UsageError
@@ -298,7 +298,7 @@ def test_documents_need_their_package_only_where_they_are_read_or_edited() -> No
 import sys
 sys.modules["loro"] = None  # as if it were not installed
 from agentmesh.core.state import types
-from agentmesh.core.state.causality import Dot
+from agentmesh.core.state.causality import Dot, Seen
 from agentmesh.core.state.ops import Op
 from agentmesh.errors import StateError
 cell = types.decode(bytes.fromhex("{types.encode(text).hex()}"))
@@ -317,3 +317,16 @@ for call in (lambda: types.value(cell), lambda: types.apply(cell, Op(op="insert"
 def test_types_load_no_documents_until_there_is_one() -> None:
     script = "import sys; from agentmesh.core.state import types; sys.exit('loro' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_a_key_spoiled_by_claims_about_writes_that_were_never_made_is_said_to_be_so() -> None:
+    mine = do(None, A, "set", "mine")
+    spoiled = types.merge(
+        mine, Cell(Seen({A: (0, 1 << 40), B: (0, 1)}), {"register": {b"": {Dot(B, 1): Entry(2, b'"evil"')}}}, 2)
+    )
+    assert types.value(spoiled) == "evil"
+    with pytest.raises(UsageError) as caught:
+        types.apply(spoiled, Op(value="again"), Dot(A, 2), 3)
+    assert caught.value.code == "state.dot"
+    assert "another key" in (caught.value.hint or "")
+    assert [past.writer for past in types.pasts(spoiled)] == [B]

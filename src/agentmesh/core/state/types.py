@@ -129,7 +129,12 @@ def apply(cell: Cell | None, change: Op, dot: Dot, hlc: int) -> tuple[Cell, Cell
     """
     before = cell.seen.last(dot.writer) if cell else 0
     if dot.n <= before:
-        raise UsageError(f"write {dot.n} comes after {before}", code="state.dot")
+        raise UsageError(
+            f"write {dot.n} of a writer comes after its write {before}",
+            code="state.dot",
+            why="the number was used, or another node claims to have seen writes that were never made",
+            hint="use another key; the history of this one says who wrote it",
+        )
     if cell is None:
         kind = type_for(change, "")
     else:
