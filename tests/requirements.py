@@ -3536,6 +3536,7 @@ REQUIREMENTS: dict[str, Requirement] = {
             *_in(
                 "unit/node/test_topics.py",
                 "a_message_to_a_topic_is_a_publication",
+                "a_member_has_no_more_in_hand_than_it_acknowledges_and_gives_it_back_when_it_goes",
                 "a_node_that_compares_without_end_is_refused",
                 "a_long_stretch_that_a_reader_may_not_see_is_passed_over_without_asking_on_and_on",
                 "many_publishers_of_one_node_bring_their_records_to_the_keeper_together",
@@ -3641,6 +3642,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "many_publishers_at_once_lose_nothing",
                 "a_closed_store_says_so",
             ),
+            *_in("e2e/test_topics.py", "what_a_killed_keeper_acknowledged_is_replayed_and_the_last_value_known"),
         ),
     ),
     "topics.rules": Requirement(

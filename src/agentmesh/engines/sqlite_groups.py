@@ -122,11 +122,11 @@ def ack(rows: Rows, id_: int, group: str, tokens: Sequence[str]) -> int:
 
 
 def nack(rows: Rows, id_: int, group: str, tokens: Sequence[str], due_ms: int, delay_ms: int) -> int:
-    """Make leases due at another time, for whoever comes then; return how many there were. Raises StoreError."""
+    """Make leases due at another time, until when they can be acknowledged; return how many there were. Raises StoreError."""
     with rows.transaction():
         return sum(
             rows.write(
-                "UPDATE leases SET due = ?, wait = max(wait, ?), token = '' "
+                "UPDATE leases SET due = ?, wait = max(wait, ?) "
                 "WHERE topic = ? AND grp = ? AND offset = ? AND token = ?",
                 due_ms,
                 delay_ms,

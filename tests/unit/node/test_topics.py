@@ -654,3 +654,31 @@ async def test_a_node_that_compares_without_end_is_refused(tmp_path: Path) -> No
         asks = [asking.ask(a.node.node_id, Sums(sums=bytes(512))) for _ in range(400)]
         met = [one for one in await asyncio.gather(*asks, return_exceptions=True) if isinstance(one, MeshError)]
         assert {error.code for error in met} == {"topic.rate"}
+
+
+async def test_a_member_has_no_more_in_hand_than_it_acknowledges_and_gives_it_back_when_it_goes(tmp_path: Path) -> None:
+    async with world(tmp_path, 1) as [a]:
+        topics = a.node.topics
+        await topics.create(TopicRequest(name="jobs", subjects=["jobs"]))
+        for i in range(40):
+            await topics.publish("jobs", PublishRequest(data=i))
+        async with following(a, topic="jobs", group="g") as hoarder:
+            await until(lambda: len(hoarder.events) == 16)
+            async with following(a, topic="jobs", group="g") as worker:
+                await until(lambda: len(worker.events) == 16)
+                lease = worker.events[0].lease
+                assert (await topics.acknowledge("jobs", "g", [lease], back=False)).done == 1
+                await until(lambda: len(worker.events) == 17)
+            assert hoarder.data == list(range(16))
+            assert worker.data == list(range(16, 33))
+            # Gone in this very moment, it can still say what it did.
+            late = worker.events[1].lease
+            assert (await topics.acknowledge("jobs", "g", [late], back=False)).done == 1
+        async with following(a, topic="jobs", group="g") as last:
+            seen: list[int] = []
+            while len(seen) < 38:
+                await until(lambda: len(last.events) > len(seen), 20)
+                event = last.events[len(seen)]
+                await topics.acknowledge("jobs", "g", [event.lease], back=False)
+                seen.append(event.data)
+            assert sorted(seen) == [i for i in range(40) if i not in (16, 17)]

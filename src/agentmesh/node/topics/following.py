@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -27,6 +28,8 @@ from agentmesh.wire.message_views import CloudEventView, SubscribeRequest
 _WAIT_S, _BATCH = 20.0, 256
 #: Work that a member takes at once; what is not done in time goes to another.
 _WORK, _ACK_WAIT_S = 16, 30.0
+#: When a member goes, what it had is handed out again after this: its last acknowledgements may be on their way.
+_GRACE_S = 1.0
 #: Work that is not for this member is kept back so long, so that it does not come straight back.
 _NOT_MINE_S = 5.0
 #: Retained values handed on before others get their turn.
@@ -67,6 +70,46 @@ class Keeper(Protocol):
         ...
 
 
+class _Hand:
+    """The work that one member has in hand.
+
+    Args:
+        ack_wait_s: How long it may keep each; after that it is somebody else's.
+    """
+
+    def __init__(self, ack_wait_s: float) -> None:
+        self._ack_wait_s = ack_wait_s
+        self._until_s: dict[str, float] = {}
+        self._changed = asyncio.Event()
+
+    def note(self, token: str) -> None:
+        """Take one in hand."""
+        self._until_s[token] = time.monotonic() + self._ack_wait_s
+
+    def drop(self, token: str) -> None:
+        """Let one go."""
+        if self._until_s.pop(token, None) is not None:
+            self._changed.set()
+
+    def tokens(self) -> list[str]:
+        """Return what is in hand."""
+        return list(self._until_s)
+
+    async def room(self) -> int:
+        """Return how many more it may take, waiting until it is one."""
+        while len(self._until_s) >= _WORK:
+            oldest = next(iter(self._until_s))
+            left_s = self._until_s[oldest] - time.monotonic()
+            if left_s <= 0:
+                del self._until_s[oldest]
+                continue
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._changed.wait()
+        return _WORK - len(self._until_s)
+
+
 class Following:
     """Serve subscriptions.
 
@@ -93,6 +136,15 @@ class Following:
         self._fanout, self._retained, self._rules, self._durable = fanout, retained, rules, durable
         self._who, self._asking, self._presence, self._rng = who, asking, presence, rng
         self.ack_wait_s = ack_wait_s
+        #: Topic, group and token of work → the member here that has it in hand.
+        self._hands: dict[tuple[str, str, str], _Hand] = {}
+
+    def settled(self, topic: str, group: str, tokens: Sequence[str]) -> None:
+        """Take note that work is out of a member's hand: it has room for more."""
+        for token in tokens:
+            hand = self._hands.pop((topic, group, token), None)
+            if hand is not None:
+                hand.drop(token)
 
     def store_of(self, known: Known, agent: str) -> Keeper:
         """Return how a durable topic is reached. Raises StateError (code "topic.no_store")."""
@@ -210,18 +262,19 @@ class Following:
     async def _work(
         self, known: Known, request: SubscribeRequest, agent: str, names: frozenset[str]
     ) -> AsyncGenerator[CloudEventView, None]:
-        """Yield work of a consumer group; what was taken and not handed on is given back at the end."""
+        """Yield work of a consumer group, never more than a hand holds; what is not done is given back at the end."""
         self._admit(known, names)
         topic, group, store = known.spec.name, request.group, self.store_of(known, agent)
         member = request.member or f"{agent[-12:]}-{self._rng.randbytes(4).hex()}"
         taken: list[Lease] = []
-        tries = 0
+        hand, tries = _Hand(self.ack_wait_s), 0
         await store.bounds(topic)  # so that an owner that cannot be reached is heard of on the first step
         try:
             while True:
                 try:
+                    room = await hand.room()
                     taken = await store.fetch(
-                        topic, group, member, limit=_WORK, wait_s=_WAIT_S, ack_wait_s=self.ack_wait_s
+                        topic, group, member, limit=room, wait_s=_WAIT_S, ack_wait_s=self.ack_wait_s
                     )
                     tries = 0
                 except MeshError as error:
@@ -238,11 +291,16 @@ class Following:
                         await store.nack(topic, group, [lease.token], _NOT_MINE_S)
                         continue
                     one = read_publication(lease.record.body, trusted=True)
+                    hand.note(lease.token)
+                    self._hands[topic, group, lease.token] = hand
                     yield view_of(one, offset=lease.record.offset, lease=lease.token)
         finally:
-            if taken:
+            left = [*(lease.token for lease in taken), *hand.tokens()]
+            self.settled(topic, group, left)
+            if left:
+                # Whoever had them is gone, or will say in a moment what it has done.
                 with contextlib.suppress(MeshError):
-                    await store.nack(topic, group, [lease.token for lease in taken])
+                    await store.nack(topic, group, left, _GRACE_S)
 
     def _admit(self, known: Known, names: frozenset[str]) -> None:
         rules = [self._rules.of(pattern) for pattern in known.spec.subjects]

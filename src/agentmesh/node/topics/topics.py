@@ -311,6 +311,7 @@ class Topics:
         """Say that work of a consumer group is done, or give it back. Raises RecordNotFound."""
         store = self._following.store_of(self._durable.get(topic), "")
         done = await (store.nack(topic, group, leases) if back else store.ack(topic, group, leases))
+        self._following.settled(topic, group, leases)
         return AckView(done=done)
 
     # Durable topics, rules and presence
