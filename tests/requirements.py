@@ -3857,6 +3857,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "what_an_inbox_handed_to_a_client_that_had_gone_is_given_back",
                 "whoever_waits_is_told_at_once_that_the_daemon_stops",
                 "a_lawful_no_is_403_and_not_a_question_of_the_credential",
+                "a_stopped_node_changes_no_state_and_gives_no_lock_but_keeps_those_that_are_held",
                 "a_write_of_which_nobody_knows_is_told_as_that",
                 "what_makes_no_sense_reaches_nobody",
                 "a_message_that_is_too_large_is_refused_before_it_is_read",

@@ -10,6 +10,8 @@ import pytest
 
 from agentmesh.errors import MeshError, Unauthorized
 from agentmesh.net.tasks import TaskScope
+from agentmesh.sdk.types import OrdersView
+from agentmesh.wire.state_views import LockView
 from tests.api.messaging_doubles import FakeLocks, FakeMail, FakeState, FakeTopics
 from tests.api.node_double import FakeBackend
 from tests.api.serving import TOKEN, Served, serving
@@ -179,6 +181,20 @@ async def test_a_lawful_no_is_403_and_not_a_question_of_the_credential(code: str
     async with serving(one) as served:
         answer = await served.ask("POST", "/api/v1/topics/a", b'{"text":"x"}')
         assert (answer.problem().status, answer.problem().code) == (403, code)
+
+
+async def test_a_stopped_node_changes_no_state_and_gives_no_lock_but_keeps_those_that_are_held() -> None:
+    one = backend()
+    one.orders_view = lambda: OrdersView(node_id="n", read_only=True)
+    async with serving(one) as served:
+        one.locks.held["a"] = LockView(name="a", holder="amy", held=True, token=1)
+        for target, body in (("state/team/a", b'{"op":"increment"}'), ("locks/b", b"{}")):
+            problem = (await served.ask("POST", f"/api/v1/{target}", body)).problem()
+            assert (problem.status, problem.code) == (503, "refused.read_only")
+        assert one.state.asked == []
+        assert (await served.ask("GET", "/api/v1/state/team/a")).status == 200
+        assert (await served.ask("POST", "/api/v1/locks/a", b'{"holder":"amy","renew":true}')).status == 200
+        assert (await served.ask("DELETE", "/api/v1/locks/a?holder=amy")).status == 200
 
 
 async def test_a_write_of_which_nobody_knows_is_told_as_that() -> None:

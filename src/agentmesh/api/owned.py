@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from agentmesh.api.backend import Backend, View
 from agentmesh.api.messaging import Locks, Mail, State, Topics
 from agentmesh.api.table import Ask
-from agentmesh.errors import AgentNotFound, Unauthorized, UsageError
+from agentmesh.errors import AgentNotFound, ReadOnly, Unauthorized, UsageError
 from agentmesh.wire.message_views import AckView, DeadLetters, GroupView, InboxPage, MailView, MessageRequest, SentView
 
 
@@ -33,6 +33,16 @@ def locks_of(ask: Ask) -> Locks:
     """Return the locks. Raises as ``topics_of``."""
     _refuse_tenant(ask, "locks")
     return ask.site.node.locks
+
+
+def refuse_stopped(ask: Ask) -> None:
+    """Raise ReadOnly while the kill switch is on; what is sent and published is refused by the node itself."""
+    if ask.site.node.orders_view().read_only:
+        raise ReadOnly(
+            "the kill switch is on: this node is read-only",
+            why="shared state is not changed and no lock is taken until the operator releases it",
+            hint="agentmesh killswitch status",
+        )
 
 
 def _refuse_tenant(ask: Ask, what: str) -> None:

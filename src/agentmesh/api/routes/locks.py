@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from agentmesh.api.owned import locks_of
+from agentmesh.api.owned import locks_of, refuse_stopped
 from agentmesh.api.table import Ask, Param, RouteRow
 from agentmesh.api.waiting import unless_gone
-from agentmesh.errors import Busy, NoRoute, StateError, Timeout, UsageError
+from agentmesh.errors import Busy, NoRoute, ReadOnly, StateError, Timeout, UsageError
 from agentmesh.wire.state_views import LockList, LockRequest, LockView
 
 
@@ -23,6 +23,8 @@ async def acquire_lock(ask: Ask) -> LockView:
     """Answer ``POST /api/v1/locks/{name}``."""
     request: LockRequest = ask.body
     locks, name = locks_of(ask), ask.named("name")
+    if not request.renew:
+        refuse_stopped(ask)
     acquiring = locks.acquire(name, request)
 
     async def undo(lock: LockView) -> None:
@@ -67,7 +69,7 @@ ROWS = (
         "Take or renew a lock; the answer has its fencing token",
         LockView,
         LockRequest,
-        (Busy, StateError, NoRoute, Timeout),
+        (Busy, StateError, NoRoute, Timeout, ReadOnly),
         path_params=_NAME,
         scope="state",
     ),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import cast, get_args
 
-from agentmesh.api.owned import state_of
+from agentmesh.api.owned import refuse_stopped, state_of
 from agentmesh.api.sse import item_frame, stream_of_items
 from agentmesh.api.table import Ask, EventStream, Param, RouteRow
-from agentmesh.errors import Full, LimitError, NoRoute, StateError, Timeout, UsageError
+from agentmesh.errors import Full, LimitError, NoRoute, ReadOnly, StateError, Timeout, UsageError
 from agentmesh.wire.message_limits import STATE_BODY_BYTES_MAX
 from agentmesh.wire.state_views import LevelName, SpaceList, StateChange, StateHistory, StateKeys, StateView
 
@@ -39,6 +39,7 @@ async def get_state(ask: Ask) -> StateView:
 
 async def change_state(ask: Ask) -> StateView:
     """Answer ``POST /api/v1/state/{space}/{key}``."""
+    refuse_stopped(ask)
     return await state_of(ask).change(ask.named("space"), ask.named("key"), ask.body)
 
 
@@ -108,7 +109,7 @@ ROWS = (
         "Change a key: one operation",
         StateView,
         StateChange,
-        (UsageError, NoRoute, StateError, Timeout, LimitError, Full),
+        (UsageError, NoRoute, StateError, Timeout, LimitError, Full, ReadOnly),
         path_params=_KEY,
         body_bytes_max=STATE_BODY_BYTES_MAX,
         scope="state",
