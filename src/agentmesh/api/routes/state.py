@@ -39,8 +39,9 @@ async def get_state(ask: Ask) -> StateView:
 
 async def change_state(ask: Ask) -> StateView:
     """Answer ``POST /api/v1/state/{space}/{key}``."""
+    state = state_of(ask)
     refuse_stopped(ask)
-    return await state_of(ask).change(ask.named("space"), ask.named("key"), ask.body)
+    return await state.change(ask.named("space"), ask.named("key"), ask.body)
 
 
 async def show_state_history(ask: Ask) -> StateHistory:
