@@ -83,7 +83,7 @@ class Listener:
     async def _answer(self, mesh: Mesh, message: Message, answer: Any, headers: dict[str, str]) -> None:
         # Its id follows from the message's: an answer that is given again after a crash is the same one.
         options: SendOptions = {"message_id": str(uuid.uuid5(_REPLIES, message.id)), "headers": headers}
-        if isinstance(answer, str | bytes):
-            await mesh.reply(message, answer, **options)
-        else:
-            await mesh.reply(message, None, data=answer, **options)
+        text = answer if isinstance(answer, str | bytes) else None
+        if text is None:
+            options["data"] = answer
+        await mesh.reply(message, text, **options)
