@@ -3229,6 +3229,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "unit/node/test_state.py",
                 "what_one_node_writes_the_others_read_watch_and_find_in_the_history",
                 "everything_is_back_after_a_restart",
+                "metrics_tell_what_is_held_and_how_operations_ended",
                 "in_a_mesh_that_is_not_known_whole_the_dht_says_who_holds_a_space",
                 "a_slow_watcher_sees_the_latest_only",
                 "a_full_disk_is_an_error_and_the_write_is_neither_shown_nor_sent",

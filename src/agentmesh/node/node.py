@@ -144,6 +144,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         self.switch = KillSwitch()
         self.orders = orders_at(home, self.mesh, self.switch, self.audit)
         self.state = SharedState(key, home, self.mesh, self.critical, self.switch.refuse)
+        self.measures.append(self.state.read_measures)
         self._belong(key)
         self.trust: Trust = self._trusting(trust_store, trust_config or TrustConfig())
         self.registry = Registry(

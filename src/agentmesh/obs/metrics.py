@@ -111,6 +111,29 @@ GROUPS: tuple[tuple[str, tuple[Metric, ...]], ...] = (
         ),
     ),
     (
+        "Shared state",
+        (
+            Metric(
+                "agentmesh_state_operations_total",
+                "counter",
+                "Reads and writes of shared state that ended at this node (spec/state.md §5).",
+                ("level", "outcome"),
+                "level: `local`, `causal`, `quorum` or `linearizable`; outcome: `done`, `refused` or `unknown`",
+            ),
+            Metric(
+                "agentmesh_state_refused_total",
+                "counter",
+                "Writes of other nodes that were not let in though nobody broke the protocol: a clock ahead, no room.",
+                ("code",),
+                _CODE,
+            ),
+            Metric("agentmesh_state_spaces", "gauge", "Spaces of which this node has a replica."),
+            Metric("agentmesh_state_keys", "gauge", "Keys in them, those that were deleted of late included."),
+            Metric("agentmesh_state_bytes", "gauge", "Bytes of their writes, in memory."),
+            Metric("agentmesh_state_waiting", "gauge", "Reads and writes that wait for other nodes."),
+        ),
+    ),
+    (
         "Agents and trust",
         (
             Metric(

@@ -96,6 +96,18 @@ async def test_levels_give_what_they_promise_or_say_why_not(tmp_path: Path):
             await b.change("team", "n", StateChange(op="increment", expect=3))
 
 
+async def test_metrics_tell_what_is_held_and_how_operations_ended(tmp_path: Path):
+    async with world(tmp_path, 1) as members:
+        (a,) = states(members)
+        await a.change("team", "x", StateChange(value=1))
+        with pytest.raises(NoRoute):
+            await a.get("team", "x", level="quorum", token="")
+        values = (await members[0].node.measure()).values
+        ended = values["agentmesh_state_operations_total"]
+        assert (ended["local", "done"], ended["quorum", "refused"]) == (1, 1)
+        assert values["agentmesh_state_keys"][()] == 1
+
+
 async def test_a_node_alone_has_linearizable_keys_in_spaces_of_its_own(tmp_path: Path):
     async with world(tmp_path, 1) as members:
         (a,) = states(members)

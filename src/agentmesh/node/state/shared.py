@@ -14,6 +14,7 @@ from agentmesh.ids import AgentId
 from agentmesh.net.base import Stream
 from agentmesh.node.links import Peer
 from agentmesh.node.mesh import Mesh
+from agentmesh.obs.metrics import Readings
 from agentmesh.wire.state_views import LevelName, SpaceList, StateChange, StateHistory, StateKeys, StateView
 
 if TYPE_CHECKING:
@@ -117,6 +118,18 @@ class SharedState:
         """Take note of a link that is up."""
         if self._spaces is not None:
             self._spaces.replicas.on_up(peer)
+
+    def read_measures(self, readings: Readings) -> None:
+        """Tell the figures of shared state (``obs.metrics``)."""
+        if self._spaces is None:
+            return
+        machine = self._spaces.replicas.machine
+        readings.set_all("agentmesh_state_operations_total", self._spaces.ended.read())
+        readings.set_all("agentmesh_state_refused_total", self._spaces.replicas.refusals.read())
+        readings.set("agentmesh_state_spaces", len(machine.spaces))
+        readings.set("agentmesh_state_keys", machine.ground.keys)
+        readings.set("agentmesh_state_bytes", machine.ground.bytes)
+        readings.set("agentmesh_state_waiting", len(machine.waits))
 
     # Programs
 

@@ -20,10 +20,11 @@ from agentmesh.core.state.messages import check_names, is_local
 from agentmesh.core.state.ops import Op
 from agentmesh.core.state.space import Held, Space
 from agentmesh.core.state.types import context, exists, fate, newest, shown, siblings, value
-from agentmesh.errors import DecodeError, LimitError, StateError, UsageError
+from agentmesh.errors import DecodeError, LimitError, MeshError, StateError, UsageError
 from agentmesh.ids import NodeId, did_of, short
 from agentmesh.node.state.linear import Linear
 from agentmesh.node.state.replicas import Replicas
+from agentmesh.obs.meters import Counts
 from agentmesh.wire.state_views import (
     LevelName,
     Sibling,
@@ -38,6 +39,8 @@ from agentmesh.wire.state_views import (
 )
 
 _LEVELS = {level.word: level for level in ConsistencyLevel}
+#: What says that a write may or may not have been done.
+_UNKNOWN = ("state.unknown_outcome", "engine.unknown_outcome")
 _WATCHERS_MAX = 1_024
 _LINEAR_KEYS_MAX = 10_000
 _TOKEN_CHARS_MAX = VECTOR_BYTES_MAX * 4 // 3 + 16
@@ -76,12 +79,38 @@ class Spaces:
         self._watchers: dict[_Watcher, None] = {}
         self._tokens: dict[str, tuple[VersionVector, str]] = {}
         self._linear_keys: dict[tuple[str, str], None] = {}
+        #: How operations ended, by level and outcome.
+        self.ended = Counts(2, series_max=12)
         self.replicas = open_replicas(self._on_changed)
 
     # Read and change
 
     async def get(self, space: str, key: str, *, level: LevelName, token: str) -> StateView:
         """Read a key (see ``api.messaging.State.get``)."""
+        try:
+            view = await self._get(space, key, level, token)
+        except MeshError as error:
+            self._count(level, error)
+            raise
+        self._count(level, None)
+        return view
+
+    async def change(self, space: str, key: str, change: StateChange) -> StateView:
+        """Do one operation (see ``api.messaging.State.change``)."""
+        try:
+            view = await self._change(space, key, change)
+        except MeshError as error:
+            self._count(change.level, error)
+            raise
+        self._count(change.level, None)
+        return view
+
+    def _count(self, level: str, error: MeshError | None) -> None:
+        unknown = error is not None and error.code in _UNKNOWN
+        outcome = "done" if error is None else "unknown" if unknown else "refused"
+        self.ended.add((level if level in _LEVELS else "local", outcome))
+
+    async def _get(self, space: str, key: str, level: LevelName, token: str) -> StateView:
         check_names(space, key)
         if level == "linearizable":
             self._check_world(space, key, linear=True)
@@ -91,8 +120,7 @@ class Spaces:
         done = await self._do(lambda ref: LocalRead(ref, space, key, _level(level), vector))
         return self._view(space, key, level, done, vector)
 
-    async def change(self, space: str, key: str, change: StateChange) -> StateView:
-        """Do one operation (see ``api.messaging.State.change``)."""
+    async def _change(self, space: str, key: str, change: StateChange) -> StateView:
         check_names(space, key)
         if change.level == "linearizable":
             self._check_world(space, key, linear=True)
