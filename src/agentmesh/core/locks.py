@@ -113,6 +113,10 @@ class Contender:
         seen = self._seen[name] = Seen(read_lease(raw), revision, now_s)
         return seen
 
+    def known(self, name: str) -> Seen | None:
+        """Return what was seen of a lock last; it may be old."""
+        return self._seen.get(name)
+
     def judge(self, seen: Seen | None, holder: str, node: str, now_s: float) -> Take | Keep | Wait:
         """Say what somebody who wants a lock is to do next."""
         if seen is None:

@@ -254,18 +254,21 @@ class NatsCritical:
         until = asyncio.get_running_loop().time() + CALL_TIMEOUT_S
         await self._opened(until)
         marks = {"KV-Operation": "DEL", "Nats-TTL": str(DELETION_KEPT_S)}
+        revision = expect or 0
         while True:
+            if revision:
+                try:
+                    await self._write(key, b"", marks, revision, until)
+                except _Conflict:
+                    pass
+                else:
+                    return True
             found = await self._confirmed(key, until)
             revision = 0 if found.value is None else found.revision
             if expect is not None and expect != revision:
                 raise conflict(key, expect, revision)
-            if found.value is None:
+            if not revision:
                 return False
-            try:
-                await self._write(key, b"", marks, revision, until)
-            except _Conflict:
-                continue
-            return True
 
     async def _write(self, key: str, value: bytes, headers: dict[str, str], expect: int | None, until: float) -> int:
         """Send a write until it is known that it was taken or refused. Raises _Conflict, NoRoute, Timeout."""

@@ -93,8 +93,11 @@ class Locks:
                 self._queues.pop(name, None)
 
     async def _contend(self, name: str, holder: str, request: LockRequest, until: float) -> LockView:
-        while True:
+        # What is ours as far as we know is written at once: the write itself finds out whether that is still true.
+        seen = self._contender.known(name)
+        if seen is None or (seen.lease.holder, seen.lease.node) != (holder, self._node):
             seen = await self._look(name)
+        while True:
             now = time.monotonic()
             step = self._contender.judge(seen, holder, self._node, now)
             if request.renew and not isinstance(step, Keep):
@@ -105,6 +108,8 @@ class Locks:
                 written = await self._write(name, lease, step.expect)
                 if written is not None:
                     return self._view(name, written, time.monotonic())
+                self._contender.forget(name)
+                seen = await self._look(name)
                 continue
             if now >= until:
                 raise Busy(
@@ -115,6 +120,7 @@ class Locks:
                     extra={"holder": step.seen.lease.holder, "node": step.seen.lease.node},
                 )
             await self._changed(name, step.seen.revision, min(until, step.seen.until_s) - now)
+            seen = await self._look(name)
 
     async def _write(self, name: str, lease: Lease, expect: int) -> Seen | None:
         """Write a lease; None: somebody else wrote first."""
@@ -151,8 +157,10 @@ class Locks:
     async def release(self, name: str, holder: str) -> LockView:
         """Give a lock back; see ``api.messaging.Locks``."""
         _check_name(name)
-        while True:
+        seen = self._contender.known(name)
+        if seen is None or (seen.lease.holder, seen.lease.node) != (holder, self._node):
             seen = await self._look(name)
+        while True:
             if seen is None or (seen.lease.holder, seen.lease.node) != (holder, self._node):
                 raise _lost(name, holder, seen)
             try:
@@ -160,6 +168,8 @@ class Locks:
             except StateError as error:
                 if error.code != "state.conflict":
                     raise
+                self._contender.forget(name)
+                seen = await self._look(name)
                 continue
             except Timeout:
                 self._contender.forget(name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agentmesh.engines.base import CriticalStore
+from agentmesh.engines.base import CriticalStore, Versioned
 from agentmesh.engines.sqlite import SqliteCritical
 from agentmesh.errors import Busy, MeshError, StateError, Timeout, UsageError
 from agentmesh.ids import NodeId
@@ -90,6 +90,50 @@ async def test_a_holder_that_vanished_is_followed_after_its_time_to_live(store: 
     second = await Locks(B, store).acquire("l", ask(wait_s=60))
     assert second.token > first.token
     assert second.node_id == B
+
+
+async def test_a_holder_that_was_followed_learns_it_when_it_renews_or_gives_back(store: SqliteCritical) -> None:
+    slow = Locks(A, store)
+    for late in (lambda: slow.acquire("l", ask("slow", renew=True)), lambda: slow.release("l", "slow")):
+        await slow.acquire("l", ask("slow", 1))
+        quick = Locks(B, store)
+        await quick.acquire("l", ask("quick", wait_s=60))
+        with pytest.raises(StateError) as met:
+            await late()
+        assert (met.value.code, met.value.extra["holder"]) == ("lock.lost", "quick")
+        await quick.release("l", "quick")
+
+
+class Counting(SqliteCritical):
+    """Counts reads."""
+
+    reads = 0
+
+    async def get(self, key: str) -> Versioned | None:
+        self.reads += 1
+        return await super().get(key)
+
+
+async def test_renewing_and_giving_back_read_nothing_while_nobody_else_writes(tmp_path: Path) -> None:
+    store = Counting(tmp_path / "critical.sqlite")
+    here = Locks(A, store)
+    await here.acquire("l", ask())
+    store.reads = 0
+    for _ in range(3):
+        await here.acquire("l", ask(renew=True))
+    await here.release("l", "h")
+    assert store.reads == 0
+    await store.aclose()
+
+
+async def test_an_engine_that_was_emptied_under_a_running_node_is_begun_anew(store: SqliteCritical) -> None:
+    here = Locks(A, store)
+    await here.acquire("other", ask())
+    await here.acquire("l", ask())
+    store._file().write("DELETE FROM value")
+    store._file().write("UPDATE counter SET revision = 0")
+    async with asyncio.timeout(30):
+        assert (await here.acquire("l", ask())).held
 
 
 async def test_waiting_ends_when_its_time_is_up(store: SqliteCritical) -> None:
