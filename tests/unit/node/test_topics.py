@@ -543,6 +543,12 @@ async def test_what_is_for_a_named_agent_elsewhere_goes_to_it_alone_and_encrypte
             assert beside.data == elsewhere.data == ["end"]
         assert (await b.node.mail.figures()).received == 1
         assert (await a.node.mail.figures()).sent == 1
+        # Nobody can say in this way what only the mesh itself says.
+        everything = parts_of(b).fanout.subscribe([">", "$topics.>"], frozenset({reader}))
+        for number, subject in enumerate(("presence.x", "$topics.x", "a..b", "a.b")):
+            forged = Publication(bytes([number]) * 16, a.key.public, time.time_ns() // 1_000_000, subject, b"{}")
+            parts_of(b).topics.take_letter(forged, reader)
+        assert everything.waiting == 1
 
 
 async def test_a_message_to_a_topic_is_a_publication(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ class Topics:
         """Publish; what it raises is said in ``api.messaging.Topics.publish``."""
         self._refuse()
         check_subject(subject)
-        if subject[0] == "$" or subject.startswith(PRESENCE):
+        if _is_own(subject):
             raise UsageError(f"{subject!r} is one of the mesh's own subjects", code="topic.reserved")
         party, key = self._who.signer(request.sender)
         rule = self._rules.of(subject)
@@ -245,7 +245,7 @@ class Topics:
 
     def take_letter(self, one: Publication, recipient: str) -> None:
         """Take a publication that came end to end encrypted for one agent here: nobody else gets it."""
-        if not self._admits(one) or not is_subject(one.subject) or one.subject[0] == "$":
+        if not is_subject(one.subject) or _is_own(one.subject) or not self._admits(one):
             return
         targets = [target for target in self._fanout.targets(one.subject) if recipient in target.who]
         if targets:
@@ -425,6 +425,11 @@ class Topics:
         await self._scope.aclose()
         await self._durable.aclose()
         self._retained.close()
+
+
+def _is_own(subject: str) -> bool:
+    """Say whether a subject is one of the mesh's own, under which nobody publishes."""
+    return subject[0] == "$" or subject.startswith(PRESENCE)
 
 
 def _kept(value: Retained) -> Publication:
