@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import sys
 import tempfile
@@ -193,6 +194,46 @@ async def requests(post: Post, count: int) -> list[float]:
     return times
 
 
+async def memory() -> dict[str, float]:
+    """Return resident KB of an idle session and MB of 10,000 messages that wait for somebody who is away."""
+    from agentmesh.core.courier import inputs
+    from agentmesh.identity.keys import KeyPair
+    from agentmesh.identity.session import Initiator, respond
+    from agentmesh.node.mail.handshakes import Session
+
+    with tempfile.TemporaryDirectory() as home:
+        post = Post("tls", "write", Path(home))
+        room, now_ms = post.room, int(time.time() * 1000)
+        assert not any(await room.post(post.messages(1)))
+        sessions: list[Session] = []
+
+        def begin(number: int) -> None:
+            key = KeyPair.generate(number.to_bytes(32, "big"))
+            initiator = Initiator(post.key, key.public, os.urandom(32), now_ms)
+            channel = initiator.finish(respond(key, initiator.offer, os.urandom(32), now_ms)[0])
+            channel.seal(1, b"", b"x")  # its key is made with the first letter
+            sessions.append(Session(number, post.key.public, key.public, room.node_id, channel, 0.0))
+            room._carriage.feed(inputs.SessionUp(number, room.node_id))  # pyright: ignore[reportPrivateUsage]
+            room.outgoing.pair(post.key.public, key.public).session = number
+
+        begin(1)
+        before = _resident()
+        for number in range(2, 1_002):
+            begin(number)
+        session_kb = (_resident() - before) / 1_000 / 1024
+        before = _resident()
+        for _ in range(10_000 // 50 - 1):
+            assert not any(await room.post(post.messages(50)))
+        queued_mb = (_resident() - before) / 2**20
+        await post.aclose()
+        return {"session": session_kb, "queued": queued_mb}
+
+
+def _resident() -> int:
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 async def measure(scheme: str, seconds: float) -> dict[str, float]:
     """Return the figures of one transport."""
     async with pair(scheme) as post:
@@ -321,6 +362,16 @@ def run(seconds: float = 3.0) -> list[dict[str, Any]]:
                     "ratio": round(value / rival, 2),
                 }
             )
+    held = asyncio.run(memory())
+    rows += [
+        {"what": "memory of an idle session", "value": round(held["session"], 1), "unit": "KB", "goal": 20},
+        {
+            "what": "memory of 10,000 queued messages, 256 B",
+            "value": round(held["queued"], 1),
+            "unit": "MB",
+            "goal": 10,
+        },
+    ]
     return rows
 
 
@@ -329,5 +380,7 @@ if __name__ == "__main__":
         asyncio.run(_serve(sys.argv[2]))
     elif sys.argv[1] == "nats":
         asyncio.run(_nats_serve(sys.argv[2]))
+    elif sys.argv[1] == "memory":
+        print(msgspec.json.encode(asyncio.run(memory())).decode())
     else:
         print(msgspec.json.encode(asyncio.run(measure(sys.argv[2], 2.0))).decode())
