@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -319,6 +320,21 @@ async def test_what_makes_no_sense_is_refused_before_anything_is_kept(tmp_path: 
         with pytest.raises(RecordNotFound):
             await a.node.mail.sent("6f8f4c0e-3a3a-4c55-9f0c-2a8b7a4b1c1d")
         assert (await a.node.mail.figures()).sent == 0
+
+
+async def test_a_stream_that_was_not_used_for_long_is_let_go_and_opened_again_for_the_next_message(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path, 2) as members:
+        a, b = await two(members)
+        for number in range(2):
+            await a.node.mail.send(MessageRequest(to="bob", sender="alice", text=f"{number}", durable=False))
+            await until(lambda number=number: a.node.mail.room.tally.delivered == number + 1)
+            for one, other in ((a, b), (b, a)):
+                ways = one.node.mail.room._ways
+                ways.turn(time.monotonic() + 100)
+                await until(lambda ways=ways, node=other.node.node_id: not ways.is_open(node))
+        assert [one.data for one in (await read(b, "bob", 2)).messages] == ["0", "1"]
 
 
 async def test_the_metrics_say_what_became_of_messages(tmp_path: Path) -> None:

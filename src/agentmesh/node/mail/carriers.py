@@ -34,8 +34,8 @@ _log = logging.getLogger("agentmesh.mail")
 #: How long a recipient's node must have been away before its mail is left with others, seconds.
 AWAY_S = 5.0
 CARRIERS = 3
-#: How often those who are away are looked at, and how long a deposit that failed rests, seconds.
-_TURN_S, _REST_S = 1.0, 30.0
+#: How long a deposit that failed rests, and how often those for whom something is kept are tried, seconds.
+_REST_S = 30.0
 #: What one node may leave here, and all together: letters and bytes.
 DEPOSITOR_MAX, DEPOSITOR_BYTES_MAX = 1_000, 16 * 1024 * 1024
 CARRIED_ALL_MAX, CARRIED_BYTES_MAX = 10_000, 64 * 1024 * 1024

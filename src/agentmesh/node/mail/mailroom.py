@@ -227,6 +227,7 @@ class Mailroom:
         self._carriage.begin()
         self.commits.number = max(self.commits.number, self.unix_ms() * 1000)
         self._scope.spawn(self._turn(), "turn")
+        self._scope.spawn(self._carry(), "carry")
 
     def on_message(self, scope_prefix: str, sink: Sink) -> None:
         """Have a part of the node take the messages whose scope begins so, before they reach any inbox."""
@@ -474,11 +475,16 @@ class Mailroom:
                 self._part()
             self._departures.turn(now_s)
             self.arrivals.turn(now_s, now_ms)
-            await self.carriers.turn()
+            self._ways.turn(time.monotonic())
             if now_s - tidied_s > _TIDY_S and self.commits.exists:
                 tidied_s = now_s
                 with contextlib.suppress(MeshError):
                     await self.commits.read(lambda store: store.tidy(self.unix_ms()))
+
+    async def _carry(self) -> None:
+        while True:
+            await asyncio.sleep(_TURN_S)
+            await self.carriers.turn()
 
     def _part(self) -> None:
         """End the sessions of those that were revoked."""

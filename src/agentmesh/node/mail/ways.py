@@ -40,14 +40,16 @@ _IDLE_S = 60.0
 class Way:
     """The stream to one peer."""
 
-    __slots__ = ("away_s", "frames", "is_open", "is_ready", "is_running", "node", "tries", "wake")
+    __slots__ = ("away_s", "frames", "is_idle", "is_open", "is_ready", "is_running", "node", "tries", "used_s", "wake")
 
     def __init__(self, node: NodeId) -> None:
         self.node = node
         self.frames: deque[bytes] = deque()
         self.wake = asyncio.Event()
-        self.is_open = self.is_ready = self.is_running = False
+        self.is_open = self.is_ready = self.is_running = self.is_idle = False
         self.tries = 0
+        #: When something last went over it, monotonic seconds.
+        self.used_s = 0.0
         #: Since when it is wanted and not open, monotonic seconds; 0 = it is open, or nobody wants it.
         self.away_s = 0.0
 
@@ -211,7 +213,7 @@ class Ways:
     async def _feed(self, way: Way, peer: Peer, stream: Stream) -> None:
         frames, fill, node = way.frames, self._fill, way.node
         while True:
-            peer.used_s = time.monotonic()
+            peer.used_s = way.used_s = time.monotonic()
             while frames:
                 await stream.send(frames.popleft())
             if way.is_ready:
@@ -223,14 +225,19 @@ class Ways:
                         break
                 continue
             way.wake.clear()
-            try:
-                async with asyncio.timeout(_IDLE_S):
-                    await way.wake.wait()
-            except TimeoutError:
-                if not frames and not way.is_ready and not self._is_wanted(node):
-                    return
+            await way.wake.wait()
+            if way.is_idle and not frames and not way.is_ready:
+                return
+            way.is_idle = False
             if peer.link.is_closed:
                 raise Closed("the link is gone", code="unreached.closed.link")
+
+    def turn(self, now_s: float) -> None:
+        """Let go of streams that were not used for long."""
+        for way in self._ways.values():
+            if way.is_open and now_s - way.used_s > _IDLE_S and not self._is_wanted(way.node):
+                way.is_idle = True
+                way.wake.set()
 
     async def serve(self, peer: Peer, stream: Stream) -> None:
         """Read the frames of a peer until it ends its stream; a newer stream of the same peer takes the place of an older."""
