@@ -149,6 +149,8 @@ def test_durable_topics_and_rules(say: Callable[..., Said], tmp_path: Path) -> N
 def test_state_is_set_read_and_counted(say: Callable[..., Said], node: Any) -> None:
     assert say("state", "set", "team", "motto", "ship it").out == "ship it\n"
     assert say("state", "get", "team", "motto").out == "ship it\n"
+    assert say("state", "resolve", "team", "motto", "ship it now").out == "ship it now\n"
+    assert node.state.asked[-1][3].op == "resolve"
     assert say("state", "increment", "team", "votes", "3").out == "3\n"
     assert say("state", "increment", "team", "votes", "--", "-1").out == "2\n"
     assert say("state", "add", "team", "members", "amy").out == '["amy"]\n'

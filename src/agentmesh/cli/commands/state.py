@@ -80,7 +80,7 @@ def set_(
     level: _Level = "local",
     expect: _Expect = -1,
 ) -> None:
-    """Set a key. Values that were written at once are kept side by side until one is set on top of them.
+    """Set a key. Values that were written at once are kept side by side until `agentmesh state resolve` settles them.
 
     \b
     agentmesh state set team motto "ship it"
@@ -90,6 +90,15 @@ def set_(
     if expect >= 0:
         fields["expect"] = expect
     _change(out, space, key, "set", level, value=_read(value), **fields)
+
+
+def resolve(out: Output, space: _Space, key: _Key, value: _Value, level: _Level = "local") -> None:
+    """Settle values that were written at once by one value.
+
+    \b
+    agentmesh state resolve team motto "ship it"
+    """
+    _change(out, space, key, "resolve", level, value=_read(value))
 
 
 def delete(out: Output, space: _Space, key: _Key, level: _Level = "local") -> None:
@@ -207,7 +216,7 @@ def _tell(out: Output, view: StateView) -> None:
         out.note(("! ", "warn"), i18n.t("{count} values were written at once:", count=len(view.siblings)))
         for one in view.siblings:
             out.note(f"  {short(one.writer)}  {printable(_json(one.value))}")
-        out.next(f"agentmesh state set {view.space} {view.key} VALUE")
+        out.next(f"agentmesh state resolve {view.space} {view.key} VALUE")
 
 
 def _text(view: StateView) -> str:
@@ -248,8 +257,8 @@ def build() -> Any:
     app = new_app(context_settings=_OPTIONS)
     app.callback(invoke_without_command=True, help="Read and change state that agents share.")(group(list_))
     bodies = (
-        ("list", list_), ("get", get), ("set", set_), ("delete", delete), ("increment", increment), ("add", add),
-        ("discard", discard), ("history", history), ("watch", watch),
+        ("list", list_), ("get", get), ("set", set_), ("resolve", resolve), ("delete", delete),
+        ("increment", increment), ("add", add), ("discard", discard), ("history", history), ("watch", watch),
     )  # fmt: skip
     for name, body in bodies:
         app.command(name, context_settings=_OPTIONS)(verb(body))
