@@ -54,7 +54,13 @@ async def test_an_mcp_client_finds_calls_and_traces_a_remote_agent(
 ) -> None:
     a, b = nodes
     async with client_of(a, command, mode) as client:
-        assert len((await client.list_tools()).tools) == 6
+        assert len((await client.list_tools()).tools) == 12
+        sent = (await client.call_tool("send_message", {"to": a.node_id, "text": "to myself"})).structured_content
+        read = (await client.call_tool("read_inbox", {"wait_s": 20})).structured_content
+        assert [one["message_id"] for one in read["messages"]] == [sent["message_id"]]
+        counted = {"space": "mcp", "key": "seen"}
+        wrote = (await client.call_tool("state_set", {**counted, "op": "increment"})).structured_content
+        assert (await client.call_tool("state_get", counted)).structured_content["value"] == wrote["value"] >= 1
         found = (await client.call_tool("discover", {"query": "obey"})).structured_content
         assert found["agents"][0]["name"] == "obeyer"
         card = (await client.call_tool("describe", {"agent": "obeyer"})).structured_content["card"]
