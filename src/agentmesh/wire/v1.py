@@ -254,8 +254,7 @@ class CarryOpen(msgspec.Struct, tag="carry", kw_only=True):
     """First message of a carry stream (docs/spec/mail.md §9).
 
     Attributes:
-        verb: "deposit": keep these letters · "hand": these letters are for agents of yours · "receipts": your letters arrived ·
-            "ask": have you letters for agents of mine?
+        verb: "deposit": keep these letters · "hand": these letters are for agents of yours · "receipts": your letters arrived.
         letters: At most ``CARRIED_MAX`` of ``CARRY_BYTES_MAX`` bytes in all.
         receipts: (mark, signature of the recipient).
     """

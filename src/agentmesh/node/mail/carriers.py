@@ -223,8 +223,6 @@ class Carriers:
             reply = await self._take(message.letters)
         elif message.verb == "receipts":
             reply.taken = self._on_receipts(message.receipts)
-        elif message.verb == "ask":
-            self.hand_over(node)
         await stream.send(v1.encode(reply))
         await stream.finish()
 
@@ -284,10 +282,8 @@ class Carriers:
                 self._on_change(await self._commits.read(lambda store: store.carried_totals()))
 
     def on_up(self, node: NodeId) -> None:
-        """Hear that a link to a node is up: it may have letters for agents here, and there may be letters for it."""
+        """Hear that a link to a node is up: there may be letters for it."""
         self.hand_over(node)
-        with contextlib.suppress(MeshError):  # closed: the node shuts down
-            self._scope.spawn(self._ask(node, v1.CarryOpen(v=v1.WIRE_VERSION, verb="ask")), "ask-mail", quiet=True)
 
     def hand_over(self, node: NodeId) -> None:
         """Give a node what is kept for its agents, and tell it which of its own letters arrived."""
