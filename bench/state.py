@@ -184,7 +184,7 @@ async def linearizable(count: int = 1_000) -> tuple[list[float], list[float]]:
     return through, direct
 
 
-def run(count: int = 2_000) -> dict[str, Any]:
+def run(count: int = 2_000) -> list[dict[str, Any]]:
     """Measure all."""
     ours = asyncio.run(measure(count))
     through, direct = asyncio.run(linearizable(count // 2))
@@ -207,12 +207,12 @@ def run(count: int = 2_000) -> dict[str, Any]:
                 "ratio": round(value / rival, 2),
             }
         )
-    return {"rows": rows}
+    return rows
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
         asyncio.run(_serve(sys.argv[2:]))
     else:
-        for row in run()["rows"]:
+        for row in run():
             print(row)
