@@ -25,7 +25,7 @@ class StateConfig:
         writers_max: Writers of one space. Default 1 024.
         followers_max: Nodes that follow one space here without holding it. Default 64.
         waiting_max: Reads and writes that wait for others. Default 4 096.
-        batch_max: Writes in one message. Default 128.
+        batch_max: Writes in one message. Default 64: to verify and keep them takes 10 ms.
         batch_bytes_max: Their bytes. Default 512 KiB; at least one write is sent.
     """
 
@@ -43,5 +43,5 @@ class StateConfig:
     writers_max: int = 1_024
     followers_max: int = 64
     waiting_max: int = 4_096
-    batch_max: int = 128
+    batch_max: int = 64
     batch_bytes_max: int = 512 * 1024

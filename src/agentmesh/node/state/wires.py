@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,8 @@ _log = logging.getLogger("agentmesh.state")
 #: Bytes that wait for one peer. More than this, and it is dropped: a comparison brings what it missed.
 _QUEUE_BYTES_MAX = 16 * 1024 * 1024
 _LINES_MAX = 256
+#: How long one peer's messages may occupy the loop at a stretch, seconds.
+_TURN_S = 0.005
 #: A node that could not be dialled is not dialled again for so long, seconds.
 _REST_S = 1.0
 
@@ -153,8 +156,12 @@ class Wires:
             self._feed(PeerUp(node))
         try:
             while (payload := await stream.recv()) is not None:
+                begin_s = time.monotonic()
                 for message in decode_frame(payload):
                     self._feed(Received(node, message, by_link=True))
+                    if time.monotonic() - begin_s > _TURN_S:
+                        await asyncio.sleep(0)  # a frame may hold thousands of writes, each to be verified
+                        begin_s = time.monotonic()
         except (DecodeError, LimitError) as error:
             self._on_misbehaved(node, error.code, str(error))
         except MeshError:
