@@ -33,7 +33,11 @@ def test_where_uvicorn_is_loaded_already_it_stays_whole() -> None:
 def test_what_only_some_daemons_need_is_not_loaded_with_the_daemon() -> None:
     spared = [
         "agentmesh.adapters.a2a",
+        "agentmesh.api.sockets",
         "agentmesh.sdk.agent",
+        "agentmesh.sdk.client",
+        "agentmesh.sdk.message_requests",
+        "aiohttp",
         "configparser",
         "difflib",
         "logging.config",
@@ -41,8 +45,13 @@ def test_what_only_some_daemons_need_is_not_loaded_with_the_daemon() -> None:
         "pickle",
         "prometheus_client",
         "socketserver",
+        "websockets",
     ]
-    code = f"import sys, agentmesh.daemon.app; print([m for m in {spared} if m in sys.modules])"
+    code = (
+        "import sys, agentmesh.daemon.app; from agentmesh.daemon.http import make_server\n"
+        "make_server(lambda scope, receive, send: None).config.load()\n"
+        f"print([m for m in {spared} if m in sys.modules])"
+    )
     assert python(code) == "[]"
 
 
