@@ -26,8 +26,8 @@ from bench.rivals import free_port, process
 
 PAYLOAD = b"x" * 256
 _SEEDS = {"read": b"\5" * 32, "write": b"\6" * 32}
-_BATCH = 64
-_AHEAD = 4_096
+_BATCH = 256
+_AHEAD = 8_192
 
 
 class Post:
@@ -237,9 +237,9 @@ def _resident() -> int:
 async def measure(scheme: str, seconds: float) -> dict[str, float]:
     """Return the figures of one transport."""
     async with pair(scheme) as post:
-        await acked(post, 64 * 100)
-        rate = await acked(post, 64 * 500)
-        count = max(64, int(rate * seconds) // 64 * 64)
+        await acked(post, _BATCH * 25)
+        rate = await acked(post, _BATCH * 125)
+        count = max(_BATCH, int(rate * seconds) // _BATCH * _BATCH)
         rates = [await acked(post, count) for _ in range(3)]
         await requests(post, 200)
         times = await requests(post, 2_000)
