@@ -163,7 +163,7 @@ class Holders:
         if space is None and (ground.public not in placement.holders or len(ground.spaces) >= ground.config.spaces_max):
             return None
         try:
-            check_placement(name, placement, None if space is None else space.placement, ground.verify)
+            check_placement(name, placement, ground.verify)
         except MeshError as error:
             out.emit(PeerMisbehaved(peer, error.code, str(error)))
             return None

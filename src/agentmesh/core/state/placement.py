@@ -67,19 +67,18 @@ def successor(placement: Placement, ranked: Sequence[NodeId], gone: Iterable[Nod
     return Placement(placement.epoch + 1, keys, placement.holders)
 
 
-def check_placement(
-    space: str, placement: Placement, current: Placement | None, verify: Callable[[bytes, bytes, bytes], None]
-) -> None:
+def check_placement(space: str, placement: Placement, verify: Callable[[bytes, bytes, bytes], None]) -> None:
     """Check a placement that somebody names.
+
+    It need not follow the one that is known here: a space that two founded has two lines of placements until they meet.
 
     Args:
         space: Of which.
         placement: To be checked.
-        current: What is known; None for nothing.
         verify: (public key, message, signature); raises SignatureError.
 
     Raises:
-        DecodeError: it cannot be, or does not follow what is known (code "state.placement"). No state changed.
+        DecodeError: it cannot be (code "state.placement"). No state changed.
         SignatureError: a vote does not hold. No state changed.
     """
     holders, before = placement.holders, placement.before
@@ -95,8 +94,6 @@ def check_placement(
     if before:
         if sum(voter in before for voter in voters) < majority(len(before)) or not all(v in before for v in voters):
             raise _broken("no majority of the holders before voted for it")
-        if current is not None and placement.epoch == current.epoch + 1 and before != current.holders:
-            raise _broken("it follows another placement than the one known here")
     elif len(voters) != 1:
         raise _broken("nobody founded it")
     signed = placement.signed_bytes(space)
