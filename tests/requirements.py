@@ -3395,6 +3395,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "a_session_that_the_peer_forgot_is_made_anew_and_nothing_comes_twice",
                 "a_node_that_sends_nothing_makes_no_file_and_loads_nothing",
                 "the_metrics_say_what_became_of_messages",
+                "a_stopped_node_takes_no_message_and_goes_on_reading",
                 "a_stream_that_was_not_used_for_long_is_let_go_and_opened_again_for_the_next_message",
             ),
             *_in(

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from agentmesh.core.courier.message import Delivery, Message, encode
-from agentmesh.errors import AgentNotFound, Busy, Full, LimitError, RecordNotFound, UsageError
+from agentmesh.errors import AgentNotFound, Busy, Full, LimitError, ReadOnly, RecordNotFound, UsageError
 from agentmesh.ids import public_key_of
 from agentmesh.node.mail.inbox import LETTERS_MAX, TRIES_MAX
 from agentmesh.node.mail.outgoing import PAIR_MAX
@@ -335,6 +335,20 @@ async def test_a_stream_that_was_not_used_for_long_is_let_go_and_opened_again_fo
                 ways.turn(time.monotonic() + 100)
                 await until(lambda ways=ways, node=other.node.node_id: not ways.is_open(node))
         assert [one.data for one in (await read(b, "bob", 2)).messages] == ["0", "1"]
+
+
+async def test_a_stopped_node_takes_no_message_and_goes_on_reading(tmp_path: Path) -> None:
+    async with world(tmp_path, 2) as members:
+        a, b = await two(members)
+        await b.node.mail.send(MessageRequest(to="alice", sender="bob", text="before"))
+        await read(a, "alice", peek=True)
+        a.node.switch.damage = "for the test"
+        with pytest.raises(ReadOnly):
+            await a.node.mail.send(MessageRequest(to="bob", sender="alice", text="no"))
+        assert [one.data for one in (await read(a, "alice")).messages] == ["before"]
+        a.node.switch.damage = ""
+        await a.node.mail.send(MessageRequest(to="bob", sender="alice", text="again"))
+        assert [one.data for one in (await read(b, "bob")).messages] == ["again"]
 
 
 async def test_the_metrics_say_what_became_of_messages(tmp_path: Path) -> None:
