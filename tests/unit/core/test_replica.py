@@ -554,6 +554,24 @@ def test_what_a_crossing_comparison_saw_is_not_said_of_the_one_that_it_crossed()
     assert not VersionVector.decode(synced.seen).covers(late)
 
 
+def test_the_end_of_a_peers_comparison_is_not_taken_for_the_end_of_ones_own():
+    world = together(4)
+    one, other = world.holders()[:2]
+    seat, peer = world.seats[one], world.seats[other].node_id
+    world.set(one, "late", 1)
+
+    def tell(message: Any) -> list[Any]:
+        out = Outbox()
+        seat.replica.handle(message, world.now_s, out)
+        return [send.message for send in out.sends if send.to == peer]
+
+    world.run(0.1)
+    tell(PeerUp(peer))  # begins a comparison, which has compared nothing yet
+    for final in (True, False):
+        answers = tell(Received(peer, m.Synced(SPACE, b"\x90", final), by_link=True))
+        assert not [message for message in answers if isinstance(message, m.Synced)]
+
+
 def test_a_token_is_met_though_what_it_names_comes_while_replicas_are_compared():
     world = together(5)
     one, other = world.holders()[:2]

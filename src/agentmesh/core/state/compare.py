@@ -49,12 +49,14 @@ class _Talk:
         left: Buckets that are still to be compared; only on the side that began.
         flawed: Something that the peer sent was not let in: what it has seen must not be taken over.
         since_s: When it began.
+        compared: Its keys were looked at one by one, so that the peer has what this side had when it began.
     """
 
     seen: VersionVector
     since_s: float
     left: list[int] = field(default_factory=list[int])
     flawed: bool = False
+    compared: bool = False
 
 
 class Compare:
@@ -143,7 +145,7 @@ class Compare:
             self._talks.pop((peer, space.name), None)
             self.begin(peer, space, now_s, out)
             return
-        self._talks[peer, space.name] = _Talk(space.seen, now_s, left)
+        self._talks[peer, space.name] = _Talk(space.seen, now_s, left, compared=True)
         self._next_lines(peer, space, out)
 
     def _next_lines(self, peer: NodeId, space: Space, out: Outbox) -> bool:
@@ -196,15 +198,18 @@ class Compare:
         self._ground.send_flushed(peer, Synced(space.name, seen.encode()), out)
 
     def _on_synced(self, peer: NodeId, space: Space, message: Synced, now_s: float, out: Outbox) -> None:
-        if self._next_lines(peer, space, out):
+        if message.final:  # of a comparison that the peer began: one that began here may be under way still
+            talk = self._asked.get((peer, space.name))
+        elif self._next_lines(peer, space, out):
             return
-        talk = self._talks.pop((peer, space.name), None)
+        else:
+            talk = self._talks.pop((peer, space.name), None)
         theirs = self._vector(peer, message.seen, out)
         if theirs is None or (talk is not None and talk.flawed):
             return
         self._agree(peer, space, theirs, now_s, out)
-        if talk is not None and not theirs.descends(talk.seen):
-            out.send(peer, Synced(space.name, talk.seen.encode()))
+        if not message.final and talk is not None and talk.compared and not theirs.descends(talk.seen):
+            out.send(peer, Synced(space.name, talk.seen.encode(), True))
 
     def _agree(self, peer: NodeId, space: Space, theirs: VersionVector, now_s: float, out: Outbox) -> None:
         """Take over what a peer has seen: all that it held is here."""

@@ -289,11 +289,13 @@ class Want(msgspec.Struct, tag=15, array_like=True):
 class Synced(msgspec.Struct, tag=16, array_like=True):
     """All writes of these lines are sent. If it was the last: you hold all that I held when this comparison began.
 
-    ``seen`` says what that was, as a version vector.
+    ``seen`` says what that was, as a version vector; ``final`` comes from the side that began, after all else: comparisons
+    that both sides began may cross.
     """
 
     space: str
     seen: bytes
+    final: bool = False
 
 
 StateMessage = (
