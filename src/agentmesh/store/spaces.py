@@ -27,6 +27,8 @@ CREATE TABLE writes(
 CREATE TABLE pasts(number INTEGER PRIMARY KEY, space TEXT NOT NULL, key TEXT NOT NULL, body BLOB NOT NULL);
 CREATE INDEX pasts_key ON pasts(space, key, number);
 """
+#: Where there is one, the call that writes no times of the file: 0.15 ms instead of 0.24.
+_sync = getattr(os, "fdatasync", os.fsync)
 #: Entries of a history beyond its bound before they are deleted together.
 _PAST_SLACK = 32
 
@@ -152,7 +154,7 @@ class SpaceStore:
                 with contextlib.suppress(FileNotFoundError):  # all is in the main file
                     self._wal = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
             if self._wal >= 0:
-                os.fsync(self._wal)
+                _sync(self._wal)
         except OSError as error:
             raise full_error(error, self.path.parent) from error
 
