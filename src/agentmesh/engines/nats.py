@@ -9,6 +9,7 @@ what a write does.
 from __future__ import annotations
 
 import asyncio
+import uuid
 from base64 import b64decode
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -40,13 +41,16 @@ _PAUSE_S_MAX = 0.06
 _WRONG_LAST, _WRONG_LAST_NOW, _NOT_FOUND, _NO_STREAM, _NAME_TAKEN = 10071, 10164, 10037, 10059, 10058
 _SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 _SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
+#: Names a write, so that one which the true leader took while an old one refused it is known again.
+_MARK = "Agentmesh-Write"
 
 
 class _Found(NamedTuple):
-    """The last message of a key: ``value`` None for a deletion, ``revision`` 0 if there was never any."""
+    """The last message of a key: ``value`` None for a deletion, ``revision`` 0 if there was never any, ``mark`` of its write."""
 
     value: bytes | None
     revision: int
+    mark: str = ""
 
 
 class NatsCritical:
@@ -209,6 +213,13 @@ class NatsCritical:
             await asyncio.sleep(min(_PAUSE_S_MAX, pause * 2 ** min(busy, 4)))
         raise error
 
+    async def _after_refusal(self, key: str, until: float) -> _Found:
+        """As ``_confirmed``, once a write was refused. Raises Timeout: the true leader may have taken it."""
+        try:
+            return await self._confirmed(key, until)
+        except NoRoute as error:
+            raise unknown_outcome(self.url, error.why or error) from error
+
     async def _last(self, key: str) -> _Found:
         """Return what the server that believes to lead has; it may be old."""
         answer = await self._link.ask(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": self._subject(key)})
@@ -228,7 +239,8 @@ class NatsCritical:
             raise DecodeError("NATS answered what is no base64", code="engine.bad_answer") from error
         if not isinstance(revision, int) or revision < 1:
             raise DecodeError("NATS answered without a sequence", code="engine.bad_answer")
-        return _Found(None if _marks_deletion(_headers(headers)) else value, revision)
+        fields = _headers(headers)
+        return _Found(None if _marks_deletion(fields) else value, revision, fields.get(_MARK, ""))
 
     async def put(self, key: str, value: bytes, *, expect: int | None = None) -> int:
         """See ``CriticalStore.put``."""
@@ -236,13 +248,16 @@ class NatsCritical:
         check_value(value)
         until = asyncio.get_running_loop().time() + CALL_TIMEOUT_S
         await self._opened(until)
-        last = expect
+        last, mark, is_sent = expect, uuid.uuid4().hex, False
         while True:
             try:
-                return await self._write(key, value, {}, last, until)
+                return await self._write(key, value, {_MARK: mark}, last, until, is_sent=is_sent)
             except _Conflict:
+                is_sent = True
                 # Whoever refused may be an old leader; and what has the key may be a deletion, which is nothing.
-                found = await self._confirmed(key, until)
+                found = await self._after_refusal(key, until)
+            if found.mark == mark:
+                return found.revision  # the message reached the true leader as well
             revision = 0 if found.value is None else found.revision
             if revision != expect:
                 raise conflict(key, expect or 0, revision)
@@ -253,24 +268,29 @@ class NatsCritical:
         check_key(key)
         until = asyncio.get_running_loop().time() + CALL_TIMEOUT_S
         await self._opened(until)
-        marks = {"KV-Operation": "DEL", "Nats-TTL": str(DELETION_KEPT_S)}
-        revision = expect or 0
+        mark = uuid.uuid4().hex
+        marks = {"KV-Operation": "DEL", "Nats-TTL": str(DELETION_KEPT_S), _MARK: mark}
+        revision, is_sent = expect or 0, False
         while True:
             if revision:
                 try:
-                    await self._write(key, b"", marks, revision, until)
+                    await self._write(key, b"", marks, revision, until, is_sent=is_sent)
                 except _Conflict:
-                    pass
+                    is_sent = True
                 else:
                     return True
-            found = await self._confirmed(key, until)
+            found = await (self._after_refusal(key, until) if is_sent else self._confirmed(key, until))
+            if found.mark == mark:
+                return True
             revision = 0 if found.value is None else found.revision
             if expect is not None and expect != revision:
                 raise conflict(key, expect, revision)
             if not revision:
                 return False
 
-    async def _write(self, key: str, value: bytes, headers: dict[str, str], expect: int | None, until: float) -> int:
+    async def _write(
+        self, key: str, value: bytes, headers: dict[str, str], expect: int | None, until: float, *, is_sent: bool
+    ) -> int:
         """Send a write until it is known that it was taken or refused. Raises _Conflict, NoRoute, Timeout."""
         loop = asyncio.get_running_loop()
         pause = _PAUSE_S
@@ -282,8 +302,10 @@ class NatsCritical:
                 message = await self._link.request(
                     self._subject(key), value, headers or None, timeout_s=max(0.01, left)
                 )
-            except NoRoute:
+            except NoRoute as error:
                 if left < _RETRY_S:
+                    if is_sent:
+                        raise unknown_outcome(self.url, error.why or error) from error
                     raise
                 self._link.suspect()
                 await asyncio.sleep(_RETRY_S / 4)
@@ -295,12 +317,14 @@ class NatsCritical:
                 return revision
             if code == _WRONG_LAST:
                 raise _Conflict
-            # Another write, or the confirmation of a read, is under way on that key: nothing was done.
+            # Another write, or the confirmation of a read, is under way on that key at whoever answered. A message reaches all
+            # that believe to lead, so from here on the true leader may have taken it whatever this one says.
+            is_sent = True
             if code == _WRONG_LAST_NOW and left > 2 * _PAUSE_S_MAX:
                 await asyncio.sleep(pause)
                 pause = min(_PAUSE_S_MAX, pause * 1.5)
                 continue
-            if code in NOTHING_DONE:
+            if code in NOTHING_DONE and self._place.replicas == 1:
                 raise unreachable(self.url, why)
             raise unknown_outcome(self.url, why or "an answer without a sequence")
 
