@@ -49,6 +49,7 @@ class _Talk:
         left: Buckets that are still to be compared; only on the side that began.
         flawed: Something that the peer sent was not let in: what it has seen must not be taken over.
         since_s: When it began.
+        again: Another one was asked for meanwhile.
         compared: Its keys were looked at one by one, so that the peer has what this side had when it began.
     """
 
@@ -57,6 +58,7 @@ class _Talk:
     left: list[int] = field(default_factory=list[int])
     flawed: bool = False
     compared: bool = False
+    again: bool = False
 
 
 class Compare:
@@ -81,7 +83,8 @@ class Compare:
     def begin(self, peer: NodeId, space: Space, now_s: float, out: Outbox) -> None:
         """Compare with a peer, unless that is under way."""
         talk = self._talks.get((peer, space.name))
-        if talk is not None and now_s - talk.since_s < _STALE_S and talk.left:
+        if talk is not None and now_s - talk.since_s < _STALE_S and talk.compared:
+            talk.again = True  # two at once would say of one what only the other has compared
             return
         self._talks[peer, space.name] = _Talk(space.seen, now_s)
         out.send(peer, Digest(space.name, space.total(), space.seen.encode(), space.place))
@@ -139,6 +142,10 @@ class Compare:
         if len(message.sums) != BUCKETS:
             self._misbehaved(peer, "a comparison without its buckets", out)
             return
+        under_way = self._talks.get((peer, space.name))
+        if under_way is not None and now_s - under_way.since_s < _STALE_S and under_way.compared:
+            under_way.again = True
+            return
         ours = space.sums()
         left = [at for at in range(BUCKETS) if ours[at] != message.sums[at]]
         if not left:  # what differed came by itself meanwhile; what the peer has seen is still to be taken over
@@ -191,7 +198,8 @@ class Compare:
             held = space.keys.get(line.key)
             if held is not None:
                 wanted = frozenset(line.marks)
-                found += [write for mark, write in held.writes.items() if mark in wanted]
+                is_whole = any(mark not in held.writes for mark in wanted)  # a later one stands for what was wanted
+                found += [write for mark, write in held.writes.items() if is_whole or mark in wanted]
         self.send_writes(peer, space, found, out)
         talk = self._asked.get((peer, space.name))
         seen = talk.seen if talk is not None else VersionVector()
@@ -205,6 +213,8 @@ class Compare:
         else:
             talk = self._talks.pop((peer, space.name), None)
         theirs = self._vector(peer, message.seen, out)
+        if not message.final and talk is not None and talk.again:
+            self.begin(peer, space, now_s, out)
         if theirs is None or (talk is not None and talk.flawed):
             return
         self._agree(peer, space, theirs, now_s, out)
