@@ -189,6 +189,7 @@ class MailStore:
                 db.execute_many("UPDATE inbox SET tries=? WHERE cursor=?", batch.tries)
             if batch.dead:
                 db.execute_many("INSERT INTO dead(side,id,body,asked,reason,ended_ms) VALUES(?,?,?,?,?,?)", batch.dead)
+                db.write("DELETE FROM dead WHERE n <= (SELECT max(n) FROM dead) - ?", DEAD_MAX)
             if batch.tally:
                 db.execute_many("INSERT OR REPLACE INTO tally VALUES(?,?)", list(batch.tally.items()))
         return again
@@ -283,12 +284,13 @@ class MailStore:
         return bool(changed)
 
     def carried_load(self, depositor: bytes) -> tuple[int, int, int, int]:
-        """Return how many and how many bytes are kept: of this depositor, and of all."""
+        """Return how many and how many bytes are kept: of this depositor, and of all. Receipts that it has not taken count."""
         ((mine, bytes_mine),) = self._db.read(
             "SELECT count(*), ifnull(sum(length(body)),0) FROM carried WHERE depositor=?", depositor
         )
         ((count, size),) = self._db.read("SELECT count(*), ifnull(sum(length(body)),0) FROM carried")
-        return mine, bytes_mine, count, size
+        ((receipts,),) = self._db.read("SELECT count(*) FROM receipts WHERE depositor=?", depositor)
+        return mine + receipts, bytes_mine, count, size
 
     def carried_for(self, recipient: bytes, limit: int) -> list[CarriedRow]:
         """Return what is kept for an agent, oldest first."""

@@ -581,3 +581,20 @@ def test_a_token_is_met_though_what_it_names_comes_while_replicas_are_compared()
     assert world.run_until(lambda: ref in world.done, 1) is not None
     assert world.error(ref) is None
     assert world.shows(other, "a") == 1
+
+
+def test_a_key_that_is_asked_for_a_thousand_times_is_sent_once():
+    world = together(4)
+    one, other = world.holders()[:2]
+    seat, peer = world.seats[one], world.seats[other].node_id
+    world.set(one, "a", 1)
+    world.run(1)
+    mark = seat.replica.spaces[SPACE].keys["a"].marks()[0]
+
+    def sent(message: Any) -> int:
+        out = Outbox()
+        seat.replica.handle(Received(peer, message, by_link=True), world.now_s, out)
+        return sum(len(send.message.writes) for send in out.sends if isinstance(send.message, m.Writes))
+
+    assert sent(m.Offer(SPACE, [m.Line("a", ())] * 1_000)) == 1
+    assert sent(m.Want(SPACE, [m.Line("a", (mark,))] * 1_000)) == 1

@@ -295,6 +295,28 @@ async def test_a_full_disk_refuses_the_message_and_the_receiver_acknowledges_not
         assert [one.data for one in page.messages] == ["first", "second"]
 
 
+async def test_what_comes_after_a_batch_that_the_disk_refused_does_not_overtake_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, 2) as members:
+        a, b = await two(members)
+        commit, refused = MailStore.commit, 0
+
+        def refuse_once(store: MailStore, batch: Batch) -> list[int]:
+            nonlocal refused
+            if batch.came and not refused:
+                refused += 1
+                raise Full("no space left on device", code="store.full")
+            return commit(store, batch)
+
+        monkeypatch.setattr(MailStore, "commit", refuse_once)
+        await a.node.mail.send(MessageRequest(to="bob", sender="alice", text="first"))
+        await until(lambda: b.node.mail.room.arrivals.refused_writes > 0)
+        await a.node.mail.send(MessageRequest(to="bob", sender="alice", text="second"))
+        page = await read(b, "bob", 2)
+        assert [one.data for one in page.messages] == ["first", "second"]
+
+
 async def test_what_makes_no_sense_is_refused_before_anything_is_kept(tmp_path: Path) -> None:
     async with world(tmp_path, 2) as members:
         a, _ = await two(members)

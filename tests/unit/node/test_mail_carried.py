@@ -136,3 +136,39 @@ async def test_a_receipt_that_the_recipient_did_not_sign_ends_no_message(tmp_pat
         assert reply is not None
         assert reply.taken == []
         assert (await a.node.mail.figures()).delivered == 0
+
+
+async def test_receipts_that_a_depositor_never_takes_count_as_what_it_left(tmp_path: Path) -> None:
+    async with world(tmp_path, 2) as (a, b):
+        await b.serve("bob", echo)
+        room = b.node.mail.room
+        until_ms = room.unix_ms() + 1_000_000
+        marks = [n.to_bytes(32, "big") for n in range(DEPOSITOR_MAX)]
+        letters = [v1.Carried(mark, b"r" * 32, until_ms, b"x") for mark in marks]
+        assert len(await room.carriers._keep(a.node.node_id, letters)) == DEPOSITOR_MAX
+        signed = dict.fromkeys(marks, b"s" * 64)
+        assert len(await room.commits.read(lambda store: store.drop_carried(marks, signed))) == DEPOSITOR_MAX
+        one_more = [v1.Carried(b"n" * 32, b"r" * 32, until_ms, b"x")]
+        assert await room.carriers._keep(a.node.node_id, one_more) == []
+        await room.commits.read(lambda store: store.drop_receipts(marks))
+        assert len(await room.carriers._keep(a.node.node_id, one_more)) == 1
+
+
+async def test_a_full_inbox_takes_no_letter_from_a_carrier_which_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, 3) as (a, b, c):
+        await a.serve("alice", echo)
+        await b.serve("bob", echo)
+        await until(lambda: knows(a, "bob") and knows(c, "bob"))
+        await part(a, b)
+        full = True
+        asked: list[bytes] = []
+        monkeypatch.setattr(b.node.mail.room.arrivals, "is_full", lambda agent: asked.append(agent) is None and full)
+        await a.node.mail.send(MessageRequest(to="bob", sender="alice", text="later", delivery="effectively-once"))
+        await until(lambda: bool(asked))
+        assert not len(b.node.mail.room.inbox_of(raw(b, "bob")))
+        assert c.node.mail.room.carried[0] == 1
+        full = False
+        c.node.mail.room.carriers.hand_over(b.node.node_id)
+        assert [one.data for one in (await read(b, "bob")).messages] == ["later"]

@@ -9,6 +9,7 @@ import pytest
 
 from agentmesh.core.courier.messages import FRAME_BYTES_MAX, Letter, Open, Parcel, decode_frame, encode_frame
 from agentmesh.ids import NodeId
+from agentmesh.node.mail import handshakes, inbox
 from agentmesh.wire.message_views import MessageRequest
 from tests.unit.node.test_mail import knows, raw, read, two
 from tests.unit.node.test_two_nodes import echo
@@ -135,3 +136,44 @@ async def test_a_letter_that_was_altered_or_made_up_is_never_delivered(tmp_path:
         await until(lambda: codes == ["session.ciphertext"])
         assert not len(b.node.mail.room.inbox_of(raw(b, "bob")))
         await exchange(a, b)
+
+
+async def test_one_peer_begins_so_many_sessions_and_leaves_room_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handshakes, "PEER_MAX", 2)
+    async with world(tmp_path, 3) as members:
+        a, b = await two(members)
+        c = members[2]
+        for name in ("carol", "carla", "carmen"):
+            await c.serve(name, echo)
+        await until(lambda: knows(c, "bob"))
+        answers = frames_of(c)
+        for name in ("carol", "carla", "carmen"):
+            await c.node.mail.send(MessageRequest(to="bob", sender=name, text=name, durable=False))
+        await until(lambda: any(getattr(decode_frame(f), "code", "") == "session.busy" for _, f in answers))
+        held = [session.node for session in b.node.mail.room.sessions.sessions.values()]
+        assert held == [c.node.node_id] * 2
+        await read(b, "bob", 2)
+        await exchange(a, b)
+
+
+async def test_letters_beyond_twice_what_an_inbox_holds_stay_with_their_sender(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, 2) as members:
+        a, b = await two(members)
+        await exchange(a, b)
+        room, box = b.node.mail.room, b.node.mail.room.inbox_of(raw(b, "bob"))
+        monkeypatch.setattr(inbox, "LETTERS_MAX", 1)
+        for n in range(8):  # one that sends although it was asked to wait: the room is told wrong on purpose
+            await a.node.mail.send(MessageRequest(to="bob", sender="alice", text=f"{n}"))
+        await until(lambda: not room.sessions.sessions)
+        assert len(box) <= 8
+        answers = frames_of(a)
+        a.node.mail.room._departures.turn(a.node.mail.room.mono_s() + 1)
+        await until(lambda: any(getattr(decode_frame(f), "code", "") == "session.busy" for _, f in answers))
+        assert not room.sessions.sessions
+        monkeypatch.setattr(inbox, "LETTERS_MAX", 10_000)
+        page = await read(b, "bob", 8)
+        assert [one.data for one in page.messages] == [f"{n}" for n in range(8)]

@@ -181,7 +181,7 @@ class Compare:
     def _on_offer(self, peer: NodeId, space: Space, message: Offer, out: Outbox) -> None:
         wanted: list[Line] = []
         lacking: list[Write] = []
-        for line in message.lines:
+        for line in _once(message.lines):
             held = space.keys.get(line.key)
             ours = {} if held is None else held.writes
             marks = tuple(mark for mark in line.marks if mark not in ours and len(mark) == MARK_BYTES)
@@ -194,7 +194,7 @@ class Compare:
 
     def _on_want(self, peer: NodeId, space: Space, message: Want, out: Outbox) -> None:
         found: list[Write] = []
-        for line in message.lines:
+        for line in _once(message.lines):
             held = space.keys.get(line.key)
             if held is not None:
                 wanted = frozenset(line.marks)
@@ -256,3 +256,8 @@ class Compare:
 
     def _misbehaved(self, peer: NodeId, detail: str, out: Outbox) -> None:
         out.emit(PeerMisbehaved(peer, "state.malformed", detail))
+
+
+def _once(lines: Iterable[Line]) -> Iterable[Line]:
+    """Return the last line of each key: one that is named a thousand times is not sent a thousand times."""
+    return {line.key: line for line in lines}.values()

@@ -71,6 +71,8 @@ class Arrivals:
         self.refused_writes = 0
         self._sinks: list[tuple[str, Sink]] = []
         self._seen = Seen(mono_s())
+        #: Durable letters of each session that wait for the disk, and their numbers; one task each keeps them, in order.
+        self._slow: dict[int, tuple[list[tuple[Message, bytes]], list[int]]] = {}
 
     def on_message(self, scope_prefix: str, sink: Sink) -> None:
         """Have a part of the node take the messages whose scope begins so, before they reach any inbox."""
@@ -165,6 +167,11 @@ class Arrivals:
         if inbox.closed_to and inbox.room > 0:
             self._open_windows(inbox)
 
+    def is_full(self, agent: bytes) -> bool:
+        """Say whether an inbox takes nothing more now."""
+        inbox = self.inboxes.get(agent)
+        return inbox is not None and not inbox.room
+
     def handed_out(self, ones: Sequence[Waiting]) -> None:
         """Hear that messages were handed out."""
         if tries := [(one.tries, one.cursor) for one in ones if one.stored]:
@@ -175,6 +182,10 @@ class Arrivals:
         if session is None:
             return
         mine, theirs = session.mine, session.theirs
+        if (box := self.inboxes.get(mine)) is not None and box.is_over:
+            # Every session may send some letters before it hears a window. Not acknowledged, they stay with their sender.
+            self.handshakes.end(number, "session.busy")
+            return
         ends = theirs + mine
         now_ms = self._unix_ms()
         oldest_ms, latest_ms = now_ms - AHEAD_MS_MAX, now_ms + AHEAD_MS_MAX
@@ -234,7 +245,12 @@ class Arrivals:
         seen.count += len(young) - known
         seen.tidy(self._mono_s())
         if slow:
-            self._scope.spawn(self._keep_then_take(number, mine, slow, slow_seqs), "keep")
+            queue = self._slow.get(number)
+            if queue is None:
+                queue = self._slow[number] = ([], [])
+                self._scope.spawn(self._keep_then_take(number, mine), "keep")
+            queue[0].extend(slow)
+            queue[1].extend(slow_seqs)
         if waits:
             self._scope.spawn(self._wait_then_take(number, waits, seqs), "sink")
         elif seqs:
@@ -249,28 +265,40 @@ class Arrivals:
         reason = "mail.expired" if message.sent_ms <= now_ms else "mail.clock"
         self._commits.note(dead=[DeadRow(1, message.id, encode(message), "", reason, now_ms)])
 
-    async def _keep_then_take(
-        self, number: int, mine: bytes, pieces: list[tuple[Message, bytes]], seqs: list[int]
-    ) -> None:
-        """Put durable messages on disk, hand them over, and acknowledge them; on a full disk their sender keeps them."""
+    async def _keep_then_take(self, number: int, mine: bytes) -> None:
+        """Put a session's durable messages on disk, hand them over, and acknowledge them; on a full disk their sender keeps them.
+
+        What comes while the disk is busy, or refuses, waits behind: nothing overtakes a batch that is tried again.
+        """
+        try:
+            while (queue := self._slow[number])[0]:
+                pieces, seqs = queue
+                self._slow[number] = ([], [])
+                if not await self._kept(number, pieces):
+                    return
+                inbox = self.inbox_of(mine)
+                if inbox.room < _TIGHT:
+                    inbox.closed_to[number] = None
+                    self._open_windows(inbox)
+                self._feed(inputs.Taken(number, seqs))
+        finally:
+            del self._slow[number]
+
+    async def _kept(self, number: int, pieces: list[tuple[Message, bytes]]) -> bool:
+        """Keep messages, however often that takes; say False if their session ended before it was done."""
         delay_s = _RETRY_S
         while True:
             try:
                 await self.keep(pieces, encrypted=True)
-                break
             except StoreError as error:
                 self.refused_writes += 1
                 _log.error("messages that came cannot be stored, their senders keep them: %s", error)
-                session = self.handshakes.sessions.get(number)
-                if session is None:
-                    return
                 await asyncio.sleep(delay_s)
+                if number not in self.handshakes.sessions:
+                    return False  # they come again, in the next one
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)
-        inbox = self.inbox_of(mine)
-        if inbox.room < _TIGHT:
-            inbox.closed_to[number] = None
-            self._open_windows(inbox)
-        self._feed(inputs.Taken(number, seqs))
+            else:
+                return True
 
     async def _wait_then_take(self, number: int, waits: list[Awaitable[None]], seqs: list[int]) -> None:
         for wait in waits:

@@ -378,6 +378,8 @@ class Carriers:
             if is_forged or self._refusal_of(opened.sender) is not None or self._arrivals.is_stale(message, now_ms):
                 reply.refused.append(letter.mark)
                 continue
+            if self._arrivals.is_full(message.recipient):
+                continue  # the carrier keeps it until there is room
             await self._arrivals.keep([(message, opened.body)], encrypted=True)
             mark = mark_of(message.sender, message.recipient, message.id)
             reply.receipts.append((mark, key.sign(_RECEIPT + mark)))

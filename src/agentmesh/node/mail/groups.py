@@ -39,6 +39,8 @@ NEED = "application/vnd.agentmesh.group-need"
 _COPY_BYTES = 16 * 1024
 #: For how many chains keys were asked for lately, and how long nobody asks again, seconds.
 _ASKED_MAX, _ASK_S = 1_024, 30.0
+#: A sender for whom so much waits is asked for nothing more.
+_NEEDS_MAX = 64
 
 
 class Groups:
@@ -254,6 +256,9 @@ class Groups:
 
     def _ask(self, message: Message, needs: list[Message]) -> None:
         """Ask the sender of a letter for its key, now and then."""
+        pair = self._desk.room.outgoing.pairs.get((message.recipient, message.sender))
+        if pair is not None and pair.waiting >= _NEEDS_MAX:
+            return  # it writes and takes nothing: what waits for it must not fill the room of all
         head, now_s = self.rings.head(message), self._desk.room.mono_s()
         if now_s - self._asked.pop(head.chain, -_ASK_S) < _ASK_S:
             return

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: Sessions at once, of all agents of this node, and handshakes under way.
 SESSIONS_MAX = 4_096
 PENDING_MAX = 1_024
+#: Sessions that one peer may begin, so that none keeps all others out.
+PEER_MAX = 1_024
 #: Answered handshakes per peer: so many at once, and so many more each second. Each costs about 0.3 ms.
 _BURST, _RATE = 256.0, 64.0
 #: An answer that does not come within this is asked for anew.
@@ -63,6 +65,7 @@ class Handshakes:
         node_id: Own node.
         key_of: The key pair of an agent of this node (or of the node itself) by its public key; None if there is none.
         refusal_of: Why a key may do nothing here; None if it may.
+        is_full: Whether the inbox of an agent here takes nothing more.
         push: Sends a frame to a peer.
         on_up, on_down: A session is up; is gone, with the reason.
         on_failed: (mine, theirs, code): a handshake was refused or not answered.
@@ -76,6 +79,7 @@ class Handshakes:
         *,
         key_of: Callable[[bytes], KeyPair | None],
         refusal_of: Callable[[str], MeshError | None],
+        is_full: Callable[[bytes], bool],
         push: Callable[[NodeId, bytes], None],
         on_up: Callable[[Session], None],
         on_down: Callable[[Session, str], None],
@@ -84,6 +88,7 @@ class Handshakes:
         clock: Callable[[], tuple[float, int]],
     ) -> None:
         self.node_id, self._key_of, self._refusal_of, self._push = node_id, key_of, refusal_of, push
+        self._is_full = is_full
         self._on_up, self._on_down, self._on_failed = on_up, on_down, on_failed
         self._on_misbehaved, self._clock = on_misbehaved, clock
         self.sessions: dict[int, Session] = {}
@@ -129,12 +134,16 @@ class Handshakes:
         if frame.session in self.sessions or frame.session in self._begun:
             self._push(peer, encode_frame(Refuse(frame.session, "session.taken")))
             return
-        if not self._may(peer, now_s) or (len(self.sessions) >= SESSIONS_MAX and not self._evict(now_s)):
+        is_full = len(self.sessions) >= PEER_MAX and sum(s.node == peer for s in self.sessions.values()) >= PEER_MAX
+        if not self._may(peer, now_s) or is_full or (len(self.sessions) >= SESSIONS_MAX and not self._evict(now_s)):
             self._push(peer, encode_frame(Refuse(frame.session, "session.busy")))
             return
         key = self._key_of(peek_recipient(frame.offer))
         if key is None:
             self._push(peer, encode_frame(Refuse(frame.session, "session.no_agent")))
+            return
+        if self._is_full(key.public):
+            self._push(peer, encode_frame(Refuse(frame.session, "session.busy")))
             return
         answer, channel, sender = respond(key, frame.offer, os.urandom(32), now_ms, self._context(peer, self.node_id))
         for did in (peer, did_of(sender), did_of(key.public)):

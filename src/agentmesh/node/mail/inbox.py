@@ -80,6 +80,11 @@ class Inbox:
         """How many more letters fit."""
         return max(0, min(LETTERS_MAX - len(self.letters), (BYTES_MAX - self.bytes) // LETTER_COST))
 
+    @property
+    def is_over(self) -> bool:
+        """Whether twice as much waits as should: senders that were asked to wait did not, or new ones come all the time."""
+        return len(self.letters) >= 2 * LETTERS_MAX or self.bytes >= 2 * BYTES_MAX
+
     def put(self, waiting: Iterable[Waiting]) -> None:
         """Add messages in the order of their cursors, and wake those who wait."""
         letters, by_id, free, size = self.letters, self._by_id, self._free, 0

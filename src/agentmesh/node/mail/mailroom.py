@@ -132,6 +132,7 @@ class Mailroom:
             self.node_id,
             key_of=key_of,
             refusal_of=refusal_of,
+            is_full=self.arrivals.is_full,
             push=self._ways.push,
             on_up=self._on_session,
             on_down=self._on_session_down,
