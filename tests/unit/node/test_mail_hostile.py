@@ -10,8 +10,9 @@ import pytest
 from agentmesh.core.courier.messages import FRAME_BYTES_MAX, Letter, Open, Parcel, decode_frame, encode_frame
 from agentmesh.ids import NodeId
 from agentmesh.node.mail import handshakes, inbox
+from agentmesh.node.mail.inbox import Inbox, Waiting
 from agentmesh.wire.message_views import MessageRequest
-from tests.unit.node.test_mail import knows, raw, read, two
+from tests.unit.node.test_mail import knows, plain, raw, read, two
 from tests.unit.node.test_two_nodes import echo
 from tests.unit.node.world import Member, until, world
 
@@ -154,8 +155,9 @@ async def test_one_peer_begins_so_many_sessions_and_leaves_room_for_others(
         await until(lambda: any(getattr(decode_frame(f), "code", "") == "session.busy" for _, f in answers))
         held = [session.node for session in b.node.mail.room.sessions.sessions.values()]
         assert held == [c.node.node_id] * 2
-        await read(b, "bob", 2)
-        await exchange(a, b)
+        await a.node.mail.send(MessageRequest(to="bob", sender="alice", text="honest", durable=False))
+        page = await read(b, "bob", 3)
+        assert [one.data for one in page.messages if one.sender_name == "alice"] == ["honest"]
 
 
 async def test_letters_beyond_twice_what_an_inbox_holds_stay_with_their_sender(
@@ -164,16 +166,24 @@ async def test_letters_beyond_twice_what_an_inbox_holds_stay_with_their_sender(
     async with world(tmp_path, 2) as members:
         a, b = await two(members)
         await exchange(a, b)
-        room, box = b.node.mail.room, b.node.mail.room.inbox_of(raw(b, "bob"))
-        monkeypatch.setattr(inbox, "LETTERS_MAX", 1)
-        for n in range(8):  # one that sends although it was asked to wait: the room is told wrong on purpose
-            await a.node.mail.send(MessageRequest(to="bob", sender="alice", text=f"{n}"))
-        await until(lambda: not room.sessions.sessions)
-        assert len(box) <= 8
+        room, over = b.node.mail.room, True
+        monkeypatch.setattr(Inbox, "is_over", property(lambda _: over))
+        monkeypatch.setattr(room.sessions, "_is_full", lambda _: over)
         answers = frames_of(a)
-        a.node.mail.room._departures.turn(a.node.mail.room.mono_s() + 1)
+        view = await a.node.mail.send(MessageRequest(to="bob", sender="alice", text="held"))
         await until(lambda: any(getattr(decode_frame(f), "code", "") == "session.busy" for _, f in answers))
         assert not room.sessions.sessions
-        monkeypatch.setattr(inbox, "LETTERS_MAX", 10_000)
-        page = await read(b, "bob", 8)
-        assert [one.data for one in page.messages] == [f"{n}" for n in range(8)]
+        assert not len(room.inbox_of(raw(b, "bob")))
+        assert (await a.node.mail.sent(view.message_id)).state == "queued"
+        over = False
+        assert [one.data for one in (await read(b, "bob")).messages] == ["held"]
+
+
+def test_an_inbox_is_over_only_with_twice_what_it_should_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "LETTERS_MAX", 2)
+    box = Inbox(lambda _one, _reason: None)
+    for cursor in range(1, 5):
+        assert not box.is_over
+        box.put([Waiting(cursor, plain(b"s" * 32, b"r" * 32), 0, True, False)])
+    assert box.is_over
+    assert not box.room

@@ -36,7 +36,7 @@ from agentmesh.wire.message_views import (
     TopicRequest,
     TopicRules,
 )
-from agentmesh.wire.topics import Append, Sums, Wanted
+from agentmesh.wire.topics import Append, Bounds, Read, Sums, Wanted
 from tests.unit.node.test_two_nodes import echo
 from tests.unit.node.world import Member, until, world
 
@@ -457,6 +457,9 @@ async def test_the_owner_of_a_topic_judges_what_others_bring(tmp_path: Path) -> 
         with pytest.raises(RecordNotFound):
             await parts_of(b).asking.ask(a.node.node_id, Append(topic="none", raws=[]))
         assert (await parts_of(a).durable.store.bounds("jobs"))[1] == 3
+        beyond = (1 << 64) - 1  # no number that a database has
+        assert (await parts_of(b).asking.ask(a.node.node_id, Read(topic="jobs", offset=beyond))).records == []
+        assert len((await parts_of(b).asking.ask(a.node.node_id, Bounds(topic="jobs", ts_ms=beyond))).offsets) == 3
 
 
 async def test_a_topic_whose_node_is_gone_is_said_so_and_never_taken_for_kept(tmp_path: Path) -> None:

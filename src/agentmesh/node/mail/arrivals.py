@@ -247,8 +247,8 @@ class Arrivals:
         if slow:
             queue = self._slow.get(number)
             if queue is None:
-                queue = self._slow[number] = ([], [])
                 self._scope.spawn(self._keep_then_take(number, mine), "keep")
+                queue = self._slow[number] = ([], [])  # before the task begins, and only if it does
             queue[0].extend(slow)
             queue[1].extend(slow_seqs)
         if waits:

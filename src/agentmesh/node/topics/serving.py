@@ -42,6 +42,8 @@ from agentmesh.wire.topics import (
 #: What another node brings in the name of one of its agents may be so old; of agents that are not known to be its own, no
 #: older than the time within which a durable topic knows an id again.
 _AGE_MS, _AGE_STRANGE_MS = 7_200_000, 540_000
+#: Offsets and times that a store can look for.
+_NUMBER_MAX = (1 << 63) - 1
 #: Questions about retained values that one node may ask, a second and at once; nodes counted apart.
 _ASKS_PER_S, _ASKS_BURST, _ASKERS_MAX = 20.0, 200, 1_000
 
@@ -172,7 +174,7 @@ class Serving:
         self.admit(known, names)
         store = self._durable.store
         first, next_ = await store.bounds(ask.topic)
-        at = await store.offset_at(ask.topic, ask.ts_ms) if ask.ts_ms > 0 else first
+        at = await store.offset_at(ask.topic, min(ask.ts_ms, _NUMBER_MAX)) if ask.ts_ms > 0 else first
         return TopicReply(offsets=[first, next_, at])
 
     def admit(self, known: Known, names: frozenset[str]) -> None:
@@ -185,7 +187,7 @@ class Serving:
         self.admit(known, names)
         until_s = time.monotonic() + max(0.0, min(ask.wait_s, WAIT_S_MAX))
         limit = max(1, min(ask.limit, RECORDS_MAX))
-        offset = ask.offset
+        offset = min(ask.offset, _NUMBER_MAX)
         while True:
             records = await self._durable.store.read(ask.topic, offset, limit, max(0.0, until_s - time.monotonic()))
             seen = [one for one in records if self._may_read(one.subject, names)]
