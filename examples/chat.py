@@ -1,4 +1,4 @@
-"""Two agents on two nodes chat, publish and count: ``python chat.py bob`` on one, ``python chat.py amy bob hello`` on the other."""
+"""Two agents on two nodes chat, publish and count: ``python chat.py bob`` on one, ``chat.py amy bob hello`` on the other."""
 
 import asyncio
 import sys
