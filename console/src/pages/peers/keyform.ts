@@ -1,7 +1,7 @@
 /** The form for an API key: what is asked of the daemon, and the command that does the same. Pure. */
 import { option, quoted } from '../../lib/command'
 
-export const SCOPES = ['read', 'call', 'register', 'events', 'admin'] as const
+export const SCOPES = ['read', 'call', 'register', 'events', 'message', 'state', 'admin'] as const
 /** Lifetimes to choose from, seconds; 0 = for ever. */
 export const LIVES = [3_600, 86_400, 2_592_000, 31_536_000, 0] as const
 
