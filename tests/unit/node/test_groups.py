@@ -11,8 +11,11 @@ import pytest
 
 from agentmesh.core.courier.message import Message
 from agentmesh.errors import LimitError, MeshError, RecordNotFound, Unauthorized, UsageError
+from agentmesh.identity.keys import KeyPair
+from agentmesh.identity.senderkey import SendingChain
 from agentmesh.ids import public_key_of
 from agentmesh.node.mail.groups import COPY, NEED, Groups
+from agentmesh.node.mail.inbox import Waiting
 from agentmesh.node.mail.rings import Copy
 from agentmesh.wire.message_views import InboxPage, MessageRequest
 from tests.unit.node.test_two_nodes import echo
@@ -269,3 +272,39 @@ async def test_everybody_gets_a_broadcast_once(tmp_path: Path) -> None:
         assert not len(a.node.mail.room.inbox_of(key_of(a, "alice")))
         with pytest.raises(UsageError):
             await a.node.mail.send(MessageRequest(to="*x", text="all"))
+
+
+async def test_who_writes_by_unknown_keys_and_takes_nothing_is_not_asked_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentmesh.node.mail.groups._NEEDS_MAX", 3)
+    async with world(tmp_path, 3) as members:
+        _, b, c = await three(members)
+        carol, bob = key_of(c, "carol"), key_of(b, "bob")
+        room, messages = b.node.mail.room, list[Message]()
+        for n in range(10):
+            chain = SendingChain(KeyPair.generate(b"x" * 32), bytes(16), 1, bytes([n]) * 40)
+            letter = chain.seal(b"aad", b"plain")
+            messages.append(
+                Message(
+                    id=os.urandom(16),
+                    sender=carol,
+                    recipient=bob,
+                    kind=1,
+                    sent_ms=room.unix_ms(),
+                    payload=msgspec.msgpack.encode(Copy(letter)),
+                    content_type=COPY,
+                    scope="group:none",
+                )
+            )
+        asked: list[Message] = []
+        pair = room.outgoing.pair(bob, carol)
+        for message in messages:
+            needs: list[Message] = []
+            with pytest.raises(MeshError) as caught:
+                groups(b)._open(Waiting(1, message, 0, True, False), needs)
+            assert caught.value.code == "group.key_missing"
+            asked += needs
+            pair.waiting += len(needs)  # none of them is ever acknowledged
+        assert [one.content_type for one in asked] == [NEED] * 3
+        pair.waiting = 0
