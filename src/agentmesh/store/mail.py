@@ -20,6 +20,9 @@ STATES = ("queued", "carried", "delivered", "read", "expired", "dead")
 #: Rows of what ended that are kept, and for how long: a week.
 ENDED_MAX = 100_000
 DEAD_MAX = 10_000
+#: Their bytes; the list is trimmed by age, and whenever so much was added.
+DEAD_BYTES_MAX = 256 * 1024 * 1024
+_TRIM_BYTES, _DEAD_COST = 16 * 1024 * 1024, 4_096
 KEEP_MS = 7 * 86_400_000
 #: Ids that are remembered so that nothing comes twice; the oldest go first. About 60 bytes each.
 SEEN_MAX = 2_000_000
@@ -148,6 +151,7 @@ class MailStore:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._dead_bytes = 0
 
     @classmethod
     def open(cls, path: Path) -> MailStore:
@@ -189,10 +193,23 @@ class MailStore:
                 db.execute_many("UPDATE inbox SET tries=? WHERE cursor=?", batch.tries)
             if batch.dead:
                 db.execute_many("INSERT INTO dead(side,id,body,asked,reason,ended_ms) VALUES(?,?,?,?,?,?)", batch.dead)
-                db.write("DELETE FROM dead WHERE n <= (SELECT max(n) FROM dead) - ?", DEAD_MAX)
+                self._dead_bytes += sum(len(row.body) + _DEAD_COST for row in batch.dead)
+                if self._dead_bytes >= _TRIM_BYTES:
+                    self._trim_dead()
             if batch.tally:
                 db.execute_many("INSERT OR REPLACE INTO tally VALUES(?,?)", list(batch.tally.items()))
         return again
+
+    def _trim_dead(self) -> None:
+        """Drop the oldest dead letters of each side beyond the bounds: what others send pushes out none of our own."""
+        self._dead_bytes = 0
+        for side in (0, 1):
+            count = size = 0
+            for n, length in self._db.read("SELECT n, length(body) FROM dead WHERE side=? ORDER BY n DESC", side):
+                count, size = count + 1, size + length
+                if count > DEAD_MAX or size > DEAD_BYTES_MAX:
+                    self._db.write("DELETE FROM dead WHERE side=? AND n<=?", side, n)
+                    break
 
     def _keep(self, rows: list[InRow]) -> list[int]:
         """Write rows of the inbox whose marks are new; return the cursors of the others."""
@@ -354,7 +371,7 @@ class MailStore:
             db.write("DELETE FROM seen WHERE until_ms<=?", now_ms)
             db.write("DELETE FROM seen WHERE n <= (SELECT max(n) FROM seen) - ?", SEEN_MAX)
             db.write("DELETE FROM dead WHERE ended_ms<=?", now_ms - KEEP_MS)
-            db.write("DELETE FROM dead WHERE n <= (SELECT max(n) FROM dead) - ?", DEAD_MAX)
+            self._trim_dead()
             db.write("DELETE FROM outbox WHERE state>=? AND ended_ms<=?", DELIVERED, now_ms - KEEP_MS)
             db.write(
                 "DELETE FROM outbox WHERE state>=? AND tag <= ("

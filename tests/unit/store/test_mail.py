@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentmesh.store import mail
 from agentmesh.store.mail import (
     DELIVERED,
     EXPIRED,
@@ -109,3 +110,20 @@ def test_mail_of_others_is_kept_once_counted_by_who_left_it_and_dropped_by_its_m
     assert store.receipts_for(b"d" * 32, 10) == [(b"m", b"signed")]
     store.drop_receipts([b"m"])
     assert not store.receipts_for(b"d" * 32, 10)
+
+
+def test_what_others_send_pushes_out_no_dead_letter_of_our_own_and_its_bytes_are_bounded(
+    store: MailStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mail, "DEAD_MAX", 5)
+    monkeypatch.setattr(mail, "DEAD_BYTES_MAX", 2_500)
+    monkeypatch.setattr(mail, "_TRIM_BYTES", 1)
+    store.commit(Batch(dead=[DeadRow(0, b"ours" * 4, b"body", "bob", "mail.x", 5)]))
+    for n in range(20):
+        store.commit(Batch(dead=[DeadRow(1, n.to_bytes(16, "big"), b"x" * 10, "", "mail.expired", 5)]))
+    rows, total = store.dead(100, 0)
+    assert [row.id for _, row in rows][-1] == b"ours" * 4
+    assert total == 6
+    store.commit(Batch(dead=[DeadRow(1, bytes(16), b"x" * 1_000, "", "mail.expired", 5) for _ in range(4)]))
+    kept = [len(row.body) for _, row in store.dead(100, 0)[0] if row.side == 1]
+    assert kept == [1_000, 1_000]
