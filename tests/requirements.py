@@ -3620,6 +3620,7 @@ REQUIREMENTS: dict[str, Requirement] = {
                 "unit/node/test_topics.py",
                 "a_durable_topic_is_replayed_from_any_place_by_any_node",
                 "a_durable_topic_is_replayed_after_its_node_was_restarted",
+                "who_asks_a_node_that_is_still_reading_what_it_kept_waits_until_it_has",
                 "a_member_that_dies_leaves_its_work_to_another_on_another_node",
                 "work_given_back_goes_to_whoever_asks_next",
                 "a_name_and_subjects_belong_to_the_node_that_was_first_heard_to_have_them",

@@ -7,6 +7,7 @@ parts are made and joined; what the node tells and does for people stands beside
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import time
@@ -135,6 +136,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         self.audit = Audit(self.node_id, audit_log)
         TenantHost.__init__(self, tenant_store)
         self._started_s, self._stamped = time.monotonic(), ""
+        self._recalled = asyncio.Event()
         self._begin_measures(self.node_id, self._read_discovery)
         self._scope = TaskScope("node")
         self.discovery: list[str] = []
@@ -278,6 +280,7 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
         await self.registry.open()
         await self.mail.room.open()
         await self._topics.open()
+        self._recalled.set()
         self._audit_peers.open()
         if self.federation is not None:
             self.federation.open()
@@ -364,7 +367,14 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
             await self._hearsay.serve(peer, stream)
         elif isinstance(message, v1.SearchQuery):
             await self._discovery.serve(peer, stream, message)
-        elif isinstance(message, v1.MailOpen):
+        else:
+            # Links come up before all that earlier runs kept is read. Who asks about it meanwhile must not hear that it is
+            # not there, and what is brought must not be numbered as if nothing were.
+            await self._recalled.wait()
+            await self._serve_kept(peer, stream, message)
+
+    async def _serve_kept(self, peer: Peer, stream: Stream, message: v1.RequestMessage) -> None:
+        if isinstance(message, v1.MailOpen):
             await self.mail.room.serve(peer, stream)
         elif isinstance(message, v1.TopicQuery):
             await self._topics.serve(peer.link.peer, stream, message)

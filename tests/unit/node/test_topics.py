@@ -374,6 +374,20 @@ async def test_a_durable_topic_is_replayed_after_its_node_was_restarted(tmp_path
         assert (await a.node.topics.publish("log", PublishRequest(data=3))).offset == 4
 
 
+async def test_who_asks_a_node_that_is_still_reading_what_it_kept_waits_until_it_has(tmp_path: Path) -> None:
+    async with meshed(tmp_path, 2) as (a, b):
+        await a.node.topics.create(TopicRequest(name="log", subjects=["log"]))
+        await until(lambda: parts_of(b).durable.keeper_of("log"), 20)
+        a.node._recalled.clear()  # as while it starts
+        scope = TaskScope("early")
+        early = scope.spawn(b.node.topics.publish("log", PublishRequest(data=1)))
+        await until(lambda: any(peer.requests for peer in a.node.links.peers()))
+        assert not early.done()
+        a.node._recalled.set()
+        assert (await early).offset == 1
+        await scope.aclose()
+
+
 async def test_a_member_that_dies_leaves_its_work_to_another_on_another_node(tmp_path: Path) -> None:
     async with meshed(tmp_path, 3) as (a, b, c):
         for member in (a, b, c):
