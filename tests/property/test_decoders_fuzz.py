@@ -108,6 +108,8 @@ def test_a_message_decodes_as_what_was_encoded(cls: type[msgspec.Struct], seed: 
             (v1.AuditReply, v1.decode_audit_reply),
             (v1.TrustReply, v1.decode_trust_reply),
             (v1.SearchReply, v1.decode_search_reply),
+            (v1.TopicReply, v1.decode_topic_reply),
+            (v1.CarryReply, v1.decode_carry_reply),
         )
         if cls in (get_args(union) or (union,))
     ]

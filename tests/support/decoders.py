@@ -19,6 +19,7 @@ from agentmesh.codec.merkle import EMPTY_ROOT
 from agentmesh.core.courier.messages import Accept, Close, Letter, Open, Parcel, Refuse
 from agentmesh.core.courier.messages import decode_frame as decode_mail
 from agentmesh.core.courier.messages import encode_frame as encode_mail
+from agentmesh.core.state.messages import StateMessage
 from agentmesh.errors import PeerError
 from agentmesh.identity.audit_record import body_of, write_record
 from agentmesh.identity.audit_record import read_record as read_audit_record
@@ -31,7 +32,7 @@ from agentmesh.identity.statement import read_statement, sign_statement
 from agentmesh.identity.trust_statement import TrustRow, read_trust_statement, sign_trust_statement
 from agentmesh.ids import AgentId, Key, NodeId
 from agentmesh.net.mux_core import MuxCore
-from agentmesh.wire import envelope, event, v1
+from agentmesh.wire import envelope, event, state, v1
 
 EPOCH = 1_800_000_000
 NEAR, FAR = KeyPair(bytes([1]) * 32), KeyPair(bytes([2]) * 32)
@@ -140,6 +141,15 @@ MAIL_FRAMES = tuple(
 )
 
 
+def _state_frames() -> tuple[bytes, ...]:
+    """Return a frame for each message of shared state, and one of them all."""
+    rng = random.Random(7)
+    told = [
+        state.encode_message(values(shapes.type_info(cls), rng)) for cls in get_args(StateMessage) for _ in range(2)
+    ]
+    return (*(state.frame_of([one]) for one in told), state.frame_of(told))
+
+
 def targets() -> list[Target]:
     """Return every decoder."""
     own = NodeId(FAR.did)
@@ -194,6 +204,8 @@ def targets() -> list[Target]:
         ),
         Target("trust reply", v1.decode_trust_reply, _encoded(v1.TrustReply, v1.CONTROL_BYTES_MAX)),
         Target("search reply", v1.decode_search_reply, _encoded(v1.SearchReply, v1.CONTROL_BYTES_MAX)),
+        Target("topic reply", v1.decode_topic_reply, _encoded(v1.TopicReply, v1.CALL_BYTES_MAX)),
+        Target("carry reply", v1.decode_carry_reply, _encoded(v1.CarryReply, v1.CONTROL_BYTES_MAX)),
         Target("trust statement", _trust_statement, (_TRUST_STATEMENT.encode("ascii"),)),
         Target("envelope", lambda raw: envelope.open_envelope(raw, own, EPOCH * 1000, envelope.Replays(4)), (sealed,)),
         Target("notice", envelope.read_notice, (envelope.notice_of("clock", sealed, 7),)),
@@ -204,6 +216,7 @@ def targets() -> list[Target]:
         Target("event", event.decode_json, (event.encode_json(told),)),
         Target("multiplexer", _mux, (frames,)),
         Target("mail frame", decode_mail, MAIL_FRAMES),
+        Target("state frame", state.decode_frame, _state_frames()),
         Target("short frame", _short, (encode_short(b"payload") * 3,)),
     ]
 

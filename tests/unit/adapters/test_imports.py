@@ -213,7 +213,9 @@ async def test_a_name_that_leads_further_in_by_now_is_not_asked_anything(site: S
         await client.fetch("POST", f"{site.url}/rpc", json={}, timeout_s=5)
     assert caught.value.code == "link.inward"
     await client.aclose()
-    for adapter in default_adapters(Reach.PRIVATE).values():
+    adapters = default_adapters(Reach.PRIVATE)
+    del adapters["mailbox"]  # asks nobody, whatever it is given
+    for adapter in adapters.values():
         with pytest.raises(NoRoute):
             await adapter.discover(site.url)
         await adapter.aclose()

@@ -19,7 +19,9 @@ from agentmesh.errors import DecodeError
 from agentmesh.wire import v1
 
 CORE = Path(agentmesh.core.__file__).parent
-MACHINES = sorted(path.parent.name for path in CORE.glob("*/messages.py"))
+#: Machines whose frames go over streams of their own, in unions of their own (``core.courier.messages``, ``wire.state``).
+APART = {"courier", "state"}
+MACHINES = sorted({path.parent.name for path in CORE.glob("*/messages.py")} - APART)
 
 
 def tagged(machine: str) -> list[type[msgspec.Struct]]:
