@@ -27,7 +27,12 @@ DASHBOARD = ROOT / "docs" / "grafana" / "agentmesh.json"
 HOWTO = ROOT / "docs" / "howto" / "watch-with-prometheus.md"
 BYTES_MAX = 60_000
 #: Of these nothing happens in a mesh that is well and has no partners; they are held to the table instead.
-RARE = {"agentmesh_directory_refused_total", "agentmesh_federation_lag_seconds", "agentmesh_misbehaviour_total"}
+RARE = {
+    "agentmesh_directory_refused_total",
+    "agentmesh_federation_lag_seconds",
+    "agentmesh_misbehaviour_total",
+    "agentmesh_state_refused_total",
+}
 #: Labels that Prometheus itself puts on.
 TARGET = {"instance", "job"}
 
@@ -146,6 +151,7 @@ def test_the_dashboard_is_small_and_for_a_current_grafana() -> None:
 
 
 def test_every_metric_and_label_of_the_dashboard_is_in_a_real_scrape(pair: tuple[Daemon, Daemon]) -> None:
+    pair[0].post("/api/v1/state/metrics/one", {"op": "set", "value": 1})
     near, far = (labels_in(scrape(node)[1]) for node in pair)
     shown = {name: near.get(name, set()) | far.get(name, set()) for name in near | far}
     for name in RARE:

@@ -122,6 +122,8 @@ class SharedState:
     def read_measures(self, readings: Readings) -> None:
         """Tell the figures of shared state (``obs.metrics``)."""
         if self._spaces is None:
+            for name in ("spaces", "keys", "bytes", "waiting"):
+                readings.set(f"agentmesh_state_{name}", 0)
             return
         machine = self._spaces.replicas.machine
         readings.set_all("agentmesh_state_operations_total", self._spaces.ended.read())
