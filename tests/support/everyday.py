@@ -302,6 +302,11 @@ class Everyday:
         return await self._clients[node].dead_letters(limit=1000)
 
 
+def _place(addresses: list[str]) -> str:
+    """Return ``host:port`` of the first address."""
+    return addresses[0].partition(":")[2]
+
+
 def three_nodes(mesh: Mesh) -> list[Daemon]:
     """Start three linked daemons with two mailboxes each, all of which each node sees."""
     first = mesh.node("n0")
@@ -313,6 +318,10 @@ def three_nodes(mesh: Mesh) -> list[Daemon]:
     for i, node in enumerate(nodes):
         for name in (f"ann-{i}", f"bob-{i}"):
             node.post("/api/v1/agents", {"url": f"mailbox:{name}"})
+    for node in nodes:
+        # A daemon that is started again is where it was: with all ports new at once, nobody would find anybody.
+        status = node.get("/api/v1/status")
+        node.given.update(listen=_place(status["addresses"]), listen_udp=status["udp"]["address"].partition(":")[2])
     names = {f"{who}-{i}" for who in ("ann", "bob") for i in range(3)}
     for node in nodes:
         wait_until(
