@@ -73,6 +73,8 @@ class Reader:
 def test_killing_either_node_at_any_moment_loses_nothing_and_doubles_nothing(mesh: Mesh) -> None:
     rng = random.Random(7)
     a, b = mesh.pair()
+    a.stay()
+    b.stay()
     a.post("/api/v1/agents", {"url": "mailbox:", "name": "alice"})
     b.post("/api/v1/agents", {"url": "mailbox:", "name": "bob"})
     wait_until(lambda: sees_agent(a, "bob") and sees_agent(b, "alice"), "the agents to be known")

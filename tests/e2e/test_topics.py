@@ -26,6 +26,7 @@ def test_what_a_killed_keeper_acknowledged_is_replayed_and_the_last_value_known(
     mesh = Mesh(tmp_path)
     try:
         keeper, other = mesh.pair()
+        keeper.stay()
         status, view = keeper.ask("PUT", "/api/v1/topics", {"name": "jobs", "subjects": ["jobs.>"]})
         assert (status, view["engine"]) == (200, "sqlite")
         wait_until(lambda: other.get("/api/v1/topics")["topics"], "the other node to learn of the topic")

@@ -120,6 +120,13 @@ class Daemon:
         """Return the end of its log."""
         return "\n".join(launch.log_tail(self.home, lines))
 
+    def stay(self) -> None:
+        """Come back at the same addresses when started again: with all of them new at once nobody would find anybody."""
+        status = self.get("/api/v1/status")
+        self.given.update(
+            listen=status["addresses"][0].partition(":")[2], listen_udp=status["udp"]["address"].partition(":")[2]
+        )
+
     def kill(self) -> None:
         """End it with SIGKILL, as a crash would, and wait until it is gone."""
         token = process_start(self.pid)
