@@ -373,7 +373,12 @@ class Node(DiscoverHost, MeasureHost, TopologyHost, HistoryHost, EvidenceHost, R
             await self._recalled.wait()
             await self._serve_kept(peer, stream, message)
 
-    async def _serve_kept(self, peer: Peer, stream: Stream, message: v1.RequestMessage) -> None:
+    async def _serve_kept(
+        self,
+        peer: Peer,
+        stream: Stream,
+        message: v1.MailOpen | v1.TopicQuery | v1.CarryOpen | v1.StateOpen | v1.TraceQuery,
+    ) -> None:
         if isinstance(message, v1.MailOpen):
             await self.mail.room.serve(peer, stream)
         elif isinstance(message, v1.TopicQuery):
